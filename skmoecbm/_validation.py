@@ -1,0 +1,98 @@
+"""The one error sentence, and how device and seed are resolved."""
+
+import numbers
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+
+from skmoecbm.exceptions import InputError
+
+__all__ = ["check_choice", "check_number", "parameter_error", "resolve_device", "torch_generator"]
+
+
+def parameter_error(owner, name, expected, got):
+    """Return the `InputError` for a bad parameter, in the package's one sentence.
+
+    Parameters
+    ----------
+    owner : object or str
+        The estimator, function or its name.
+    name : str
+        The parameter at fault.
+    expected : str
+        What it must be; completes "must be ...".
+    got : object
+        What was passed; shown by `repr`, cut at 200 characters.
+    """
+    owner_name = owner if isinstance(owner, str) else type(owner).__name__
+    shown = repr(got)
+    if len(shown) > 200:
+        shown = shown[:197] + "..."
+    return InputError(
+        f"The {name!r} parameter of {owner_name} must be {expected}. Got {shown} instead."
+    )
+
+
+def check_choice(owner, name, value, choices):
+    """Raise unless `value` is one of the strings (or None) in `choices`."""
+    if not (value is None or isinstance(value, str)) or value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise parameter_error(owner, name, f"one of {listed}", value)
+
+
+def check_number(owner, name, value, *, low=None, high=None, integer=False, low_open=False):
+    """Raise unless `value` is a finite number (or integer) within [low, high]."""
+    kind = numbers.Integral if integer else numbers.Real
+    words = "an integer" if integer else "a number"
+    if low is not None:
+        words += f" {'greater than' if low_open else 'of at least'} {low}"
+    if high is not None:
+        words += f"{' and' if low is not None else ''} at most {high}"
+    good = isinstance(value, kind) and not isinstance(value, bool | np.bool_)
+    good = good and np.isfinite(value)
+    if good and low is not None:
+        good = value > low if low_open else value >= low
+    if good and high is not None:
+        good = value <= high
+    if not good:
+        raise parameter_error(owner, name, words, value)
+
+
+def resolve_device(device, owner="skmoecbm"):
+    """Return the `torch.device` that `device` names.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda", "cuda:N"} or torch.device
+        `"auto"` takes CUDA where torch sees it, else the CPU.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown, or names a CUDA device that torch does not see.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise parameter_error(
+            owner, "device", "'auto', 'cpu', 'cuda' or 'cuda:N'", device
+        ) from error
+    if resolved.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (resolved.index or 0) >= count:
+            raise InputError(
+                f"device={device!r} was asked for, but torch sees {count} CUDA device(s). "
+                "Use device='auto' to take what is there, or install a CUDA build of torch."
+            )
+    elif resolved.type != "cpu":
+        raise parameter_error(owner, "device", "'auto', 'cpu', 'cuda' or 'cuda:N'", device)
+    return resolved
+
+
+def torch_generator(random_state):
+    """Return a CPU `torch.Generator` seeded from a scikit-learn `random_state`."""
+    seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
+    return torch.Generator().manual_seed(int(seed))
