@@ -1,0 +1,257 @@
+"""One expert's block of features, and the checks that every block passes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from skmoecbm.exceptions import InputError
+
+__all__ = [
+    "ExpertBlock",
+    "check_expert_name",
+    "class_parts",
+    "concept_names",
+    "matrix_rows",
+    "named_experts",
+    "unit_rows",
+    "value_rows",
+]
+
+# Rounded to this grid, a product of two entries is a multiple of 2**-52, and by Cauchy-Schwarz
+# every partial sum of a dot product of unit vectors stays below 2: float64 adds them without
+# rounding, so a similarity is the same number in every batch, order of summation and BLAS. The
+# rounding itself moves a similarity by about 4e-9, less than its storage as float32 does.
+_GRID = 2.0**26
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class ExpertBlock:
+    """One expert's part of an `ExpertFeatures`: its concepts and what it saw in each row.
+
+    Made by `ExpertFeatures.from_embeddings` or `from_similarities`, which check what they are
+    given; immutable, its arrays read-only. Exactly one of (`embeddings`, `texts`) and
+    `similarities` is there.
+
+    Attributes
+    ----------
+    name : str
+        Name of the expert.
+    concepts : tuple of str, length m
+        Names of its concepts.
+    present : ndarray of shape (n,), bool
+        False where the expert did not see the row (an unreadable image, a modality that was not
+        acquired).
+    embeddings : ndarray of shape (n, d), float32, or None
+        L2-normalised image embeddings; NaN where absent.
+    texts : ndarray of shape (m, d), float32, or None
+        L2-normalised concept embeddings.
+    similarities : ndarray of shape (n, m), float32, or None
+        Given values; NaN where absent.
+    incidence : ndarray of shape (m, C), bool, or None
+        Whether a concept was written for a class.
+    class_keys : tuple of str, length C, or None
+        The classes that the concepts were written for.
+    class_synonyms : dict of str to str, or None
+        Lower-cased key, name or synonym of a class -> its key.
+    class_embeddings : ndarray of shape (C, d), float32, or None
+        L2-normalised embeddings of the class names.
+    """
+
+    name: str
+    concepts: tuple
+    present: np.ndarray
+    embeddings: np.ndarray | None = None
+    texts: np.ndarray | None = None
+    similarities: np.ndarray | None = None
+    incidence: np.ndarray | None = None
+    class_keys: tuple | None = None
+    class_synonyms: dict | None = None
+    class_embeddings: np.ndarray | None = None
+
+    def __post_init__(self):
+        """Make the arrays read-only."""
+        self._freeze()
+
+    def __setstate__(self, state):
+        """Make the arrays read-only again: pickle forgets the flag."""
+        self.__dict__.update(state)
+        self._freeze()
+
+    def _freeze(self):
+        for name, value in self.__dict__.items():
+            if isinstance(value, np.ndarray):
+                value = value.view()  # the flag is for us, not for who gave the array
+                value.flags.writeable = False
+                self.__dict__[name] = value
+
+    def __len__(self):
+        """Return the number of rows."""
+        return len(self.present)
+
+    def __repr__(self):
+        """Return one line: rows, names, concepts."""
+        source = "similarities" if self.texts is None else f"{self.texts.shape[1]}-d embeddings"
+        return (
+            f"ExpertBlock({self.name!r}, {len(self)} rows, {len(self.concepts)} concepts, {source})"
+        )
+
+    def values(self):
+        """Return the similarities, the same for a row whatever other rows are there.
+
+        Returns
+        -------
+        ndarray of shape (n, m), float32
+            Cosine similarity in [-1, 1] (or the values given to `from_similarities`), computed
+            in float64; NaN rows where the expert is absent.
+        """
+        if self.similarities is not None:
+            return self.similarities
+        out = np.full((len(self), len(self.concepts)), np.nan, dtype=np.float32)
+        out[self.present] = _on_grid(self.embeddings[self.present]) @ _on_grid(self.texts).T
+        return out
+
+    def take(self, rows):
+        """Return the block of some rows; concepts, texts and class parts are shared, not copied.
+
+        Parameters
+        ----------
+        rows : slice or array of int or bool
+            As numpy indexes the first axis.
+        """
+        if isinstance(rows, slice):
+            rows = np.arange(len(self))[rows]  # a view would keep all rows alive
+        names = [n for n in ("embeddings", "similarities") if getattr(self, n) is not None]
+        return replace(
+            self, present=self.present[rows], **{name: getattr(self, name)[rows] for name in names}
+        )
+
+    def rename(self, name):
+        """Return the same block under another expert name."""
+        return replace(self, name=check_expert_name(name))
+
+
+def check_expert_name(name):
+    """Return `name` if an expert can have it: a non-empty str without `"__"`."""
+    if not isinstance(name, str) or not name or "__" in name:
+        raise InputError(
+            "An expert's name must be a non-empty str without '__' (columns are named "
+            f"'expert__concept'). Got {name!r} instead."
+        )
+    return name
+
+
+def unit_rows(rows, present=None, what="Embedding"):
+    """Return rows of shape (n, d) L2-normalised in float64, as float32; absent rows are NaN."""
+    rows = np.asarray(rows, dtype=np.float64)
+    largest = np.max(np.abs(rows), axis=1, keepdims=True, initial=0.0)
+    zero = np.flatnonzero(largest[:, 0] == 0)
+    if zero.size:
+        raise InputError(f"{what} {zero[0]} is all zeros and has no direction; leave it out.")
+    rows = rows / largest  # squares of very small or large entries would leave float64's range
+    out = (rows / np.sqrt(np.sum(rows * rows, axis=1, keepdims=True))).astype(np.float32)
+    if present is not None:
+        out[~present] = np.nan
+    return out
+
+
+def _on_grid(rows):
+    return np.rint(rows.astype(np.float64) * _GRID) / _GRID
+
+
+def named_experts(experts, length, wanted):
+    """Yield (name, parts) of a dict of experts, each with `length` parts."""
+    if not isinstance(experts, Mapping) or not experts:
+        raise InputError(
+            f"Experts must be a non-empty dict of name -> {wanted}. Got {type(experts).__name__}."
+        )
+    for name, parts in experts.items():
+        if not isinstance(parts, tuple | list) or len(parts) != length:
+            raise InputError(f"Expert {name!r} must be {wanted}. Got {type(parts).__name__}.")
+        yield check_expert_name(name), parts
+
+
+def concept_names(name, concepts):
+    """Return the concept names of an expert as a tuple of distinct non-empty str."""
+    concepts = tuple(concepts) if not isinstance(concepts, str) else (concepts,)
+    if not concepts or not all(isinstance(c, str) and c for c in concepts):
+        raise InputError(f"Expert {name!r}: concept names must be a list of non-empty str.")
+    if len(set(concepts)) < len(concepts):
+        twice = next(c for c in concepts if concepts.count(c) > 1)
+        raise InputError(f"Expert {name!r}: concept {twice!r} is there twice; names must differ.")
+    return concepts
+
+
+def matrix_rows(name, what, array, nan_rows=False):
+    """Return a float64 copy of a 2-D array that is finite but for NaN where allowed."""
+    try:
+        array = np.array(array, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"Expert {name!r}: {what} must be an array of numbers.") from error
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise InputError(f"Expert {name!r}: {what} must be 2-D. Got shape {array.shape}.")
+    bad = np.isinf(array) if nan_rows else ~np.isfinite(array)
+    if bad.any():
+        row = int(np.flatnonzero(bad.any(axis=1))[0])
+        kind = "an infinite value" if nan_rows else "a NaN or infinite value"
+        raise InputError(f"Expert {name!r}: row {row} of the {what} has {kind}; remove or mend it.")
+    return array
+
+
+def value_rows(name, what, array):
+    """Return a float64 copy of (n, k) values and which rows are there; partly NaN is an error."""
+    array = matrix_rows(name, what, array, nan_rows=True)
+    gaps = np.isnan(array)
+    missing = gaps.all(axis=1)
+    partly = np.flatnonzero(gaps.any(axis=1) & ~missing)
+    if partly.size:
+        listed = ", ".join(map(str, partly[:5])) + (", ..." if partly.size > 5 else "")
+        raise InputError(
+            f"Expert {name!r}: {partly.size} row(s) of the {what} are partly NaN (rows {listed}). "
+            "Fill the gaps, or set the whole row of this expert to NaN: it then counts as missing."
+        )
+    return array, ~missing
+
+
+def class_parts(name, n_concepts, incidence, class_keys, class_synonyms, class_embeddings=None):
+    """Return the class arguments of one expert's block, checked."""
+    if isinstance(incidence, Mapping):
+        incidence = incidence.get(name)
+    if isinstance(class_keys, Mapping):
+        class_keys = class_keys.get(name)
+    if isinstance(class_embeddings, Mapping):
+        class_embeddings = class_embeddings.get(name)
+    if class_synonyms and all(isinstance(v, Mapping) for v in class_synonyms.values()):
+        class_synonyms = class_synonyms.get(name)
+    if class_keys is None:
+        if incidence is not None or class_synonyms or class_embeddings is not None:
+            raise InputError(
+                f"Expert {name!r}: incidence, class_synonyms and class_embeddings need class_keys, "
+                "the list of classes in their order."
+            )
+        return {}
+    keys = tuple(str(key) for key in class_keys)
+    if len(set(keys)) < len(keys) or not keys:
+        raise InputError(f"Expert {name!r}: class_keys must be distinct. Got {list(keys)}.")
+    synonyms = {key.lower(): key for key in keys}
+    for word, key in (class_synonyms or {}).items():
+        if key not in keys:
+            raise InputError(f"Expert {name!r}: synonym {word!r} names no class of {list(keys)}.")
+        synonyms.setdefault(str(word).lower(), key)
+    parts = {"class_keys": keys, "class_synonyms": synonyms}
+    if incidence is not None:
+        incidence = np.array(incidence)
+        if incidence.shape != (n_concepts, len(keys)) or not np.isin(incidence, [0, 1]).all():
+            raise InputError(
+                f"Expert {name!r}: incidence must be 0/1 of shape ({n_concepts}, {len(keys)}), "
+                f"concepts by classes. Got shape {incidence.shape}."
+            )
+        parts["incidence"] = incidence.astype(bool)
+    if class_embeddings is not None:
+        rows = unit_rows(matrix_rows(name, "class embeddings", class_embeddings))
+        if len(rows) != len(keys):
+            raise InputError(
+                f"Expert {name!r}: class_embeddings must have {len(keys)} rows. Got {len(rows)}."
+            )
+        parts["class_embeddings"] = rows
+    return parts
