@@ -1,0 +1,293 @@
+"""Everything that can be an image becomes an RGB `PIL.Image`, lazily, one at a time."""
+
+import hashlib
+import os
+import warnings
+
+import numpy as np
+import torch
+from PIL import Image
+
+from skmoecbm._decoding import (
+    Unreadable,
+    check_array,
+    check_value_range,
+    decode,
+    describe,
+    file_bytes,
+    load_pixels,
+    orientation_of,
+    to_numpy,
+)
+from skmoecbm._validation import check_choice
+from skmoecbm.exceptions import InputError, SkmoecbmWarning
+
+__all__ = [
+    "as_image_list",
+    "image_key",
+    "image_keys",
+    "iter_images",
+    "load_image",
+    "warn_missing",
+]
+
+# Part of every key: raise it when the same bytes would give other pixels than before.
+_DECODING_VERSION = b"skmoecbm-img-1"
+
+
+def as_image_list(X):
+    """Return the images in `X` as a list, one entry per row, without opening any.
+
+    Parameters
+    ----------
+    X : sequence of images
+        A list, tuple, 1-D array, pandas Series, DataFrame or 2-D object array with one column;
+        or a stack: an array of shape (n, height, width, 1 | 3 | 4) or a torch tensor of shape
+        (n, 1 | 3 | 4, height, width). See `load_image` for what an image may be.
+
+    Returns
+    -------
+    images : list of length n
+        What was given, unopened; missing values (None, NaN, `pandas.NA`) are None.
+
+    Raises
+    ------
+    InputError
+        If `X` is one image instead of a sequence of them, is empty, or has another shape.
+
+    Examples
+    --------
+    >>> from skmoecbm.images import as_image_list
+    >>> as_image_list(("a.png", None, float("nan")))
+    ['a.png', None, None]
+    """
+    if isinstance(X, str | bytes | os.PathLike | Image.Image) or hasattr(X, "read"):
+        raise InputError(
+            f"Expected a sequence of images, got the single image {describe(X)}. "
+            "Wrap it in a list: [image]. A folder is listed with sorted(pathlib.Path(folder)"
+            ".glob('*.jpg'))."
+        )
+    if hasattr(X, "iloc"):  # pandas, which is not imported for the sake of a test on types
+        if hasattr(X, "columns"):
+            if X.shape[1] != 1:
+                raise InputError(
+                    f"Expected one column of images, got a DataFrame with {X.shape[1]} columns: "
+                    f"{list(X.columns)[:10]}. Choose one, such as X['image_path']."
+                )
+            X = X.iloc[:, 0]
+        images = [None if absent else image for image, absent in zip(X, X.isna(), strict=True)]
+    elif isinstance(X, np.ndarray | torch.Tensor):
+        images = _rows_of_array(X)
+    elif isinstance(X, list | tuple):
+        images = list(X)
+    else:
+        raise InputError(
+            "Expected images as a list, tuple, array, tensor, Series or DataFrame with one "
+            f"column, got {type(X).__name__}. Make it a list: list(images)."
+        )
+    if not images:
+        raise InputError("Found 0 images (shape (0,)) while a minimum of 1 is required.")
+    return [None if isinstance(image, float) and np.isnan(image) else image for image in images]
+
+
+def _rows_of_array(X):
+    is_tensor = isinstance(X, torch.Tensor)
+    shape = tuple(X.shape)
+    if X.ndim == 4 and (is_tensor or X.dtype != object):
+        return list(X)
+    if not is_tensor and X.dtype.kind in "OUS":
+        if X.ndim == 1 or (X.ndim == 2 and shape[1] == 1):
+            # item by item: tolist() would also unpack arrays inside an object array
+            return [str(image) if X.dtype.kind == "U" else image for image in X.reshape(-1)]
+    layout = "(n, 1 | 3 | 4, height, width)" if is_tensor else "(n, height, width, 1 | 3 | 4)"
+    raise InputError(
+        f"Expected a 1-D array of paths or images, or a stack of shape {layout}, got "
+        f"{'a tensor' if is_tensor else 'an array'} of shape {shape} and dtype {X.dtype}. "
+        "Wrap a single image in a list: [image]; give n grey images as list(X)."
+    )
+
+
+def load_image(image, *, value_range=None, draft_size=None):
+    """Return one image as an RGB `PIL.Image` of 8 bits per channel.
+
+    Turned upright by its EXIF orientation; transparency is laid over white; of an animated file
+    the first frame is taken; colour profiles are not applied.
+
+    Parameters
+    ----------
+    image : path, bytes, binary file object, PIL image, array or tensor
+        Files: PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, PPM, AVIF, ICO. Arrays have shape
+        (height, width) or (height, width, 1 | 3 | 4), torch tensors (height, width) or
+        (1 | 3 | 4, height, width); four channels are RGBA. Values are uint8 in [0, 255], or any
+        other real type with `value_range`.
+    value_range : (low, high), default=None
+        The values shown as black and white, for arrays, tensors and files that are not 8-bit
+        (linear between, clipped outside). Nothing is guessed: there it must be given.
+        8-bit images do not use it.
+    draft_size : int, default=None
+        Let the JPEG decoder halve the picture while both sides stay at or above this many pixels.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode "RGB", a new image.
+
+    Raises
+    ------
+    InputError
+        If the image is missing, damaged, no image at all, of a shape or type not listed above,
+        or needs `value_range`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmoecbm.images import load_image
+    >>> grey = np.array([[0.0, 0.5, 1.0]])
+    >>> load_image(grey, value_range=(0, 1)).getpixel((1, 0))
+    (128, 128, 128)
+    """
+    value_range = check_value_range(value_range)
+    try:
+        return decode(image, value_range, draft_size)
+    except InputError as error:
+        raise type(error)(f"image {describe(image)} cannot be read: {error}") from error
+
+
+def iter_images(
+    images, *, value_range=None, on_error="raise", draft_size=None, rows=None, failures=None
+):
+    """Yield each image as RGB `PIL.Image`, opening it only when it is asked for.
+
+    Parameters
+    ----------
+    images : sequence of images
+        What `as_image_list` returns.
+    value_range, draft_size
+        As in `load_image`.
+    on_error : {"raise", "missing"}, default="raise"
+        `"missing"` yields None for an image that is None, absent or damaged, and warns once, at
+        the end, with the count. Mistakes in the call, such as a `value_range` that is needed and
+        not given, raise all the same.
+    rows : sequence of int, default=None
+        Row numbers for messages, counted from 0, where `images` is a part of a longer list.
+    failures : list, default=None
+        If given, (row, reason) of each missing image is appended and no warning is given.
+
+    Yields
+    ------
+    PIL.Image.Image or None
+
+    Raises
+    ------
+    InputError
+        Names the row and the file, with `on_error="raise"`.
+    """
+    check_choice("iter_images", "on_error", on_error, ("raise", "missing"))
+    value_range = check_value_range(value_range)
+
+    def load(image):
+        return decode(image, value_range, draft_size)
+
+    return _each(load, images, on_error, rows, failures)
+
+
+def image_keys(images, *, value_range=None, on_error="raise", rows=None, failures=None):
+    """Return `image_key` of each image, or None where it is missing.
+
+    Parameters and errors are those of `iter_images`. An image whose file is there but damaged
+    has a key; it fails when it is opened.
+
+    Returns
+    -------
+    list of str or None
+    """
+    check_choice("image_keys", "on_error", on_error, ("raise", "missing"))
+    value_range = check_value_range(value_range)
+    return list(_each(lambda image: _key(image, value_range), images, on_error, rows, failures))
+
+
+def warn_missing(failures):
+    """Warn once that images could not be read; `failures` holds (row, reason) pairs."""
+    if failures:
+        row, reason = failures[0]
+        warnings.warn(
+            f"{len(failures):,} image(s) cannot be read and count as missing; the first is "
+            f"image {row:,} {reason}",
+            SkmoecbmWarning,
+            stacklevel=3,
+        )
+
+
+def _each(function, images, on_error, rows, failures):
+    """Apply `function` lazily; add row and name to its errors, forgive what may be missing."""
+    own_failures = [] if failures is None else failures
+    for position, image in enumerate(images):
+        row = int(position if rows is None else rows[position])
+        try:
+            yield function(image)
+        except InputError as error:
+            reason = f"({describe(image)}) cannot be read: {error}"
+            if not isinstance(error, Unreadable):
+                raise InputError(f"image {row:,} {reason}") from error
+            if on_error == "raise":
+                raise InputError(
+                    f"image {row:,} {reason} Remove it, or pass on_error='missing'."
+                ) from error
+            own_failures.append((row, reason))
+            yield None
+    if failures is None:
+        warn_missing(own_failures)
+
+
+def image_key(image, value_range=None):
+    """Return a hash that names the content of an image, without decoding files.
+
+    A file, its bytes and an open file object give the same key; arrays, tensors and PIL images
+    are known by their pixels, shape and type. `value_range` is part of the key.
+
+    Parameters
+    ----------
+    image, value_range
+        As in `load_image`. A file object is read from its start and left where it was.
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits (BLAKE2b, 128 bits).
+
+    Raises
+    ------
+    InputError
+        If the image is missing, its file cannot be read or is empty.
+
+    Examples
+    --------
+    >>> import io
+    >>> from skmoecbm.images import image_key
+    >>> image_key(b"content") == image_key(io.BytesIO(b"content"))
+    True
+    """
+    value_range = check_value_range(value_range)
+    try:
+        return _key(image, value_range)
+    except InputError as error:
+        raise type(error)(f"image {describe(image)} cannot be read: {error}") from error
+
+
+def _key(image, value_range):
+    if isinstance(image, Image.Image):
+        # all that the conversion to RGB depends on besides the pixels
+        meta = ("pil", image.mode, image.size, image.getpalette("RGBA"), orientation_of(image))
+        meta += (image.info.get("transparency"),)
+        content = load_pixels(image).tobytes()
+    elif isinstance(image, np.ndarray | torch.Tensor):
+        kind = "tensor" if isinstance(image, torch.Tensor) else "array"
+        array = to_numpy(image)
+        if array.dtype.kind not in "buif":
+            check_array(array, kind)
+        meta, content = (kind, array.shape, array.dtype.str), np.ascontiguousarray(array)
+    else:
+        meta, content = ("file",), file_bytes(image)
+    digest = hashlib.blake2b(content, digest_size=16, person=_DECODING_VERSION)
+    digest.update(repr((meta, value_range)).encode())
+    return digest.hexdigest()
