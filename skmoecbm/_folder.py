@@ -1,0 +1,347 @@
+"""A folder of images and a table of labels, as the command line takes them."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from skmoecbm.exceptions import InputError
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "LabelledImages",
+    "find_images",
+    "list_images",
+    "read_label_map",
+    "read_labelled_images",
+    "unify_labels",
+]
+
+IMAGE_SUFFIXES = frozenset(
+    [".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"]
+)
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images, their labels and groups, row by row.
+
+    Attributes
+    ----------
+    images : list of Path, length n
+    labels : ndarray of str, shape (n,)
+    groups : ndarray of str, shape (n,), or None
+        What must not be split between folds, e.g. the lesion or the patient.
+    n_without_file : int
+        Rows of the table that were left out because no file was found.
+    """
+
+    images: list
+    labels: np.ndarray
+    groups: np.ndarray | None
+    n_without_file: int
+
+
+def _some(names, limit=5):
+    names = [str(name) for name in names]
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(repr(name) for name in names[:limit]) + more
+
+
+def _existing_folder(folder):
+    folder = Path(folder)
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise InputError(f"The image folder {str(folder)!r} {what}. Name a folder of images.")
+    return folder
+
+
+def list_images(paths):
+    """Return the image files that `paths` name; folders are searched through and through.
+
+    Parameters
+    ----------
+    paths : sequence of path-like
+        Files are taken as they are; of folders (and their sub-folders), every file with the
+        ending of an image, in alphabetical order.
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    InputError
+        If a path does not exist, or a folder holds no image.
+    """
+    found = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = [
+                file
+                for file in sorted(path.rglob("*"))
+                if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+            ]
+            if not inside:
+                raise InputError(
+                    f"The folder {str(path)!r} holds no image. Files with one of the endings "
+                    f"{', '.join(sorted(IMAGE_SUFFIXES))} are looked for, sub-folders included."
+                )
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise InputError(f"The image {str(path)!r} does not exist. Check the path.")
+    return found
+
+
+def find_images(folder, identifiers):
+    """Return the file of each identifier, or None where there is none.
+
+    Parameters
+    ----------
+    folder : path-like
+        Searched through and through.
+    identifiers : sequence of str, length n
+        A path relative to the folder, a file name, or a file name without its ending.
+
+    Returns
+    -------
+    list of Path or None, length n
+
+    Raises
+    ------
+    InputError
+        If two files fit one identifier.
+    """
+    folder = _existing_folder(folder)
+    by_name = {}
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
+            for name in {file.name, file.stem}:
+                by_name.setdefault(name, []).append(file)
+    found = []
+    for identifier in identifiers:
+        direct = folder / identifier
+        if identifier and direct.is_file():
+            found.append(direct)
+            continue
+        files = by_name.get(identifier, [])
+        if len(files) > 1:
+            raise InputError(
+                f"The image {identifier!r} fits {len(files)} files: {_some(files, 3)}. Write its "
+                f"path relative to {str(folder)!r}, with its ending, in the table."
+            )
+        found.append(files[0] if files else None)
+    return found
+
+
+def _read_table(path):
+    import pandas as pd
+
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            header = file.readline()
+        # Everything stays text: an identifier "007" is no number, a class "None" is no gap.
+        return pd.read_csv(
+            path,
+            sep=max(",;\t", key=header.count),
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+        )
+    except FileNotFoundError:
+        raise InputError(f"The table {str(path)!r} does not exist. Check the path.") from None
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
+        raise InputError(
+            f"The table {str(path)!r} cannot be read as CSV: {error}. "
+            "Give a text file whose first line names the columns."
+        ) from error
+    except pd.errors.EmptyDataError:
+        raise InputError(f"The table {str(path)!r} is empty. It needs a header line.") from None
+
+
+def _column(table, name, path):
+    if name not in table.columns:
+        raise InputError(
+            f"The table {str(path)!r} has no column {name!r}. "
+            f"Its columns are {_some(table.columns, 20)}."
+        )
+    return table[name]
+
+
+def _select(table, conditions, path):
+    for condition in conditions:
+        name, sign, value = condition.partition("=")
+        if not sign:
+            raise InputError(
+                f"--select-rows must be COLUMN=VALUE, such as split=train. Got {condition!r}."
+            )
+        chosen = _column(table, name, path) == value
+        if not chosen.any():
+            raise InputError(
+                f"No row of {str(path)!r} is left with {condition}. "
+                f"The column {name!r} holds {_some(sorted(table[name].unique()))}."
+            )
+        table = table[chosen]
+    return table
+
+
+def read_label_map(path):
+    """Read a mapping from the labels in a table to other labels.
+
+    Parameters
+    ----------
+    path : path-like
+        A JSON object ``{"from": "to"}``, or a CSV of two columns with a header line.
+
+    Returns
+    -------
+    dict of str to str
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or is of another form.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".json":
+        table = _read_table(path)
+        if table.shape[1] != 2:
+            raise InputError(
+                f"The label map {str(path)!r} must have two columns, from and to. "
+                f"It has {table.shape[1]}: {_some(table.columns)}."
+            )
+        return dict(zip(table.iloc[:, 0], table.iloc[:, 1], strict=True))
+    try:
+        mapping = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"The label map {str(path)!r} does not exist. Check the path.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"The label map {str(path)!r} cannot be read as JSON: {error}.") from error
+    if not isinstance(mapping, dict) or not all(isinstance(to, str) for to in mapping.values()):
+        raise InputError(
+            f'The label map {str(path)!r} must be a JSON object of texts, {{"from": "to"}}.'
+        )
+    return mapping
+
+
+def read_labelled_images(
+    folder,
+    table_path,
+    *,
+    image_column,
+    label_column,
+    group_column=None,
+    label_map=None,
+    select_rows=(),
+    skip_missing=False,
+):
+    """Read a table of labels and find the image of each row.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where the images are, sub-folders included.
+    table_path : path-like
+        A CSV file with a header line.
+    image_column, label_column : str
+        The columns with the image's identifier (`find_images`) and its label.
+    group_column : str, optional
+        The column of what must stay together, e.g. the lesion or the patient.
+    label_map : dict of str to str, optional
+        Labels it names are replaced.
+    select_rows : sequence of str
+        Conditions ``"COLUMN=VALUE"`` that all must hold.
+    skip_missing : bool, default=False
+        Leave out rows without a file instead of raising.
+
+    Returns
+    -------
+    LabelledImages
+
+    Raises
+    ------
+    InputError
+        If a column is absent, a label or group empty, a file missing, or no row left.
+    """
+    table = _select(_read_table(table_path), select_rows, table_path)
+    identifiers = _column(table, image_column, table_path)
+    labels = _column(table, label_column, table_path)
+    groups = None if group_column is None else _column(table, group_column, table_path)
+    if not len(table):
+        raise InputError(f"The table {str(table_path)!r} has no rows below its header.")
+    for name, values in ((label_column, labels), (group_column, groups)):
+        if values is not None and (empty := values.str.strip() == "").any():
+            raise InputError(
+                f"{empty.sum():,} of {len(table):,} rows of {str(table_path)!r} have nothing in "
+                f"column {name!r}, such as the rows of images {_some(identifiers[empty])}. "
+                "Fill them in, or leave these rows out."
+            )
+    files = find_images(folder, identifiers)
+    here = np.array([file is not None for file in files])
+    if not here.all() and not (skip_missing and here.any()):
+        raise InputError(
+            f"{(~here).sum():,} of {len(files):,} images named in column {image_column!r} are not "
+            f"in {str(folder)!r}: {_some(identifiers[~here])}. Check --images and "
+            "--image-column, or leave these rows out with --on-error missing."
+        )
+    # Labels and groups are stripped: " mel" in a table is the class "mel".
+    labels = labels.str.strip()
+    if label_map is not None:
+        labels = labels.replace(label_map)
+    return LabelledImages(
+        images=[file for file in files if file is not None],
+        labels=labels.to_numpy(dtype=str)[here],
+        groups=None if groups is None else groups.str.strip().to_numpy(dtype=str)[here],
+        n_without_file=int((~here).sum()),
+    )
+
+
+def unify_labels(labels, bank, *, known=None):
+    """Give labels that mean the same class of a concept bank one spelling.
+
+    Parameters
+    ----------
+    labels : ndarray of str, shape (n,)
+        Keys, names or synonyms of the bank's classes.
+    bank : ConceptBank
+        A bank without classes changes nothing.
+    known : sequence of str, optional
+        The spellings to use (a fitted model's classes); by default the most frequent one in
+        `labels` of each class.
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+
+    Raises
+    ------
+    InputError
+        If a label fits no class.
+    """
+    distinct = sorted(set(labels))
+    preferred = [label for label, _ in Counter(labels).most_common()] if known is None else known
+    if bank.class_keys:
+        meaning = bank.match_labels(sorted({*distinct, *preferred}))
+    else:
+        meaning = {label: label for label in {*distinct, *preferred}}
+    spelling = {}
+    for label in preferred:
+        spelling.setdefault(meaning[label], label)
+    spelling.pop(None, None)
+    unified = {label: spelling.get(meaning[label]) for label in distinct}
+    if known is not None:
+        unified |= {label: label for label in distinct if label in known}
+    strange = [label for label in distinct if unified[label] is None]
+    if strange:
+        classes = known if known is not None else bank.class_keys
+        where = "of the model" if known is not None else f"of the concept bank {bank.name!r}"
+        raise InputError(
+            f"{len(strange)} label(s) fit no class {where}: {_some(strange)}. Its classes are "
+            f"{_some(classes, 20)}. Name the class of each label in a file for --label-map."
+        )
+    return np.array([unified[label] for label in labels], dtype=str)

@@ -1,0 +1,29 @@
+"""Fixtures of the tests; what isolates them from the world is in `conftest.py` at the root."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    """Folder of the real data sets; the test skips where `SKMOECBM_TEST_DATA` is unset."""
+    name = os.environ.get("SKMOECBM_TEST_DATA")
+    if not name:
+        pytest.skip("needs real data: SKMOECBM_TEST_DATA names no folder")
+    folder = Path(name).resolve()
+    if not folder.is_dir():
+        pytest.fail(f"SKMOECBM_TEST_DATA={name!r} is not a folder")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    """Close what a test drew, so that figures do not pile up in memory."""
+    yield
+    import sys
+
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:
+        pyplot.close("all")
