@@ -1,0 +1,142 @@
+"""Loaded networks, shared by the whole process and bounded in number."""
+
+import functools
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+
+import torch
+
+from skmoecbm._model_network import build_network, file_sha256, tokenizer_sha256
+from skmoecbm._model_source import DEMO_NAMES, DEMO_NOTICE, local_folder, locate, read_json
+from skmoecbm._precision import MIN_COSINE, candidates, precision_context, probe_images
+from skmoecbm.exceptions import BackboneError
+
+__all__ = ["Network", "NetworkCache", "json_sha256"]
+
+
+class Network:
+    """A loaded model with its tokenizer; variants in precision and resizing share it."""
+
+    def __init__(self, name, revision, device):
+        self.source = locate(name, revision)
+        self.device = device
+        self.module, self.tokenizer, text_config = build_network(self.source)
+        self.module.to(device)
+        self.tokenizer_lock = threading.Lock()
+        self.size = self._image_size()
+        self.dim = self._probe_dim()
+        self.n_parameters = sum(weight.numel() for weight in self.module.parameters())
+        self.content = {
+            "model": self.source.model,
+            "revision": self.source.revision,
+            "weights_sha256": file_sha256(self.source.weights),
+            "architecture_sha256": json_sha256([self.source.model_cfg, text_config]),
+            "tokenizer_sha256": tokenizer_sha256(self.source),
+        }
+        self.lexicon, self.notice = read_lexicon(self.source)
+        self.variants = {}
+        self.lock = threading.Lock()
+
+    def _image_size(self):
+        size = self.module.visual.image_size
+        return (size, size) if isinstance(size, int) else tuple(int(side) for side in size)
+
+    def _probe_dim(self):
+        try:
+            return self.encode(probe_images(self.size, n=1), "fp32").shape[1]
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise BackboneError(
+                f"{self.source.name!r} cannot encode an image of {self.size} pixels: {error}. "
+                "Check 'image_size' in its open_clip_config.json."
+            ) from error
+
+    def encode(self, pixels, precision):
+        """Return the image features, float32 on the CPU, not normalised."""
+        with precision_context(precision, self.device):
+            features = self.module.encode_image(pixels.to(self.device))
+        return features.float().cpu()
+
+    @functools.cached_property
+    def auto_precision(self):
+        """The fastest format here whose embeddings stay within `MIN_COSINE` of float32."""
+        formats = candidates(self.device, self.n_parameters)
+        if not formats:
+            return "fp32"
+        probe = probe_images(self.size)
+        exact = self.encode(probe, "fp32").double()
+        for precision in formats:
+            cosine = torch.cosine_similarity(exact, self.encode(probe, precision).double())
+            if cosine.min().item() > MIN_COSINE:  # False for NaN too
+                return precision
+        return "fp32"
+
+
+class NetworkCache:
+    """Networks by key, least recently used first; threads that want the same one load it once."""
+
+    def __init__(self, size):
+        self._size = size
+        self._lock = threading.Lock()
+        self._slots = OrderedDict()  # key -> [lock, network or None]
+
+    def get(self, name, revision, device):
+        key = (source_key(name), revision, str(device))
+        with self._lock:
+            slot = self._slots.setdefault(key, [threading.Lock(), None])
+            self._slots.move_to_end(key)
+        with slot[0]:
+            if slot[1] is None:
+                try:
+                    slot[1] = Network(name, revision, device)
+                except BaseException:
+                    with self._lock:
+                        if self._slots.get(key) is slot:
+                            del self._slots[key]
+                    raise
+        with self._lock:
+            self._trim()
+        return slot[1]
+
+    def resize(self, size):
+        with self._lock:
+            self._size = size
+            self._trim()
+
+    def clear(self):
+        with self._lock:
+            self._slots.clear()
+
+    def _trim(self):
+        loaded = [key for key, slot in self._slots.items() if slot[1] is not None]
+        for key in loaded[: max(0, len(loaded) - self._size)]:
+            del self._slots[key]
+
+
+def source_key(name):
+    """Return what tells one source from another: the name, or a folder and its files' dates."""
+    if name not in DEMO_NAMES and not name.startswith("local-dir:"):
+        return name
+    folder = local_folder(name)
+    kind = name if name in DEMO_NAMES else "local-dir"
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    stats = [(path.name, path.stat()) for path in files if path.is_file()]
+    return kind, str(folder), tuple((n, stat.st_mtime_ns, stat.st_size) for n, stat in stats)
+
+
+def json_sha256(content):
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_lexicon(source):
+    """Return (lexicon, notice) of a model's folder, None for what it does not state."""
+    notice = DEMO_NOTICE if source.model in DEMO_NAMES else None
+    path = source.folder / "lexicon.json" if source.folder else None
+    if path is None or not path.is_file():
+        return None, notice
+    content = read_json(path)
+    phrases = [*content.get("concepts", ()), *content.get("phrases", ())]
+    lexicon = frozenset(" ".join(phrase.lower().split()) for phrase in phrases)
+    return lexicon, content.get("notice", notice)
