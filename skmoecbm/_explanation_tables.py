@@ -1,0 +1,237 @@
+"""Tables, JSON, text and HTML of an `Explanation`."""
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+
+from skmoecbm.exceptions import InputError
+
+__all__ = ["Contributions", "html_of", "long_table", "summarise_row", "text_of", "top_table"]
+
+_SHOWN_ROWS = 3
+_SHOWN_CONCEPTS = 5
+
+
+class Contributions(Sequence):
+    """Contributions per expert, computed on access: 10,000 rows of 1,000 concepts need not fit."""
+
+    def __init__(self, parts):
+        self._parts = parts
+
+    def __len__(self):
+        """Return the number of experts."""
+        return len(self._parts)
+
+    def __getitem__(self, expert):
+        """Return the array (n, m_e, K') of one expert, by number or name."""
+        names = [part.name for part in self._parts]
+        if isinstance(expert, str) and expert not in names:
+            raise InputError(f"There is no expert {expert!r} here; there are {names}.")
+        part = self._parts[names.index(expert) if isinstance(expert, str) else expert]
+        return (part.weight[:, None] * part.values)[:, :, None] * part.association.T
+
+
+def top_table(explanation, k, class_):
+    """Return the k concepts of the largest mean absolute contribution; see `Explanation.top`."""
+    import pandas as pd
+
+    columns, signs, _ = explanation._targets(class_)
+    tables = []
+    for e, name in enumerate(explanation.expert_names):
+        contributions = explanation._towards(e, columns, signs)
+        seen = explanation.present[:, e]
+        unseen = np.full(contributions.shape[1], np.nan)
+        tables.append(
+            pd.DataFrame(
+                {
+                    "expert": name,
+                    "concept": explanation.concept_names[e],
+                    "contribution": contributions.mean(axis=0),
+                    "magnitude": np.abs(contributions).mean(axis=0),
+                    "value": explanation.values[e][seen].mean(axis=0) if seen.any() else unseen,
+                    "similarity": (
+                        explanation.similarities[e][seen].mean(axis=0) if seen.any() else unseen
+                    ),
+                }
+            )
+        )
+    table = pd.concat(tables, ignore_index=True)
+    return table.sort_values("magnitude", ascending=False, kind="stable", ignore_index=True)[:k]
+
+
+def long_table(explanation, class_):
+    """Return one line per (row, expert, concept) and per bias; see `Explanation.to_frame`."""
+    import pandas as pd
+
+    columns, signs, labels = explanation._targets(class_)
+    n = len(explanation)
+    labels = np.array([*labels, None], dtype=object)[:-1]
+    tables = []
+    for e, name in enumerate(explanation.expert_names):
+        concepts = explanation.concept_names[e]
+        m = len(concepts)
+        seen = explanation.present[:, [e]]
+        tables.append(
+            pd.DataFrame(
+                {
+                    "row": np.repeat(explanation.rows, m),
+                    "class": np.repeat(labels, m),
+                    "expert": pd.Series([name] * (n * m), dtype=object),
+                    "concept": concepts * n,
+                    "contribution": explanation._towards(e, columns, signs).ravel(),
+                    "value": np.where(seen, explanation.values[e], np.nan).ravel(),
+                    "similarity": explanation.similarities[e].ravel(),
+                    "expert_weight": np.repeat(explanation.expert_weights[:, e], m),
+                }
+            )
+        )
+    bias = {
+        "row": explanation.rows,
+        "class": labels,
+        "expert": pd.Series([None] * n, dtype=object),
+        "concept": "(bias)",
+        "contribution": signs * explanation.bias[np.arange(n), columns],
+        "value": np.nan,
+        "similarity": np.nan,
+        "expert_weight": np.nan,
+    }
+    frame = pd.concat([*tables, pd.DataFrame(bias)], ignore_index=True)
+    return frame.sort_values("row", kind="stable", ignore_index=True)
+
+
+def summarise_row(explanation, i, k=None, class_=None):
+    """Return what decided one row, as plain JSON types.
+
+    `contributions` holds the k largest over all experts, largest first; each expert's `rest` sums
+    its others, and its `total` all of its own. `bias` and the totals sum to `logit`.
+    """
+    row = explanation[i]
+    column, sign, (label,) = row._targets(class_)
+    experts, entries = [], []
+    for e, name in enumerate(row.expert_names):
+        contributions = row._towards(e, column, sign)[0]
+        present = bool(row.present[0, e])
+        experts.append(
+            {
+                "expert": name,
+                "present": present,
+                "gate": float(row.gate[0, e]),
+                "weight": float(row.expert_weights[0, e]),
+                "logit": float(sign[0] * row.expert_logits[0, e, column[0]]) if present else None,
+                "total": float(contributions.sum()),
+            }
+        )
+        if present:
+            entries += [
+                (e, j, float(contribution), float(row.values[e][0, j]), float(similarity))
+                for j, (contribution, similarity) in enumerate(
+                    zip(contributions, row.similarities[e][0], strict=True)
+                )
+            ]
+    entries.sort(key=lambda entry: -abs(entry[2]))
+    shown = entries if k is None else entries[:k]
+    for e, expert in enumerate(experts):
+        mine = [entry for entry in entries[len(shown) :] if entry[0] == e]
+        expert["rest"] = float(sum(entry[2] for entry in mine))
+        expert["rest_concepts"] = len(mine)
+    return {
+        "row": int(row.rows[0]),
+        "predicted": row.predicted.tolist()[0],
+        "class": label,
+        "probability": float(row.probabilities[0, row.classes.index(label)]),
+        "probabilities": row.probabilities[0].tolist(),
+        "logit": float(sign[0] * row.logits[0, column[0]]),
+        "bias": float(sign[0] * row.bias[0, column[0]]),
+        "experts": experts,
+        "contributions": [
+            {
+                "expert": row.expert_names[e],
+                "concept": row.concept_names[e][j],
+                "contribution": contribution,
+                "value": value,
+                "similarity": None if np.isnan(similarity) else similarity,
+            }
+            for e, j, contribution, value, similarity in shown
+        ],
+    }
+
+
+def text_of(explanation):
+    """Return the text that `repr` shows: the first rows, their experts and strongest concepts."""
+    lines = [_headline(explanation)]
+    for i in range(min(len(explanation), _SHOWN_ROWS)):
+        row = summarise_row(explanation, i, _SHOWN_CONCEPTS)
+        weights = ", ".join(_weight(expert) for expert in row["experts"])
+        lines.append(f"row {row['row']}: {_about(row)}, logit {row['logit']:+.2f}; {weights}")
+        lines += [
+            f"  {entry['contribution']:+6.2f}  {entry['concept']} ({entry['expert']})"
+            for entry in row["contributions"]
+        ]
+        rest, count = _rest(row)
+        if count:
+            lines.append(f"  {rest:+6.2f}  {count} other concept{'s' * (count != 1)}")
+        lines.append(f"  {row['bias']:+6.2f}  bias")
+    if len(explanation) > _SHOWN_ROWS:
+        lines.append(f"... and {len(explanation) - _SHOWN_ROWS:,} more rows")
+    return "\n".join([*lines, *(f"Note: {notice}" for notice in explanation.notices)])
+
+
+def html_of(explanation):
+    """Return a table without scripts, all names escaped, for notebooks."""
+    cells = [f"<p>{html.escape(_headline(explanation))}</p>"]
+    for i in range(min(len(explanation), _SHOWN_ROWS)):
+        row = summarise_row(explanation, i, _SHOWN_CONCEPTS)
+        rest, count = _rest(row)
+        entries = [(e["concept"], e["expert"], e["contribution"]) for e in row["contributions"]]
+        entries += [(f"{count} other concepts", "", rest)] if count else []
+        entries += [("bias", "", row["bias"]), ("logit", "", row["logit"])]
+        largest = max(abs(value) for _, _, value in entries) or 1.0
+        weights = ", ".join(_weight(expert) for expert in row["experts"])
+        cells.append(
+            f"<p><b>row {row['row']}: {html.escape(_about(row))}</b>; {html.escape(weights)}</p>"
+            "<table><thead><tr><th>concept</th><th>expert</th><th>logits</th><th></th></tr></thead>"
+            "<tbody>"
+        )
+        for concept, expert, value in entries:
+            # blue for, orange against: told apart with any colour vision
+            colour, width = ("#0072B2" if value >= 0 else "#D55E00"), 120 * abs(value) / largest
+            cells.append(
+                f'<tr><td style="text-align:left">{html.escape(concept)}</td>'
+                f'<td style="text-align:left">{html.escape(expert)}</td><td>{value:+.3f}</td>'
+                f'<td style="text-align:left"><div style="background:{colour};height:0.8em;'
+                f'width:{width:.0f}px"></div></td></tr>'
+            )
+        cells.append("</tbody></table>")
+    if len(explanation) > _SHOWN_ROWS:
+        cells.append(f"<p>and {len(explanation) - _SHOWN_ROWS:,} more rows</p>")
+    cells += [f"<p><i>{html.escape(notice)}</i></p>" for notice in explanation.notices]
+    return f"<div>{''.join(cells)}</div>"
+
+
+def _headline(explanation):
+    n = len(explanation)
+    experts = ", ".join(
+        f"{name} ({len(concepts):,} concepts)"
+        for name, concepts in zip(explanation.expert_names, explanation.concept_names, strict=True)
+    )
+    return (
+        f"Explanation of {n:,} row{'s' * (n != 1)}, {len(explanation.classes)} classes: {experts}"
+    )
+
+
+def _about(row):
+    label = f"{row['class']} (p = {row['probability']:.2f})"
+    return label if row["class"] == row["predicted"] else f"{label}, predicted {row['predicted']}"
+
+
+def _weight(expert):
+    weight = f"{100 * expert['weight']:.0f} %" if expert["present"] else "missing"
+    return f"{expert['expert']} {weight}"
+
+
+def _rest(row):
+    return (
+        sum(expert["rest"] for expert in row["experts"]),
+        sum(expert["rest_concepts"] for expert in row["experts"]),
+    )

@@ -1,0 +1,373 @@
+import json
+import pickle
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skmoecbm.exceptions import InputError
+from skmoecbm.explanation import Explanation, explain
+
+
+@dataclass
+class Part:
+    """What a classifier hands to an explanation, filled at random by `_parts`."""
+
+    name: str
+    concepts: list
+    weight: np.ndarray
+    gate: np.ndarray
+    share: np.ndarray
+    values: np.ndarray
+    similarities: np.ndarray
+    association: np.ndarray
+    intercept: np.ndarray
+    logits: np.ndarray
+
+
+def _parts(n=4, sizes=(5, 3), n_classes=4, seed=0, missing=(), concepts=None):
+    """Return random parts and the logits they amount to, summed entry by entry."""
+    rng = np.random.default_rng(seed)
+    columns = 1 if n_classes == 2 else n_classes
+    present = np.ones((n, len(sizes)), dtype=bool)
+    for row, expert in missing:
+        present[row, expert] = False
+    gate = rng.random((n, len(sizes))) * present
+    gate /= np.maximum(gate.sum(axis=1, keepdims=True), 1e-12)
+    scale = rng.uniform(0.5, 2, len(sizes))
+    parts, logits = [], np.zeros((n, columns))
+    for e, m in enumerate(sizes):
+        values = rng.normal(size=(n, m)) * present[:, [e]]
+        association, intercept = rng.normal(size=(columns, m)), rng.normal(size=columns)
+        weight = gate[:, e] * scale[e]
+        for i in range(n):
+            for c in range(columns):
+                total = sum(values[i, j] * association[c, j] for j in range(m))
+                logits[i, c] += weight[i] * (total + intercept[c])
+        parts.append(
+            Part(
+                name=f"expert {e}",
+                concepts=[f"word {e} {j}" for j in range(m)] if concepts is None else concepts[:m],
+                weight=weight,
+                gate=gate[:, e],
+                share=weight / np.maximum((gate * scale).sum(axis=1), 1e-12),
+                values=values,
+                similarities=np.where(present[:, [e]], 0.2 + 0.05 * values, np.nan),
+                association=association,
+                intercept=intercept,
+                logits=values @ association.T + intercept,
+            )
+        )
+    logits[~present.any(axis=1)] = rng.normal(size=columns)
+    return parts, logits
+
+
+def _explanation(n_classes=4, images=None, notices=(), classes=None, **settings):
+    parts, logits = _parts(n_classes=n_classes, **settings)
+    full = np.c_[np.zeros(len(logits)), logits] if n_classes == 2 else logits
+    proba = np.exp(full) / np.exp(full).sum(axis=1, keepdims=True)
+    classes = np.array(list("abcdefg")[:n_classes]) if classes is None else np.asarray(classes)
+    return Explanation(
+        parts,
+        logits=logits,
+        probabilities=proba,
+        classes=classes,
+        images=images,
+        notices=notices,
+    )
+
+
+def _sums(explanation):
+    return sum(part.sum(axis=1) for part in explanation.contributions) + explanation.bias
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    n_classes=st.integers(2, 5),
+)
+def test_contributions_and_bias_sum_to_the_logit(seed, sizes, n_classes):
+    last = len(sizes) - 1
+    missing = [(0, last), *((1, e) for e in range(len(sizes)))]
+    explanation = _explanation(n_classes, seed=seed, sizes=sizes, missing=missing)
+    np.testing.assert_allclose(_sums(explanation), explanation.logits, atol=1e-10)
+    for class_ in explanation.classes:
+        one = explanation.for_class(class_)
+        np.testing.assert_allclose(_sums(one), one.logits, atol=1e-10)
+        assert one.contributions[0].shape == (4, sizes[0], 1)
+    frame = explanation.to_frame()
+    summed = frame.groupby("row").contribution.sum()
+    for i in range(4):
+        label = explanation.predicted[i]
+        assert summed[i] == pytest.approx(explanation.for_class(label).logits[i, 0], abs=1e-10)
+
+
+def test_each_contribution_is_weight_times_value_times_association():
+    explanation = _explanation()
+    parts, _ = _parts()
+    for e, part in enumerate(parts):
+        for i, j, c in np.ndindex(4, len(part.concepts), 4):
+            expected = part.weight[i] * part.values[i, j] * part.association[c, j]
+            assert explanation.contributions[e][i, j, c] == pytest.approx(expected, abs=1e-12)
+    by_name = explanation.contributions["expert 1"]
+    np.testing.assert_array_equal(by_name, explanation.contributions[1])
+    assert len(explanation.contributions) == 2
+    with pytest.raises(InputError, match="no expert 'clip' here"):
+        explanation.contributions["clip"]
+
+
+def test_negative_class_of_two_has_the_signs_turned():
+    explanation = _explanation(2)
+    assert explanation.columns == ["b"]
+    against, towards = explanation.for_class("a"), explanation.for_class("b")
+    np.testing.assert_array_equal(against.logits, -towards.logits)
+    np.testing.assert_array_equal(against.contributions[0], -towards.contributions[0])
+    np.testing.assert_array_equal(against.bias, -towards.bias)
+    np.testing.assert_array_equal(against.for_class("b").logits, towards.logits)
+    # whichever class is predicted, its own logit is positive
+    for i, label in enumerate(explanation.predicted):
+        assert explanation.for_class(label).logits[i, 0] > 0
+        assert explanation[i].to_dict()["rows"][0]["logit"] > 0
+
+
+def test_absent_expert_contributes_nothing_and_all_absent_is_the_prior():
+    explanation = _explanation(missing=[(1, 0), (2, 0), (2, 1)])
+    assert explanation.present.tolist() == [[1, 1], [0, 1], [0, 0], [1, 1]]
+    assert not explanation.contributions[0][[1, 2]].any()
+    np.testing.assert_array_equal(explanation.bias[2], explanation.logits[2])
+    assert np.isnan(explanation.similarities[0][1]).all()
+    row = explanation[1].to_dict()["rows"][0]
+    assert row["experts"][0]["present"] is False
+    assert {entry["expert"] for entry in row["contributions"]} == {"expert 1"}
+    assert "expert 0 missing" in repr(explanation)
+    frame = explanation.to_frame()
+    assert frame[(frame.row == 1) & (frame.expert == "expert 0")].value.isna().all()
+
+
+def test_top_orders_by_magnitude_and_equals_a_sort_by_hand():
+    explanation = _explanation()
+    label = explanation.predicted[2]
+    c = explanation.classes.index(label)
+    pairs = [
+        (name, concept, explanation.contributions[e][2, j, c])
+        for e, name in enumerate(explanation.expert_names)
+        for j, concept in enumerate(explanation.concept_names[e])
+    ]
+    pairs.sort(key=lambda pair: -abs(pair[2]))
+    top = explanation.top(3, row=2)
+    assert list(zip(top.expert, top.concept, strict=True)) == [pair[:2] for pair in pairs[:3]]
+    np.testing.assert_allclose(top.contribution, [pair[2] for pair in pairs[:3]])
+    assert len(explanation.top(100)) == 8
+
+
+def test_top_over_rows_averages_and_takes_each_rows_predicted_class():
+    explanation = _explanation(n=6)
+    own = [explanation.classes.index(label) for label in explanation.predicted]
+    top = explanation.top(8).set_index("concept")
+    for j, concept in enumerate(explanation.concept_names[1]):
+        values = [explanation.contributions[1][i, j, own[i]] for i in range(6)]
+        assert top.contribution[concept] == pytest.approx(np.mean(values))
+        assert top.magnitude[concept] == pytest.approx(np.mean(np.abs(values)))
+    for_b = explanation.top(8, class_="b").set_index("concept")
+    assert for_b.contribution["word 0 0"] == pytest.approx(
+        explanation.contributions[0][:, 0, 1].mean()
+    )
+
+
+def test_top_averages_similarity_over_the_rows_that_the_expert_saw():
+    explanation = _explanation(missing=[(0, 0)])
+    top = explanation.top(8).set_index("concept")
+    seen = explanation.similarities[0][1:, 2].mean()
+    assert top.similarity["word 0 2"] == pytest.approx(seen)
+
+
+def test_rows_are_taken_by_number_slice_list_and_mask():
+    images = [object() for _ in range(4)]
+    explanation = _explanation(images=images)
+    assert len(explanation[1]) == 1
+    assert explanation[-1].rows.tolist() == [3]
+    assert explanation[1:3].rows.tolist() == [1, 2]
+    assert explanation[[3, 0]].images == [images[3], images[0]]
+    masked = explanation[np.array([True, False, False, True])]
+    assert masked.rows.tolist() == [0, 3]
+    np.testing.assert_array_equal(masked.contributions[1], explanation.contributions[1][[0, 3]])
+    np.testing.assert_array_equal(masked.probabilities, explanation.probabilities[[0, 3]])
+    assert [one.rows[0] for one in explanation] == [0, 1, 2, 3]
+    with pytest.raises(IndexError):
+        explanation[4]
+    # the number of a row in its call survives two steps
+    assert explanation[1:][1].to_frame().row.unique().tolist() == [2]
+
+
+def test_dict_is_json_and_its_parts_sum_to_the_logit():
+    explanation = _explanation(missing=[(0, 1)], classes=np.array([0, 1, 2, 3]))
+    data = json.loads(json.dumps(explanation.to_dict(k=2), allow_nan=False))
+    assert data["classes"] == [0, 1, 2, 3]
+    for i, row in enumerate(data["rows"]):
+        assert len(row["contributions"]) == 2
+        rest = sum(expert["rest"] for expert in row["experts"])
+        shown = sum(entry["contribution"] for entry in row["contributions"])
+        assert shown + rest + row["bias"] == pytest.approx(row["logit"], abs=1e-10)
+        totals = sum(expert["total"] for expert in row["experts"])
+        assert totals + row["bias"] == pytest.approx(row["logit"], abs=1e-10)
+        assert row["logit"] == pytest.approx(explanation.logits[i].max())
+        assert row["predicted"] == explanation.logits[i].argmax()
+    assert len(explanation.to_dict()["rows"][1]["contributions"]) == 8
+
+
+def test_frame_has_a_line_per_concept_and_one_for_the_bias():
+    explanation = _explanation()
+    frame = explanation.to_frame(class_="c")
+    assert len(frame) == 4 * (5 + 3 + 1)
+    assert (frame["class"] == "c").all()
+    line = frame[(frame.row == 2) & (frame.concept == "word 1 1")].iloc[0]
+    assert line.contribution == pytest.approx(explanation.contributions[1][2, 1, 2])
+    assert line.expert_weight == pytest.approx(explanation.expert_weights[2, 1])
+    assert frame[frame.concept == "(bias)"].expert.isna().all()
+
+
+def test_unknown_class_row_and_k_are_refused():
+    explanation = _explanation()
+    with pytest.raises(InputError, match="Class 'z' is not explained here"):
+        explanation.for_class("z")
+    with pytest.raises(InputError, match="'a' is not explained here"):
+        explanation.for_class("b").top(class_="a")
+    with pytest.raises(InputError, match="'row' parameter"):
+        explanation.top(row=4)
+    with pytest.raises(InputError, match="'k' parameter"):
+        explanation.top(0)
+    with pytest.raises(InputError, match="'k' parameter"):
+        explanation.plot(k=0)
+
+
+def test_text_names_class_weights_and_strongest_concepts():
+    explanation = _explanation(n=5, notices=["for show only"])
+    text = repr(explanation)
+    assert text.startswith("Explanation of 5 rows, 4 classes: expert 0 (5 concepts), expert 1")
+    top = explanation.top(1, row=0).iloc[0]
+    assert f"{top.contribution:+.2f}  {top.concept} ({top.expert})" in text
+    assert "3 other concepts" in text
+    assert "and 2 more rows" in text
+    assert text.endswith("Note: for show only")
+
+
+HOSTILE = ['<script>alert("x")</script>', "<img src=x onerror=alert(1)>", "$x^", "a & b", "w"]
+
+
+def test_html_escapes_every_name_and_has_no_script():
+    explanation = _explanation(
+        concepts=HOSTILE,
+        classes=["<b onload=x>", "<script>", "c", "d"],
+        notices=["<script>evil()</script>"],
+    )
+    text = explanation._repr_html_()
+    tags = set(re.findall(r"<\s*/?\s*([a-zA-Z!]+)", text))
+    assert tags <= {"div", "p", "b", "i", "table", "thead", "tbody", "tr", "th", "td"}
+    assert not re.search(r"<[^>]*\son\w+\s*=", text)
+    assert "&lt;script&gt;evil()" in text
+
+
+def test_pickle_keeps_the_explanation():
+    explanation = _explanation()
+    again = pickle.loads(pickle.dumps(explanation))
+    assert again.to_dict() == explanation.to_dict()
+
+
+def _texts(figure):
+    return [text.get_text() for text in figure.texts]
+
+
+def _bars(figure):
+    """Return label -> (value drawn, number written) of the axes that hold the concepts."""
+    for axes in figure.axes:
+        labels = [container.get_label() for container in axes.containers]
+        if "bias" in labels:
+            return {
+                label: (container.patches[0].get_width(), text.get_text())
+                for label, container, text in zip(labels, axes.containers, axes.texts, strict=True)
+            }
+    raise AssertionError("no bars")
+
+
+def test_plot_draws_the_numbers_of_the_explanation():
+    explanation = _explanation()
+    figure = explanation.plot(1, k=3)
+    bars = _bars(figure)
+    row = explanation.to_dict(k=3)["rows"][1]
+    for entry in row["contributions"]:
+        width, number = bars[entry["concept"]]
+        assert width == pytest.approx(entry["contribution"])
+        assert number == f"{entry['contribution']:+.2f}".replace("-", "\N{MINUS SIGN}")
+    assert bars["sum = logit"][0] == pytest.approx(row["logit"])
+    drawn = sum(width for label, (width, _) in bars.items() if label != "sum = logit")
+    assert drawn == pytest.approx(row["logit"])
+    weights = next(axes for axes in figure.axes if len(axes.patches) == 2)
+    np.testing.assert_allclose(
+        [patch.get_width() for patch in weights.patches], explanation.expert_weights[1]
+    )
+    assert any(re.fullmatch(r"shown .* bias .* logit .*", text) for text in _texts(figure))
+
+
+def test_plot_shows_images_notice_missing_expert_and_hostile_names(tmp_path):
+    good = Image.new("RGB", (40, 30), "red")
+    explanation = _explanation(
+        missing=[(1, 0)],
+        images=[good, tmp_path / "no.png", good, good],
+        notices=["not for clinical use"],
+        concepts=["$\\frac{1$", "a very long phrase " * 12, "x" * 300, "c d", "e\nf"],
+    )
+    figure = explanation.plot(k=5, max_rows=3)
+    texts = _texts(figure)
+    assert "not for clinical use" in texts
+    assert "(image cannot be shown)" in texts
+    assert "expert 0 did not see this image" in texts
+    assert "missing" in texts
+    pictures = [image for axes in figure.axes for image in axes.images]
+    assert [picture.get_array().shape for picture in pictures] == [(30, 40, 3)] * 2
+    figure.savefig(tmp_path / "picture.png")
+    assert max(len(line) for text in texts for line in text.split("\n")) < 90
+    assert figure._repr_png_()[:4] == b"\x89PNG"
+
+
+def test_plot_keeps_all_text_inside_the_page_and_labels_apart():
+    words = ["a lesion whose border fades gradually into the skin around it, on one side", "veil"]
+    concepts = [f"{words[j % 2]} {j}" for j in range(350)]
+    explanation = _explanation(
+        sizes=(350, 350), n_classes=2, concepts=concepts, classes=["a rather long name", "b" * 80]
+    )
+    for class_ in explanation.classes:
+        figure = explanation.plot(0, k=12, class_=class_)
+        figure.draw_without_rendering()
+        page = figure.bbox
+        boxes = [text.get_window_extent() for text in figure.texts]
+        boxes += [text.get_window_extent() for axes in figure.axes for text in axes.texts]
+        for box in boxes:
+            assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page.x1 and box.y1 <= page.y1
+        overlaps = [
+            (a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.padded(-1).overlaps(b)
+        ]
+        assert not overlaps
+
+
+def test_plot_leaves_pyplot_alone():
+    import matplotlib.pyplot as plt
+
+    before = plt.get_fignums()
+    _explanation().plot()
+    assert plt.get_fignums() == before
+
+
+def test_explain_refuses_what_is_not_ours():
+    X, y = np.random.default_rng(0).normal(size=(20, 2)), [0, 1] * 10
+    with pytest.raises(InputError, match="Got LogisticRegression at the end"):
+        explain(make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y), X)
+    with pytest.raises(InputError, match="Got str at the end"):
+        explain("model", X)
