@@ -67,7 +67,7 @@ def _use_private_caches():
         os.environ["SKMOECBM_TEST_CACHE"] = folder
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     folder = os.environ["SKMOECBM_TEST_CACHE"]
-    os.environ["SKMOECBM_CACHE_DIR"] = os.path.join(folder, "skmoecbm")
+    os.environ["SKMOECBM_CACHE"] = os.path.join(folder, "skmoecbm")
     os.environ["HF_HOME"] = os.path.join(folder, "huggingface")
 
 

@@ -22,6 +22,10 @@ _validation
 _decoding
 images
 concepts
+_precision
+_model_source
+_model_network
+_model_cache
 backbones
 store
 _blocks
@@ -33,6 +37,7 @@ _gating
 _calibration
 classifier
 _explanation_tables
+_explanation_plot
 explanation
 _metrics
 _evaluate
@@ -232,7 +237,7 @@ def test_import_changes_nothing_in_the_process_and_makes_no_folder(tmp_path):
     # torch, scikit-learn and open_clip do change things; they are imported before the first look.
     home = tmp_path / "home"
     home.mkdir()
-    environment = dict(os.environ, HOME=str(home), SKMOECBM_CACHE_DIR=str(home / "cache"))
+    environment = dict(os.environ, HOME=str(home), SKMOECBM_CACHE=str(home / "cache"))
     environment["XDG_CACHE_HOME"] = str(home / "xdg")
     environment["HF_HOME"] = str(home / "hf")
     modules = json.dumps([module_name(path) for path in FILES])

@@ -1,0 +1,291 @@
+"""What the commands of the command line do, but for the demo."""
+
+import csv
+import json
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from skmoecbm._folder import list_images, read_label_map, read_labelled_images, unify_labels
+from skmoecbm.exceptions import InputError
+
+__all__ = [
+    "cache",
+    "concepts",
+    "draw_explanations",
+    "encode",
+    "evaluate",
+    "explain",
+    "fit",
+    "note",
+    "output_path",
+    "predict",
+]
+
+PICTURE_SUFFIXES = (".png", ".pdf", ".svg", ".jpg", ".jpeg")
+
+
+def note(text):
+    """Tell the user something that is not the result: on standard error."""
+    print(text, file=sys.stderr)
+
+
+def output_path(path, *, folder=False):
+    """Make room for an output before the long work, so that a typo costs no hour of encoding."""
+    path = Path(path)
+    try:
+        (path if folder else path.parent).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"Nothing can be written to {str(path)!r}: {error.strerror}. Give another --out."
+        ) from error
+    if not folder and path.is_dir():
+        raise InputError(f"--out {str(path)!r} is a folder. Name a file in it.")
+    return path
+
+
+@contextmanager
+def _csv_writer(out):
+    if out == "-":
+        yield csv.writer(sys.stdout, lineterminator="\n")
+    else:
+        with output_path(out).open("w", newline="", encoding="utf-8") as file:
+            yield csv.writer(file, lineterminator="\n")
+
+
+def _cache_dir(value):
+    return None if value is not None and value.lower() == "none" else value
+
+
+def _experts(args):
+    """Return the `ExpertUnion` that the options describe."""
+    from skmoecbm.concepts import as_bank
+    from skmoecbm.encoder import ConceptEncoder, ExpertUnion
+
+    encoders = []
+    for expert in args.experts:
+        name, sign, backbone = expert.partition("=")
+        if not sign:
+            # A short name from the model's: what stands in columns and on plots.
+            name, backbone = expert.removeprefix("local-dir:").rstrip("/").split(":")[-1], expert
+            name = "-".join(name.split("/")[-2:]) if ":" not in expert else name.split("/")[-1]
+        encoder = ConceptEncoder(
+            backbone,
+            as_bank(args.concepts),
+            resize=args.resize,
+            cache_dir=_cache_dir(args.cache_dir or "auto"),
+            device=args.device or "auto",
+            on_error=args.on_error or "raise",
+            verbose=1,
+        )
+        encoders.append((name.replace("__", "-"), encoder))
+    return ExpertUnion(encoders)
+
+
+def _load(args):
+    """Load a saved model of images, with the settings of this run in place of its own."""
+    from sklearn.pipeline import Pipeline
+
+    from skmoecbm.hub import load
+
+    model = load(args.model)
+    if not isinstance(model, Pipeline):
+        raise InputError(
+            f"The model in {args.model!r} is a {type(model).__name__} without an encoder, so it "
+            "takes features, not images. Load it with skmoecbm.load and use it from Python."
+        )
+    # What encodes is told how; what classifies keeps all its settings but the device.
+    wanted = {"cache_dir": args.cache_dir, "on_error": args.on_error, "device": args.device}
+    wanted = {name: value for name, value in wanted.items() if value is not None} | {"verbose": 1}
+    if "cache_dir" in wanted:
+        wanted["cache_dir"] = _cache_dir(wanted["cache_dir"])
+    for _, encoder in _encoders(model):
+        encoder.set_params(**wanted)
+    if args.device is not None:
+        model[-1].set_params(device=args.device)
+    return model
+
+
+def _encoders(model):
+    """Return (name, fitted encoder) of each expert of a pipeline."""
+    first = model[0]
+    return [pair[:2] for pair in getattr(first, "experts_", [(model.steps[0][0], first)])]
+
+
+def _read_labelled(args):
+    data = read_labelled_images(
+        args.images,
+        args.labels,
+        image_column=args.image_column,
+        label_column=args.label_column,
+        group_column=args.group_column,
+        label_map=None if args.label_map is None else read_label_map(args.label_map),
+        select_rows=args.select_rows,
+        skip_missing=args.on_error == "missing",
+    )
+    if data.n_without_file:
+        note(f"note: {data.n_without_file:,} rows without an image file are left out")
+    return data
+
+
+def fit(args):
+    """Fit a gated mixture on a folder of images and save it."""
+    from sklearn.pipeline import Pipeline
+
+    from skmoecbm.classifier import GatedConceptBottleneckClassifier
+    from skmoecbm.concepts import as_bank
+    from skmoecbm.hub import save
+
+    data = _read_labelled(args)
+    labels = unify_labels(data.labels, as_bank(args.concepts))
+    experts = _experts(args)
+    out = output_path(args.out, folder=True)
+    classes = sorted(set(labels))
+    grouped = "" if data.groups is None else f" in {len(set(data.groups)):,} groups"
+    note(f"{len(labels):,} images{grouped}, {len(classes)} classes: {', '.join(classes)}")
+    start = time.perf_counter()
+    features = experts.fit_transform(data.images, labels)
+    encoded = time.perf_counter()
+    classifier = GatedConceptBottleneckClassifier(
+        gate=args.gate,
+        class_weight=args.class_weight,
+        device=args.device or "auto",
+        random_state=args.seed,
+    )
+    classifier.fit(features, labels, groups=data.groups)
+    fitted = time.perf_counter()
+    save(Pipeline([("experts", experts), ("classifier", classifier)]), out)
+    print(f"encoded in {encoded - start:.1f} s, fitted in {fitted - encoded:.1f} s")
+    print(f"chosen: {classifier.selected_}, out-of-fold log-loss:")
+    for candidate, loss in classifier.oof_log_loss_.items():
+        print(f"  {candidate:<24} {loss:.4f}")
+    if classifier.fallback_:
+        print(f"  ({classifier.fallback_})")
+    print(f"model written to {out}")
+
+
+def predict(args):
+    """Predict images with a saved model, as CSV."""
+    images = list_images(args.images)
+    model = _load(args)
+    features, classifier = model[:-1].transform(images), model[-1]
+    probabilities = classifier.predict_proba(features)
+    predictions = classifier.classes_[probabilities.argmax(axis=1)]
+    columns = ["image", "prediction", *(f"probability_{name}" for name in classifier.classes_)]
+    numbers = [probabilities]
+    if hasattr(classifier, "gate_weights"):
+        columns += [f"gate_{name}" for name in classifier.expert_names_]
+        numbers.append(classifier.gate_weights(features))
+    with _csv_writer(args.out) as writer:
+        writer.writerow(columns)
+        for image, prediction, *row in zip(images, predictions, *numbers, strict=True):
+            writer.writerow([image, prediction, *(f"{x:.6f}" for part in row for x in part)])
+    if args.out != "-":
+        print(f"{len(images):,} predictions written to {args.out}")
+
+
+def draw_explanations(explanation, out, *, top=8):
+    """Write one picture per row and return their paths.
+
+    Parameters
+    ----------
+    explanation : Explanation
+    out : path
+        Of the picture; with several rows ``name.png`` becomes ``name-1.png``, ``name-2.png``, ...
+    top : int, default=8
+        Concepts shown, the strongest first.
+
+    Returns
+    -------
+    list of Path
+    """
+    out = Path(out)
+    paths = [out.with_stem(f"{out.stem}-{row + 1}") for row in range(len(explanation))]
+    paths = [out] if len(paths) == 1 else paths
+    for row, path in enumerate(paths):
+        explanation.plot(row, k=top).savefig(path, dpi=110)
+    return paths
+
+
+def explain(args):
+    """Draw explanations of a saved model's decisions."""
+    from skmoecbm.explanation import explain as explain_images
+
+    out = output_path(args.out)
+    if out.suffix.lower() not in PICTURE_SUFFIXES:
+        raise InputError(
+            f"--out must end in one of {', '.join(PICTURE_SUFFIXES)}. Got {args.out!r}."
+        )
+    images = list_images(args.images)
+    explanation = explain_images(_load(args), images)
+    print(explanation)
+    for path in draw_explanations(explanation, out, top=args.top):
+        print(f"picture written to {path}")
+
+
+def evaluate(args):
+    """Score a saved model on labelled images."""
+    from skmoecbm._evaluate import evaluate as evaluate_model
+
+    if args.out is not None:
+        output_path(args.out)
+    model = _load(args)
+    data = _read_labelled(args)
+    classifier = model[-1]
+    labels = unify_labels(
+        data.labels, _encoders(model)[0][1].bank_, known=classifier.classes_.tolist()
+    )
+    result = evaluate_model(
+        model,
+        data.images,
+        labels,
+        groups=data.groups,
+        n_bootstrap=args.n_bootstrap,
+        random_state=args.seed,
+    )
+    print(result)
+    if args.out is not None:
+        Path(args.out).write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+        print(f"metrics written to {args.out}")
+
+
+def encode(args):
+    """Write the similarity of images to concepts, as CSV."""
+    images = list_images(args.images)
+    features = _experts(args).fit_transform(images)
+    with _csv_writer(args.out) as writer:
+        writer.writerow(["image", *features.columns])
+        for image, row in zip(images, features, strict=True):
+            writer.writerow([image, *(f"{number:.6f}" for number in row)])
+    if args.out != "-":
+        print(f"{len(images):,} rows written to {args.out}")
+
+
+def cache(args):
+    """Show, check or empty the embedding store."""
+    from skmoecbm.store import EmbeddingStore, default_cache_dir
+
+    store = EmbeddingStore(args.cache_dir or default_cache_dir())
+    print(getattr(store, args.action)())
+
+
+def concepts(args):
+    """List the bundled concept banks, or show one."""
+    from skmoecbm.concepts import as_bank, list_concepts, load_concepts
+
+    if args.action == "list":
+        for name in list_concepts():
+            bank = load_concepts(name)
+            print(f"{name:<16} {len(bank.texts):>4} concepts, {len(bank.class_keys)} classes")
+        return
+    bank = as_bank(args.name)
+    print(f"{bank.name}: {bank.description}" if bank.description else bank.name)
+    for entry in bank.classes:
+        print(f"\nclass {entry.key}: {entry.name}")
+        if entry.synonyms:
+            print(f"  also: {', '.join(entry.synonyms)}")
+    print(f"\n{len(bank.concepts)} concepts")
+    for concept in bank.concepts:
+        written_for = f"  [{', '.join(concept.classes)}]" if concept.classes else ""
+        print(f"  {concept.text}{written_for}")

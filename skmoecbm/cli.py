@@ -1,0 +1,262 @@
+"""The command line: `skmoecbm demo | fit | predict | explain | evaluate | ...`.
+
+Only the parser lives here; the commands and what they need are imported when one is run, so that
+``skmoecbm --help`` answers at once.
+"""
+
+import argparse
+import os
+import sys
+import warnings
+from importlib import import_module
+
+from skmoecbm import __version__
+from skmoecbm.exceptions import SkmoecbmError, SkmoecbmWarning
+
+__all__ = ["build_parser", "main"]
+
+
+def _add_demo(commands):
+    parser = commands.add_parser(
+        "demo",
+        help="run everything on the bundled demo experts and drawn images (about a minute)",
+        description="Encode drawn skin lesions with the two bundled demo experts, fit the single "
+        "experts, their plain average and the gated mixture, compare them on held-out images, "
+        "and draw four explanations. Needs no network and no data.",
+    )
+    parser.add_argument("--out", default="skmoecbm-demo", help="folder to write (%(default)s)")
+    parser.add_argument("--n-train", type=int, default=2000, help="training images (%(default)s)")
+    parser.add_argument("--n-test", type=int, default=1000, help="held-out images (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="source of all chance (%(default)s)")
+    parser.set_defaults(run="skmoecbm._demo_run:demo")
+
+
+def _add_table_options(parser):
+    parser.add_argument(
+        "--images", required=True, help="folder of images, searched with sub-folders"
+    )
+    parser.add_argument("--labels", required=True, help="CSV file, one row per image")
+    parser.add_argument(
+        "--image-column",
+        required=True,
+        help="column naming the image: a file name with or without its ending, or a path",
+    )
+    parser.add_argument(
+        "--label-column", required=True, help="column with the label: a code, name or synonym"
+    )
+    parser.add_argument(
+        "--group-column", help="column of what must stay together: the lesion, the patient"
+    )
+    parser.add_argument("--label-map", help="JSON or two-column CSV that renames labels")
+    parser.add_argument(
+        "--select-rows",
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="use only these rows, e.g. split=train; repeat to narrow further",
+    )
+
+
+def _add_encoding_options(parser):
+    parser.add_argument(
+        "--experts",
+        nargs="+",
+        required=True,
+        metavar="[NAME=]MODEL",
+        help="image-text models: demo-general, demo-structures, ViT-B-16/openai, "
+        "hf-hub:org/repo, local-dir:path",
+    )
+    parser.add_argument(
+        "--concepts",
+        required=True,
+        help="name of a bundled bank ('skmoecbm concepts list') or a JSON file",
+    )
+    parser.add_argument(
+        "--resize",
+        choices=["crop", "pad", "squash"],
+        default="crop",
+        help="how an image that is not square is fitted (%(default)s)",
+    )
+
+
+def _add_run_options(parser):
+    # The defaults are None where a saved model brings its own setting.
+    parser.add_argument("--cache-dir", help="folder for embeddings; 'none' keeps them in memory")
+    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--on-error",
+        choices=["raise", "missing"],
+        help="what an unreadable or missing image does: stop, or be left out",
+    )
+
+
+def _add_fit(commands):
+    parser = commands.add_parser("fit", help="fit a model on a folder of images")
+    _add_table_options(parser)
+    _add_encoding_options(parser)
+    parser.add_argument("--out", required=True, help="folder to write the model to")
+    parser.add_argument(
+        "--gate",
+        choices=["linear", "constant", "uniform", "mlp"],
+        default="linear",
+        help="how the experts are weighed (%(default)s)",
+    )
+    parser.add_argument(
+        "--class-weight",
+        choices=["balanced"],
+        help="give rare classes as much weight as frequent ones",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="source of all chance (%(default)s)")
+    _add_run_options(parser)
+    parser.set_defaults(run="skmoecbm._commands:fit")
+
+
+def _add_predict(commands):
+    parser = commands.add_parser("predict", help="predict with a fitted model")
+    parser.add_argument("model", help="folder that 'skmoecbm fit' wrote")
+    parser.add_argument("images", nargs="+", help="image files or folders of images")
+    parser.add_argument("--out", default="-", help="CSV file to write; default: the screen")
+    _add_run_options(parser)
+    parser.set_defaults(run="skmoecbm._commands:predict")
+
+
+def _add_explain(commands):
+    parser = commands.add_parser("explain", help="draw why a fitted model decides as it does")
+    parser.add_argument("model", help="folder that 'skmoecbm fit' wrote")
+    parser.add_argument("images", nargs="+", help="image files or folders of images")
+    parser.add_argument(
+        "--out",
+        required=True,
+        help="picture to write; several images are numbered: explained-1.png, explained-2.png, ...",
+    )
+    parser.add_argument("--top", type=int, default=8, help="concepts to show (%(default)s)")
+    _add_run_options(parser)
+    parser.set_defaults(run="skmoecbm._commands:explain")
+
+
+def _add_evaluate(commands):
+    parser = commands.add_parser("evaluate", help="metrics with intervals, on labelled images")
+    parser.add_argument("model", help="folder that 'skmoecbm fit' wrote")
+    _add_table_options(parser)
+    parser.add_argument("--out", help="JSON file to write the metrics to")
+    parser.add_argument(
+        "--n-bootstrap", type=int, default=1000, help="resamples for the intervals (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="source of all chance (%(default)s)")
+    _add_run_options(parser)
+    parser.set_defaults(run="skmoecbm._commands:evaluate")
+
+
+def _add_encode(commands):
+    parser = commands.add_parser(
+        "encode", help="write how similar each image is to each concept, as CSV"
+    )
+    parser.add_argument("images", nargs="+", help="image files or folders of images")
+    _add_encoding_options(parser)
+    parser.add_argument("--out", default="-", help="CSV file to write; default: the screen")
+    _add_run_options(parser)
+    parser.set_defaults(run="skmoecbm._commands:encode")
+
+
+def _add_cache(commands):
+    parser = commands.add_parser("cache", help="show, check or empty the store of embeddings")
+    parser.add_argument("action", choices=["info", "verify", "clear"])
+    parser.add_argument("--cache-dir", help="the folder; default: the user's cache folder")
+    parser.set_defaults(run="skmoecbm._commands:cache")
+
+
+def _add_concepts(commands):
+    parser = commands.add_parser("concepts", help="list the bundled concept banks, or show one")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="names of the bundled banks")
+    show = actions.add_parser("show", help="classes and concepts of one bank")
+    show.add_argument("name", help="name of a bundled bank, or a JSON file")
+    parser.set_defaults(run="skmoecbm._commands:concepts")
+
+
+def build_parser():
+    """Return the parser of the command line.
+
+    Returns
+    -------
+    argparse.ArgumentParser
+    """
+    parser = argparse.ArgumentParser(
+        prog="skmoecbm",
+        description="Image classifiers that explain themselves: a gated mixture of concept "
+        "bottlenecks over image-text models. A research tool, not a medical device.",
+    )
+    parser.add_argument("--version", action="version", version=f"skmoecbm {__version__}")
+    parser.add_argument(
+        "--debug", action="store_true", help="show where in the code an error came from"
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for add in (
+        _add_demo,
+        _add_fit,
+        _add_predict,
+        _add_explain,
+        _add_evaluate,
+        _add_encode,
+        _add_concepts,
+        _add_cache,
+    ):
+        add(commands)
+    for command in commands.choices.values():
+        command.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
+    return parser
+
+
+def _show_warnings_as_notes():
+    """Print the package's own warnings as one line, without the place in the code."""
+    show_others = warnings.showwarning
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        if issubclass(category, SkmoecbmWarning):
+            print(f"note: {message}", file=sys.stderr)
+        else:
+            show_others(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    warnings.simplefilter("default", SkmoecbmWarning)
+
+
+def main(argv=None):
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        The arguments after the program's name; by default those of the process.
+
+    Returns
+    -------
+    int
+        0 when all went well, 2 after an error that one sentence explains, 130 when interrupted.
+    """
+    args = build_parser().parse_args(argv)
+    module, _, function = args.run.partition(":")
+    with warnings.catch_warnings():
+        _show_warnings_as_notes()
+        try:
+            getattr(import_module(module), function)(args)
+            sys.stdout.flush()
+        except (SkmoecbmError, OSError) as error:
+            if isinstance(error, BrokenPipeError):
+                # The reader, such as `head`, has seen enough; keep the exit from flushing again.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 0
+            if args.debug:
+                raise
+            print(f"skmoecbm {args.command}: error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("\nInterrupted. Embeddings made so far are kept.", file=sys.stderr)
+            return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

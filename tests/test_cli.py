@@ -1,0 +1,311 @@
+"""The command line, from the outside: what it prints, writes and returns."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import skmoecbm
+from skmoecbm.cli import build_parser, main
+from skmoecbm.datasets import make_lesions
+
+N = 150
+
+
+@pytest.fixture(scope="module")
+def lesions(tmp_path_factory):
+    """A folder of drawn lesions in two sub-folders, and a table of them."""
+    folder = tmp_path_factory.mktemp("lesions")
+    data = make_lesions(N, random_state=3)
+    rows = []
+    for number, (image, label) in enumerate(zip(data.images, data.target, strict=True)):
+        path = folder / "photos" / ("left", "right")[number % 2] / f"image{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+        split = "train" if number < 110 else "test"
+        # Two spellings of a class, as tables have them.
+        code = label.removesuffix("-like") if number % 3 else label
+        rows.append([path.stem, code, number // 2, split])
+    with (folder / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "dx", "lesion", "split"], *rows])
+    return folder
+
+
+def table_options(folder):
+    return [
+        *("--images", str(folder / "photos"), "--labels", str(folder / "labels.csv")),
+        *("--image-column", "image", "--label-column", "dx"),
+    ]
+
+
+def fit_options(folder, out):
+    return [
+        "fit",
+        *table_options(folder),
+        *("--experts", "demo-general", "demo-structures", "--concepts", "lesions"),
+        *("--out", str(out)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def model(lesions):
+    """A model folder fitted by the command line on the training rows."""
+    options = [*fit_options(lesions, lesions / "model"), "--select-rows", "split=train"]
+    assert main([*options, "--group-column", "lesion"]) == 0
+    return lesions / "model"
+
+
+def fails(capsys, arguments):
+    """Run a command that must fail; return its one sentence."""
+    assert main([str(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    lines = captured.err.strip().splitlines()
+    assert lines[-1].startswith(f"skmoecbm {arguments[0]}: error: ")
+    return lines[-1]
+
+
+def test_a_model_folder_holds_no_pickle(model):
+    names = {path.name for path in model.rglob("*") if path.is_file()}
+    assert names and all(name.endswith((".json", ".safetensors", ".md")) for name in names)
+
+
+def test_predict_writes_probabilities_and_gates_that_sum_to_one(model, lesions, capsys):
+    out = lesions / "predictions.csv"
+    assert main(["predict", str(model), str(lesions / "photos"), "--out", str(out)]) == 0
+    assert "150 predictions" in capsys.readouterr().out
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == N
+    for row in rows[::10]:
+        shares = {k: float(v) for k, v in row.items() if k.startswith("probability_")}
+        gates = [float(v) for k, v in row.items() if k.startswith("gate_")]
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
+        assert sum(gates) == pytest.approx(1, abs=1e-5) and len(gates) == 2
+        assert row["prediction"] == max(shares, key=shares.get).removeprefix("probability_")
+
+
+def test_predict_equals_the_loaded_model_in_python(model, lesions, capsys):
+    paths = sorted((lesions / "photos" / "left").glob("*.png"))[:5]
+    assert main(["predict", str(model), *map(str, paths)]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    loaded = skmoecbm.load(model)
+    expected = loaded.predict_proba(paths)
+    names = [f"probability_{name}" for name in loaded.classes_]
+    got = np.array([[float(row[name]) for name in names] for row in rows])
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    assert [row["image"] for row in rows] == [str(path) for path in paths]
+
+
+def test_spellings_of_a_class_become_one_class(model):
+    loaded = skmoecbm.load(model)
+    assert len(loaded.classes_) == 7
+    assert len({name.removesuffix("-like") for name in loaded.classes_}) == 7
+
+
+def test_evaluate_writes_metrics_with_group_intervals(model, lesions, capsys):
+    out = lesions / "metrics.json"
+    options = ["evaluate", str(model), *table_options(lesions), "--select-rows", "split=test"]
+    options += ["--group-column", "lesion", "--n-bootstrap", "100", "--out", str(out)]
+    assert main(options) == 0
+    assert "balanced accuracy" in capsys.readouterr().out
+    metrics = json.loads(out.read_text())
+    assert (metrics["n"], metrics["n_groups"]) == (40, 20)
+    score = metrics["metrics"]["balanced_accuracy"]
+    assert score["low"] <= score["value"] <= score["high"]
+
+
+def test_explain_draws_one_picture_or_numbers_several(model, lesions, capsys):
+    paths = [str(lesions / "photos" / "left" / f"image{number}.png") for number in (0, 2)]
+    assert main(["explain", str(model), paths[0], "--out", str(lesions / "why.png")]) == 0
+    assert main(["explain", str(model), *paths, "--out", str(lesions / "both.png")]) == 0
+    for name in ("why.png", "both-1.png", "both-2.png"):
+        assert Image.open(lesions / name).width > 400
+    assert "both-2.png" in capsys.readouterr().out
+
+
+def test_encode_writes_a_similarity_per_concept(lesions, capsys):
+    photos = lesions / "photos" / "right"
+    arguments = ["encode", str(photos), "--experts", "mine=demo-general", "--concepts", "lesions"]
+    assert main(arguments) == 0
+    header, *rows = list(csv.reader(capsys.readouterr().out.splitlines()))
+    assert len(rows) == N // 2
+    assert all(name.startswith("mine__") for name in header[1:])
+    values = np.array([row[1:] for row in rows], dtype=float)
+    assert values.shape[1] > 5 and (np.abs(values) <= 1).all() and values.std() > 0.01
+
+
+def test_an_unreadable_image_stops_or_is_missing(model, lesions, tmp_path, capsys):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 not a picture")
+    good = lesions / "photos" / "left" / "image0.png"
+    message = fails(capsys, ["predict", model, good, tmp_path / "broken.jpg"])
+    assert "broken.jpg" in message
+    arguments = ["predict", model, good, tmp_path / "broken.jpg", "--on-error", "missing"]
+    assert main([str(argument) for argument in arguments]) == 0
+    captured = capsys.readouterr()
+    assert "note: " in captured.err
+    rows = list(csv.DictReader(captured.out.splitlines()))
+    assert float(rows[1]["gate_demo-general"]) == 0
+
+
+def test_cache_shows_verifies_and_clears(lesions, tmp_path, capsys):
+    folder = str(tmp_path / "cache")
+    photo = str(lesions / "photos" / "left" / "image0.png")
+    encode = ["encode", photo, "--experts", "demo-general", "--concepts", "lesions"]
+    assert main([*encode, "--cache-dir", folder]) == 0
+    capsys.readouterr()
+    for action, words in (("info", folder), ("verify", "1"), ("clear", ""), ("info", "0")):
+        assert main(["cache", action, "--cache-dir", folder]) == 0
+        assert words in capsys.readouterr().out
+
+
+def test_concepts_are_listed_and_shown(capsys):
+    assert main(["concepts", "list"]) == 0
+    assert "lesions" in capsys.readouterr().out
+    assert main(["concepts", "show", "lesions"]) == 0
+    shown = capsys.readouterr().out
+    bank = skmoecbm.load_concepts("lesions")
+    assert all(text in shown for text in bank.texts)
+    assert all(key in shown for key in bank.class_keys)
+
+
+def test_a_model_of_one_expert_is_fitted_and_used(lesions, tmp_path, capsys):
+    arguments = ["fit", *table_options(lesions), "--experts", "demo-general"]
+    assert main([*arguments, "--concepts", "lesions", "--out", str(tmp_path / "one")]) == 0
+    assert main(["predict", str(tmp_path / "one"), str(lesions / "photos" / "left")]) == 0
+    rows = capsys.readouterr().out
+    assert "gate_demo-general" in rows
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["--concepts", "no-such-bank"], ["no-such-bank", "lesions"]),
+        (["--experts", "demo-generl"], ["demo-generl"]),
+        (["--experts", "demo-general", "demo-general"], ["demo-general"]),
+        (["--label-column", "diagnosis"], ["no column 'diagnosis'", "'dx'"]),
+        (["--image-column", "lesion"], ["150 of 150 images", "--image-column"]),
+        (["--label-column", "split"], ["'test', 'train'", "--label-map"]),
+        (["--images", "nowhere"], ["nowhere", "does not exist"]),
+        (["--select-rows", "dx=mel", "--select-rows", "split=val"], ["split=val"]),
+        (["--device", "cuda:77"], ["cuda:77"]),
+        (["--device", "gpu"], ["gpu"]),
+    ],
+)
+def test_a_mistake_in_fit_is_one_sentence(lesions, tmp_path, capsys, change, words):
+    message = fails(capsys, [*fit_options(lesions, tmp_path / "model"), *change])
+    assert all(word in message for word in words), message
+    assert not (tmp_path / "model").exists() or not list((tmp_path / "model").iterdir())
+
+
+def test_one_class_only_is_one_sentence(lesions, tmp_path, capsys):
+    options = [*fit_options(lesions, tmp_path / "model"), "--label-map", tmp_path / "map.json"]
+    table = (lesions / "labels.csv").read_text()
+    labels = {row["dx"] for row in csv.DictReader(table.splitlines())}
+    (tmp_path / "map.json").write_text(json.dumps(dict.fromkeys(labels, "mel")))
+    assert "class" in fails(capsys, options)
+
+
+def test_a_folder_that_is_no_model_is_one_sentence(lesions, tmp_path, capsys):
+    photo = lesions / "photos" / "left" / "image0.png"
+    assert str(tmp_path) in fails(capsys, ["predict", tmp_path, photo])
+    assert "nowhere" in fails(capsys, ["predict", tmp_path / "nowhere", photo])
+
+
+def test_wrong_outputs_are_refused_before_the_work(model, lesions, tmp_path, capsys):
+    photo = lesions / "photos" / "left" / "image0.png"
+    assert "end in one of" in fails(capsys, ["explain", model, photo, "--out", "why.docx"])
+    assert "is a folder" in fails(capsys, ["predict", model, photo, "--out", tmp_path])
+    (tmp_path / "file").write_text("")
+    message = fails(capsys, ["predict", model, photo, "--out", tmp_path / "file" / "p.csv"])
+    assert "Nothing can be written" in message
+
+
+def test_an_unknown_label_at_evaluation_names_the_classes(model, lesions, tmp_path, capsys):
+    (tmp_path / "labels.csv").write_text("image,dx\nimage0,wart\n")
+    options = ["evaluate", model, *table_options(lesions), "--labels", tmp_path / "labels.csv"]
+    message = fails(capsys, options)
+    assert "'wart'" in message and "--label-map" in message
+
+
+def test_debug_shows_where_the_error_came_from(tmp_path):
+    with pytest.raises(skmoecbm.SkmoecbmError):
+        main(["predict", str(tmp_path), str(tmp_path / "x.png"), "--debug"])
+    with pytest.raises(skmoecbm.SkmoecbmError):
+        main(["--debug", "predict", str(tmp_path), str(tmp_path / "x.png")])
+
+
+def test_interruption_is_no_traceback(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("skmoecbm._commands.concepts", interrupted)
+    assert main(["concepts", "list"]) == 130
+    assert "Interrupted" in capsys.readouterr().err
+
+
+def test_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"skmoecbm {skmoecbm.__version__}\n"
+
+
+def test_every_option_has_help():
+    commands = next(a for a in build_parser()._actions if a.choices).choices
+    silent = [
+        f"{name} {action.dest}"
+        for name, command in commands.items()
+        for action in command._actions
+        if not action.help and action.dest != "action"
+    ]
+    assert silent == []
+
+
+def test_help_imports_no_heavy_library():
+    code = (
+        "import sys, skmoecbm.cli\n"
+        "try:\n    skmoecbm.cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'sklearn', 'open_clip', 'pandas', 'matplotlib', 'numpy'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    assert "demo" in child.stdout
+
+
+def test_output_into_a_closed_pipe_is_quiet():
+    code = (
+        "import sys; from skmoecbm.cli import main; sys.exit(main(['concepts', 'show', 'lesions']))"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    child.stdout.close()
+    assert child.stderr.read() == ""
+    child.wait(60)
+
+
+def test_the_demo_compares_draws_and_saves(tmp_path, capsys):
+    out = tmp_path / "demo"
+    start = time.process_time()
+    assert main(["demo", "--out", str(out), "--n-train", "300", "--n-test", "200"]) == 0
+    assert time.process_time() - start < 120
+    captured = capsys.readouterr()
+    for arm in ("demo-general alone", "demo-structures alone", "plain average", "gated mixture"):
+        assert arm in captured.out
+    assert "macro-AUROC" in captured.out and "[" in captured.out
+    assert "trained on drawings, not for clinical use" in captured.out + captured.err
+    for number in (1, 2, 3, 4):
+        assert Image.open(out / f"explained-{number}.png").width > 400
+        assert f"explained-{number}.png" in captured.out
+    assert main(["predict", str(out / "model"), str(out / "images")]) == 0
+
+
+def test_the_demo_refuses_too_few_images(capsys):
+    assert "--n-train" in fails(capsys, ["demo", "--n-train", "3"])

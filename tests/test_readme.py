@@ -1,0 +1,106 @@
+"""What README and docs show is run: Python as it stands, commands through the parser."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from skmoecbm.cli import build_parser
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)#]+)\)")
+
+
+def blocks(page, language):
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [text for kind, text in found if kind == language]
+
+
+def shell_lines(page):
+    """Return the shell commands of a page: its bash blocks and, in Markdown, indented lines."""
+    text = page.read_text(encoding="utf-8")
+    indented = re.findall(r"^ {4}(.*)$", BLOCK.sub("", text), re.MULTILINE)
+    lines = "\n".join([*blocks(page, "bash"), *indented]).replace("\\\n", " ")
+    return [part for line in lines.splitlines() for part in line.split("&&") if part.strip()]
+
+
+def commands_of(page):
+    lines = [shlex.split(line, comments=True) for line in shell_lines(page)]
+    return [words[1:] for words in lines if words and words[0] == "skmoecbm"]
+
+
+PYTHON_PAGES = [page for page in PAGES if blocks(page, "python")]
+
+
+def test_readme_and_the_start_page_hold_python():
+    assert {page.name for page in PYTHON_PAGES} >= {"README.md", "start.md"}
+
+
+@pytest.mark.parametrize("page", PYTHON_PAGES, ids=lambda page: page.name)
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
+    for block in blocks(page, "python"):
+        exec(compile(block, page.name, "exec"), names)
+    assert (tmp_path / "explained.png").stat().st_size > 10_000
+
+
+def test_the_readme_shows_every_command_of_its_folder_recipe():
+    assert [words[0] for words in commands_of(ROOT / "README.md")] == [
+        "demo",
+        "fit",
+        "explain",
+        "predict",
+        "evaluate",
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_a_page_are_understood(page, capsys):
+    for words in commands_of(page):
+        try:
+            assert build_parser().parse_args(words).run
+        except SystemExit as stop:
+            assert stop.code == 0, f"{' '.join(words)}: {capsys.readouterr().err}"
+
+
+def test_every_command_has_its_section_in_the_docs():
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    actions = [action for action in build_parser()._actions if action.choices]
+    titles = " ".join(re.findall(r"^## (.*)$", text, re.MULTILINE)).replace(",", "").split()
+    assert sorted(titles) == sorted(actions[0].choices)
+
+
+def test_every_option_of_fit_is_described_in_the_docs():
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    actions = [action for action in build_parser()._actions if action.choices]
+    options = [
+        option for action in actions[0].choices["fit"]._actions for option in action.option_strings
+    ]
+    public = [option for option in options if option.startswith("--") and option != "--help"]
+    assert [option for option in public if option not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_the_project_lead_somewhere(page):
+    targets = [target for target in LINK.findall(page.read_text("utf-8")) if "://" not in target]
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_extras_and_python_version_that_the_docs_name_are_real():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    text = " ".join(page.read_text("utf-8") for page in PAGES)
+    named = set(re.findall(r"pip install '\.\[(\w+)\]'", text))
+    assert named >= {"test"}
+    assert named <= set(project["optional-dependencies"])
+    floor = project["requires-python"].removeprefix(">=")
+    assert set(re.findall(r"Python (\d\.\d+) or later", text)) == {floor}
+
+
+def test_the_changelog_has_an_entry_for_this_version():
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert re.search(r"^## (Unreleased|\[?0\.1)", text, re.MULTILINE)
