@@ -67,7 +67,8 @@ class Concept(_Part):
     phrases : tuple of str
         Other wordings; their embeddings are averaged with that of `text`.
     backbones : tuple of str or None
-        The only backbones that use it (by the name given to `ConceptEncoder`); None means all.
+        The models of fixed vocabulary that know it; others of that kind leave it out without a
+        word. A model of free text uses every concept.
     negative : str or None
         The phrase of its absence ("no hair").
     source, note : str or None
@@ -231,26 +232,6 @@ class ConceptBank(_Part):
     def subset(self, indices):
         """Return the bank with only the concepts at `indices`, in their order."""
         return self.model_copy(update={"concepts": tuple(self.concepts[i] for i in indices)})
-
-    def for_backbone(self, name):
-        """Return the bank without concepts that are reserved for other backbones.
-
-        Raises
-        ------
-        InputError
-            If no concept is left.
-        """
-        kept = [
-            i
-            for i, one in enumerate(self.concepts)
-            if one.backbones is None or name in one.backbones
-        ]
-        if not kept:
-            raise InputError(
-                f"No concept of the bank {self.name!r} may be used with the backbone {name!r}; "
-                "their `backbones` name others. Choose another bank or backbone."
-            )
-        return self.subset(kept) if len(kept) < len(self) else self
 
     @classmethod
     def from_dict(cls, concepts, *, name="custom"):

@@ -1,0 +1,392 @@
+"""Images (or reports) to similarities with concepts, as scikit-learn transformers."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.utils.validation import check_is_fitted
+
+from skmoecbm._blocks import ExpertBlock, unit_rows
+from skmoecbm._encoder_rows import as_text_list, image_rows, text_rows
+from skmoecbm._union import ExpertUnion
+from skmoecbm._validation import check_choice, check_number, parameter_error, resolve_device
+from skmoecbm.backbones import load_backbone
+from skmoecbm.concepts import as_bank
+from skmoecbm.exceptions import InputError, SkmoecbmWarning
+from skmoecbm.features import ExpertFeatures
+from skmoecbm.images import as_image_list
+from skmoecbm.store import EmbeddingStore
+
+__all__ = ["ConceptEncoder", "ExpertUnion"]
+
+
+class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
+    """Turn images into their similarities with concepts, as one image-text model sees them.
+
+    Each image is embedded once, ever: embeddings are kept in a store, and changing the concepts,
+    the folds or the classifier embeds nothing again.
+
+    Parameters
+    ----------
+    backbone : str
+        The image-text model, as in `skmoecbm.backbones.load_backbone`: "ViT-B-16/openai",
+        "hf-hub:org/repo", "local-dir:path", "demo-general", "demo-structures".
+    concepts : ConceptBank, dict of class to phrases, list of phrases, or str
+        A str names a bundled bank, or a ".json" file.
+    modality : {"image", "text"}, default="image"
+        `"text"` compares reports instead of images; None, NaN and blank texts are missing.
+    revision : str, default=None
+        Commit, tag or branch of a Hub model.
+    templates : list of str, default=None
+        Prompts with one `{}` each, in place of the bank's.
+    select : selector such as `TopKConcepts`, default=None
+        Chooses concepts in `fit`, which then needs `y`; None keeps all.
+    resize : {"crop", "pad", "squash"}, default="crop"
+        How an image is fitted to the model's square; the centre crop cuts a quarter off a 4:3
+        image.
+    value_range : (low, high), default=None
+        The values that mean black and white in images that are not 8-bit; required for them.
+    precision : {"auto", "fp32", "bf16", "fp16"}, default="auto"
+        Format in which images are embedded.
+    batch_size : int, default=32
+        Images in one pass.
+    cache_dir : path, "auto" or None, default="auto"
+        Folder of the embeddings; `"auto"` is the user's cache folder, None the memory of this
+        process.
+    device : {"auto", "cpu", "cuda", "cuda:N"}, default="auto"
+    on_error : {"raise", "missing"}, default="raise"
+        What to do with an image that cannot be read: raise, or make its row NaN and warn once.
+    verbose : int, default=0
+        1 shows a progress bar over the images that must be embedded.
+
+    Attributes
+    ----------
+    bank_ : ConceptBank
+        The concepts in use, after those a small model does not know, or `select` refused, are
+        gone.
+    concept_embeddings_ : ndarray of shape (m, d), float32
+        L2-normalised mean over a concept's phrases and the templates.
+    class_embeddings_ : ndarray of shape (C, d), float32, or None
+        The same of the class names; None without classes, or where the model does not know the
+        names.
+    n_concepts_ : int
+        m.
+    backbone_identity_ : dict
+        Model, revision, hash of the weights, preprocessing, precision.
+    fingerprint_ : str
+        Hash of that.
+    notice_ : str or None
+        A warning of the model that must go with every result.
+    select_ : selector or None
+        The fitted selector.
+
+    Raises
+    ------
+    InputError
+        In `fit`, if a parameter is bad, lengths differ, or the model knows no concept of the bank.
+    BackboneError
+        If the model cannot be had.
+
+    References
+    ----------
+    Yang et al., "Language in a Bottle", CVPR 2023, section 3.1: similarities with concepts as
+    the input of a linear classifier.
+
+    Examples
+    --------
+    >>> from sklearn.base import clone
+    >>> from skmoecbm import ConceptEncoder
+    >>> encoder = ConceptEncoder("demo-general", {"mel": ["asymmetric"], "nv": ["round"]})
+    >>> clone(encoder).set_params(resize="pad").resize
+    'pad'
+    """
+
+    def __init__(
+        self,
+        backbone,
+        concepts,
+        *,
+        modality="image",
+        revision=None,
+        templates=None,
+        select=None,
+        resize="crop",
+        value_range=None,
+        precision="auto",
+        batch_size=32,
+        cache_dir="auto",
+        device="auto",
+        on_error="raise",
+        verbose=0,
+    ):
+        self.backbone = backbone
+        self.concepts = concepts
+        self.modality = modality
+        self.revision = revision
+        self.templates = templates
+        self.select = select
+        self.resize = resize
+        self.value_range = value_range
+        self.precision = precision
+        self.batch_size = batch_size
+        self.cache_dir = cache_dir
+        self.device = device
+        self.on_error = on_error
+        self.verbose = verbose
+
+    @with_callbacks
+    def fit(self, X, y=None):
+        """Embed the concepts and, where `select` is given, choose among them.
+
+        Parameters
+        ----------
+        X : sequence of n images or texts
+            Opened only where `select` is given.
+        y : array of shape (n,), default=None
+            Class labels; needed by `select` alone.
+
+        Returns
+        -------
+        self
+        """
+        self._fit(X, y)
+        return self
+
+    @with_callbacks
+    def fit_transform(self, X, y=None):
+        """Fit, and return the features of `X`; each image is read once.
+
+        Returns
+        -------
+        ExpertFeatures of shape (n, m)
+        """
+        backbone, rows = self._fit(X, y)
+        return self._features(*(rows or self._rows(backbone, X)))
+
+    def transform(self, X):
+        """Return the similarities of images, or texts, with the concepts.
+
+        Parameters
+        ----------
+        X : sequence of n images or texts
+
+        Returns
+        -------
+        ExpertFeatures of shape (n, m), float32
+            One block, named after the backbone; rows of missing images are NaN. A DataFrame with
+            `expert__concept` columns after `set_output(transform="pandas")`.
+
+        Raises
+        ------
+        InputError
+            If an image cannot be read (with `on_error="raise"`), or the encoder was fitted with
+            another model than the parameters now name.
+        """
+        check_is_fitted(self)
+        self._check_parameters()
+        backbone = self._load()
+        # precision may differ: a model fitted on a GPU is used on a CPU
+        before, now = (
+            {key: value for key, value in identity.items() if key != "precision"}
+            for identity in (self.backbone_identity_, backbone.identity)
+        )
+        if before != now:
+            changed = sorted(k for k in before | now if before.get(k) != now.get(k))
+            raise InputError(
+                f"This ConceptEncoder was fitted with another model than {self.backbone!r} is "
+                f"now: {', '.join(changed)} differ. Fit it again, or set its parameters back."
+            )
+        return self._features(*self._rows(backbone, X))
+
+    def get_feature_names_out(self, input_features=None):
+        """Return `"expert__concept"` of each column.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        ndarray of shape (m,), str objects
+        """
+        check_is_fitted(self)
+        name = self._expert_name()
+        return np.array([f"{name}__{text}" for text in self.bank_.texts], dtype=object)
+
+    def __sklearn_tags__(self):
+        """Tell scikit-learn that the input is one column of images or texts."""
+        tags = super().__sklearn_tags__()
+        tags.no_validation = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.target_tags.required = self.select is not None
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+    def _check_parameters(self):
+        check_choice(self, "modality", self.modality, ("image", "text"))
+        check_choice(self, "resize", self.resize, ("crop", "pad", "squash"))
+        check_choice(self, "precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
+        check_choice(self, "on_error", self.on_error, ("raise", "missing"))
+        check_number(self, "batch_size", self.batch_size, low=1, integer=True)
+        if not isinstance(self.verbose, bool):
+            check_number(self, "verbose", self.verbose, low=0, integer=True)
+        if not isinstance(self.backbone, str):
+            raise parameter_error(self, "backbone", "the name of a model, a str", self.backbone)
+        if self.cache_dir is not None and not isinstance(self.cache_dir, str | Path):
+            raise parameter_error(self, "cache_dir", "a path, 'auto' or None", self.cache_dir)
+        templates = self.templates
+        if templates is not None and (
+            not isinstance(templates, list | tuple)
+            or not templates
+            or any(not isinstance(t, str) or t.count("{}") != 1 for t in templates)
+        ):
+            raise parameter_error(
+                self, "templates", "None or a list of str that each hold '{}' once", templates
+            )
+
+    def _load(self):
+        return load_backbone(
+            self.backbone,
+            revision=self.revision,
+            precision=self.precision,
+            resize=self.resize,
+            device=self.device,
+        )
+
+    def _fit(self, X, y):
+        context = self._init_callback_context()
+        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        self._check_parameters()
+        bank = as_bank(self.concepts)
+        n_rows = len(as_image_list(X) if self.modality == "image" else as_text_list(X))
+        if y is not None and len(y) != n_rows:
+            raise InputError(
+                f"There must be one label per {self.modality}. Got {n_rows} {self.modality}s and "
+                f"{len(y)} labels: inconsistent numbers of samples."
+            )
+        if y is None and self.select is not None:
+            raise InputError(
+                "Selecting concepts needs labels: call fit(X, y), or set select=None to keep all."
+            )
+        backbone = self._load()
+        bank = _known(bank, backbone)
+        if self.templates is not None:
+            bank = bank.model_copy(update={"templates": tuple(self.templates)})
+        texts = self._text_embeddings(backbone, bank, [(c.text, *c.phrases) for c in bank.concepts])
+        names = [(one.name,) for one in bank.classes]
+        known = names and all(_knows(backbone, *name) for name in names)
+        class_texts = self._text_embeddings(backbone, bank, names) if known else None
+        rows = select = None
+        if self.select is not None:
+            rows = self._rows(backbone, X)
+            select = clone(self.select).fit(rows[0], y, texts, bank.incidence)
+            bank, texts = bank.subset(select.support_), texts[select.support_]
+        self.bank_ = bank
+        self.concept_embeddings_ = texts
+        self.class_embeddings_ = class_texts
+        self.n_concepts_ = len(bank)
+        self.backbone_identity_ = backbone.identity
+        self.fingerprint_ = backbone.fingerprint
+        self.notice_ = backbone.notice
+        self.select_ = select
+        context.call_on_fit_task_end(estimator=self, X=X, y=y)
+        return backbone, rows
+
+    def _text_embeddings(self, backbone, bank, wordings):
+        """Return one unit vector per entry: the mean over its phrases and the templates."""
+        wordings = [[p for p in phrases if _knows(backbone, p)] for phrases in wordings]
+        prompts = [[t.replace("{}", p) for p in ps for t in bank.templates] for ps in wordings]
+        rows, _ = text_rows(
+            backbone, self._store(), [p for ps in prompts for p in ps], device=self._place()
+        )
+        ends = np.cumsum([len(ps) for ps in prompts])[:-1]
+        return unit_rows([part.mean(axis=0, dtype=np.float64) for part in np.split(rows, ends)])
+
+    def _rows(self, backbone, X):
+        if self.modality == "text":
+            return text_rows(
+                backbone,
+                self._store(),
+                as_text_list(X),
+                device=self._place(),
+                verbose=bool(self.verbose),
+            )
+        return image_rows(
+            backbone,
+            self._store(),
+            X,
+            device=self._place(),
+            value_range=self.value_range,
+            on_error=self.on_error,
+            batch_size=self.batch_size,
+            verbose=bool(self.verbose),
+        )
+
+    def _store(self):
+        return EmbeddingStore(self.cache_dir)
+
+    def _place(self):
+        return str(resolve_device(self.device, self))
+
+    def _expert_name(self):
+        kind, _, rest = self.backbone.partition(":")
+        name = Path(rest).name if kind == "local-dir" else self.backbone
+        return name.replace("__", "_") or "expert"
+
+    def _features(self, rows, present):
+        bank, classes = self.bank_, {}
+        if bank.classes:
+            classes = {
+                "incidence": bank.incidence,
+                "class_keys": tuple(bank.class_keys),
+                "class_synonyms": bank.class_synonyms,
+                "class_embeddings": self.class_embeddings_,
+            }
+        return ExpertFeatures(
+            [
+                ExpertBlock(
+                    name=self._expert_name(),
+                    concepts=tuple(bank.texts),
+                    present=present,
+                    embeddings=rows,
+                    texts=self.concept_embeddings_,
+                    **classes,
+                )
+            ]
+        )
+
+
+def _knows(backbone, phrase):
+    return backbone.lexicon is None or phrase.strip().lower() in backbone.lexicon
+
+
+def _known(bank, backbone):
+    """Return the bank without the concepts that a model of fixed vocabulary does not know."""
+    unknown = {
+        i: concept
+        for i, concept in enumerate(bank.concepts)
+        if not any(_knows(backbone, phrase) for phrase in (concept.text, *concept.phrases))
+    }
+    if not unknown:
+        return bank
+    if len(unknown) == len(bank):
+        raise InputError(
+            f"{backbone.name!r} knows none of the {len(bank)} concepts of the bank {bank.name!r}. "
+            "It was trained on a small lexicon: use load_concepts('lesions'), or a backbone of "
+            "free text."
+        )
+    # concepts that the bank reserves for other models are expected to be unknown to this one
+    told = [c.text for c in unknown.values() if not c.backbones or backbone.name in c.backbones]
+    if told:
+        warnings.warn(
+            f"{len(told)} of {len(bank)} concepts are not in the lexicon of {backbone.name!r} and "
+            f"are dropped (an unknown word is a random direction): {', '.join(map(repr, told))}. "
+            "Use load_concepts('lesions'), or a backbone of free text.",
+            SkmoecbmWarning,
+            stacklevel=4,
+        )
+    return bank.subset([i for i in range(len(bank)) if i not in unknown])
