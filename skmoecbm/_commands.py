@@ -58,28 +58,32 @@ def _cache_dir(value):
     return None if value is not None and value.lower() == "none" else value
 
 
-def _experts(args):
+def _short_name(backbone):
+    """Return what stands for a model in columns and on plots when the user gives no name."""
+    _, colon, place = backbone.partition(":")
+    name = place.rstrip("/").rpartition("/")[2] if colon else backbone.replace("/", "-")
+    return name.replace("__", "-")
+
+
+def _experts(args, bank):
     """Return the `ExpertUnion` that the options describe."""
-    from skmoecbm.concepts import as_bank
     from skmoecbm.encoder import ConceptEncoder, ExpertUnion
 
     encoders = []
     for expert in args.experts:
         name, sign, backbone = expert.partition("=")
         if not sign:
-            # A short name from the model's: what stands in columns and on plots.
-            name, backbone = expert.removeprefix("local-dir:").rstrip("/").split(":")[-1], expert
-            name = "-".join(name.split("/")[-2:]) if ":" not in expert else name.split("/")[-1]
+            name, backbone = _short_name(expert), expert
         encoder = ConceptEncoder(
             backbone,
-            as_bank(args.concepts),
+            bank,
             resize=args.resize,
             cache_dir=_cache_dir(args.cache_dir or "auto"),
             device=args.device or "auto",
             on_error=args.on_error or "raise",
             verbose=1,
         )
-        encoders.append((name.replace("__", "-"), encoder))
+        encoders.append((name, encoder))
     return ExpertUnion(encoders)
 
 
@@ -137,9 +141,10 @@ def fit(args):
     from skmoecbm.concepts import as_bank
     from skmoecbm.hub import save
 
+    bank = as_bank(args.concepts)
     data = _read_labelled(args)
-    labels = unify_labels(data.labels, as_bank(args.concepts))
-    experts = _experts(args)
+    labels = unify_labels(data.labels, bank)
+    experts = _experts(args, bank)
     out = output_path(args.out, folder=True)
     classes = sorted(set(labels))
     grouped = "" if data.groups is None else f" in {len(set(data.groups)):,} groups"
@@ -252,8 +257,10 @@ def evaluate(args):
 
 def encode(args):
     """Write the similarity of images to concepts, as CSV."""
+    from skmoecbm.concepts import as_bank
+
     images = list_images(args.images)
-    features = _experts(args).fit_transform(images)
+    features = _experts(args, as_bank(args.concepts)).fit_transform(images)
     with _csv_writer(args.out) as writer:
         writer.writerow(["image", *features.columns])
         for image, row in zip(images, features, strict=True):

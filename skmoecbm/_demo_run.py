@@ -124,19 +124,21 @@ def demo(args):
     gain = results[GATE].difference(results[AVERAGE], "macro_auroc")
     print(
         f"\ngated mixture minus plain average, macro-AUROC: {gain.value:+.4f} "
-        f"[{gain.low:+.4f}, {gain.high:+.4f}]"
+        f"[{gain.low:+.4f}, {gain.high:+.4f}]; the guard chose: {arms[GATE][0].selected_}"
     )
+    print(f"note: {experts.experts_[0][1].notice_}\n")
 
     model = Pipeline([("experts", experts), ("classifier", arms[GATE][0])])
     chosen = _first_of_each_class(data.target[test], N_EXPLAINED)
-    images = data.images[test][chosen]
+    images, truths = data.images[test][chosen], data.target[test][chosen]
     explanation = explain(model, images)
     pictures = draw_explanations(explanation, out / "explained.png")
-    print()
-    for picture, row, truth in zip(
-        pictures, range(len(chosen)), data.target[test][chosen], strict=True
-    ):
-        print(f"{picture}: drawn as {truth}, predicted {model.predict(images[row : row + 1])[0]}")
+    for row, (picture, truth) in enumerate(zip(pictures, truths, strict=True)):
+        probability = explanation.probabilities[row].max()
+        print(
+            f"{picture}: drawn as {truth}, predicted {explanation.predicted[row]} "
+            f"({probability:.2f})"
+        )
 
     (out / "images").mkdir(exist_ok=True)
     paths = [out / "images" / f"{number}.png" for number in range(1, len(chosen) + 1)]

@@ -5,9 +5,11 @@ Only the parser lives here; the commands and what they need are imported when on
 """
 
 import argparse
+import logging
 import os
 import sys
 import warnings
+from contextlib import contextmanager
 from importlib import import_module
 
 from skmoecbm import __version__
@@ -209,8 +211,16 @@ def build_parser():
     return parser
 
 
-def _show_warnings_as_notes():
-    """Print the package's own warnings as one line, without the place in the code."""
+class _Notes(logging.Handler):
+    """Print what the package logs as one line on the standard error of the moment."""
+
+    def emit(self, record):
+        print(f"note: {record.getMessage()}", file=sys.stderr)
+
+
+@contextmanager
+def _warnings_and_logs_as_notes():
+    """Print the package's own warnings and logs as one line, without the place in the code."""
     show_others = warnings.showwarning
 
     def show(message, category, filename, lineno, file=None, line=None):
@@ -219,8 +229,15 @@ def _show_warnings_as_notes():
         else:
             show_others(message, category, filename, lineno, file, line)
 
-    warnings.showwarning = show
-    warnings.simplefilter("default", SkmoecbmWarning)
+    logger, handler = logging.getLogger("skmoecbm"), _Notes()
+    logger.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            warnings.simplefilter("default", SkmoecbmWarning)
+            yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def main(argv=None):
@@ -238,8 +255,7 @@ def main(argv=None):
     """
     args = build_parser().parse_args(argv)
     module, _, function = args.run.partition(":")
-    with warnings.catch_warnings():
-        _show_warnings_as_notes()
+    with _warnings_and_logs_as_notes():
         try:
             getattr(import_module(module), function)(args)
             sys.stdout.flush()
