@@ -213,7 +213,9 @@ def value_rows(name, what, array):
     return array, ~missing
 
 
-def class_parts(name, n_concepts, incidence, class_keys, class_synonyms, class_embeddings=None):
+def class_parts(
+    name, n_concepts, incidence, class_keys, class_synonyms, class_embeddings=None, width=None
+):
     """Return the class arguments of one expert's block, checked."""
     if isinstance(incidence, Mapping):
         incidence = incidence.get(name)
@@ -248,10 +250,11 @@ def class_parts(name, n_concepts, incidence, class_keys, class_synonyms, class_e
             )
         parts["incidence"] = incidence.astype(bool)
     if class_embeddings is not None:
-        rows = unit_rows(matrix_rows(name, "class embeddings", class_embeddings))
-        if len(rows) != len(keys):
+        rows = matrix_rows(name, "class embeddings", class_embeddings)
+        if rows.shape != (len(keys), width):
             raise InputError(
-                f"Expert {name!r}: class_embeddings must have {len(keys)} rows. Got {len(rows)}."
+                f"Expert {name!r}: class_embeddings must have shape ({len(keys)}, {width}). "
+                f"Got {rows.shape}; experts of other widths need a dict with one array each."
             )
-        parts["class_embeddings"] = rows
+        parts["class_embeddings"] = unit_rows(rows)
     return parts

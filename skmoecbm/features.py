@@ -238,7 +238,13 @@ class ExpertFeatures:
                     embeddings=unit_rows(embeddings, present, f"Expert {name!r}: image embedding"),
                     texts=texts,
                     **class_parts(
-                        name, len(concepts), incidence, class_keys, class_synonyms, class_embeddings
+                        name,
+                        len(concepts),
+                        incidence,
+                        class_keys,
+                        class_synonyms,
+                        class_embeddings,
+                        texts.shape[1],
                     ),
                 )
             )

@@ -150,7 +150,7 @@ class ConceptBank(_Part):
                         f"and {one.key!r}; a label with it could not be matched"
                     )
                 owner[spelling] = one.key
-        keys, seen = set(self.class_keys), {}
+        keys, seen = set(self.class_keys), set()
         for concept in self.concepts:
             unknown = [key for key in concept.classes if key not in keys]
             if unknown:
@@ -158,12 +158,12 @@ class ConceptBank(_Part):
                     f"concept {concept.text!r} is written for class {unknown[0]!r}, "
                     f"which is not among the classes {sorted(keys)}"
                 )
-            first = seen.setdefault(folded(concept.text), concept.text)
-            if first is not concept.text:
+            if folded(concept.text) in seen:
                 raise ValueError(
                     f"concept {concept.text!r} is there twice; "
                     "a concept of several classes is one entry with several `classes`"
                 )
+            seen.add(folded(concept.text))
         for template in self.templates:
             if template.count("{}") != 1:
                 raise ValueError(f"template {template!r} must hold '{{}}' once, for the phrase")
