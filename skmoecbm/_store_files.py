@@ -20,6 +20,7 @@ __all__ = [
     "EmbeddingFile",
     "check_rows",
     "digest_keys",
+    "identify",
     "merge_files",
     "read_file",
     "remove_file",
@@ -116,6 +117,11 @@ def read_file(path, fingerprint=None):
     return keys, rows, checks, metadata
 
 
+def identify(status):
+    """Return what changes when a file is replaced; an inode alone may be given out again."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 class EmbeddingFile:
     """The key table of one file, in memory; the rows stay on disk.
 
@@ -130,7 +136,7 @@ class EmbeddingFile:
         keys, rows, checks, _ = read_file(path, fingerprint)
         self.path = path
         self.fingerprint = fingerprint
-        self.identity = (status.st_ino, status.st_size)
+        self.status = identify(status)
         self.used = status.st_mtime
         self.dim = rows.shape[1]
         self._order = np.argsort(keys[:, 0], kind="stable")

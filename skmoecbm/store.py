@@ -25,6 +25,7 @@ from skmoecbm._store_files import (
     EmbeddingFile,
     check_rows,
     digest_keys,
+    identify,
     merge_files,
     read_file,
     remove_file,
@@ -156,7 +157,7 @@ class EmbeddingStore:
             status = path.stat()
             with _lock:
                 file = _opened.get(path)
-            if file is None or file.identity != (status.st_ino, status.st_size):
+            if file is None or file.status != identify(status):
                 file = EmbeddingFile(path, fingerprint)
                 with _lock:
                     for gone in [p for p in _opened if p.parent == path.parent and not p.exists()]:
