@@ -154,14 +154,12 @@ def _to_rgb(image, value_range):
     if orientation_of(image) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        layer = image.convert("RGBA")
+        # Pillow converts premultiplied grey to nothing but LA
+        layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layer).convert("RGB")
-    try:
-        # a PIL image of the caller's must not be handed out itself
-        return image.copy() if image.mode == "RGB" else image.convert("RGB")
-    except ValueError as error:
-        raise InputError(f"mode {image.mode!r} cannot be converted to RGB ({error}).") from error
+    # a PIL image of the caller's must not be handed out itself
+    return image.copy() if image.mode == "RGB" else image.convert("RGB")
 
 
 def to_numpy(image):
