@@ -1,0 +1,185 @@
+"""What the classifiers share: validation, and the way from logits to labels."""
+
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.callback import CallbackSupportMixin
+from sklearn.utils.validation import check_is_fitted
+
+from skmoecbm._columns import read_experts
+from skmoecbm._targets import check_groups, encode_labels, row_weights
+from skmoecbm.exceptions import InputError, SkmoecbmWarning
+
+__all__ = ["AdditivePart", "ConceptClassifier", "fit_task"]
+
+
+@dataclass
+class AdditivePart:
+    """One expert's share in a decision; what an explanation is made of.
+
+    decision_function[i, k] is the sum over experts of
+    ``weight[i] * (values[i] @ association[k] + intercept[k])``.
+
+    Attributes
+    ----------
+    name : str
+    concepts : list of str
+    weight : ndarray of shape (n,)
+        Post-pool scale times gate weight times expert scale; 0 where absent.
+    gate, share : ndarray of shape (n,)
+        Gate weight G_e, and what a reader should see: G_e tau_e over its sum.
+    values : ndarray of shape (n, m)
+        Standardised similarities; 0 where absent.
+    similarities : ndarray of shape (n, m)
+        As they came; NaN where absent.
+    association : ndarray of shape (K', m)
+    intercept : ndarray of shape (K',)
+    logits : ndarray of shape (n, K')
+        The expert's own logits; 0 where absent.
+    """
+
+    name: str
+    concepts: list
+    weight: np.ndarray
+    gate: np.ndarray
+    share: np.ndarray
+    values: np.ndarray
+    similarities: np.ndarray
+    association: np.ndarray
+    intercept: np.ndarray
+    logits: np.ndarray
+
+
+class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+    """What both classifiers share: from logits to labels and probabilities."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def _read(self, X):
+        check_is_fitted(self)
+        data, gate_values, _, _ = read_experts(self, X, self._layout)
+        return data, gate_values
+
+    def predict_proba(self, X):
+        """Return class probabilities.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+            Similarities of images to concepts; an all-NaN block marks a missing expert.
+
+        Returns
+        -------
+        ndarray of shape (n, K), float64
+            In [0, 1]; rows sum to 1, columns as in `classes_`.
+        """
+        return softmax(self._class_logits(X), axis=1)
+
+    def decision_function(self, X):
+        """Return the logits of the classes.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+
+        Returns
+        -------
+        ndarray of shape (n, K), or (n,) for two classes, float64
+            For two classes positive values speak for ``classes_[1]``.
+        """
+        logits = self._class_logits(X)
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def predict(self, X):
+        """Return the most probable class of each row.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+
+        Returns
+        -------
+        ndarray of shape (n,), of the labels' dtype
+        """
+        return self.classes_[self._class_logits(X).argmax(axis=1)]
+
+    def explain(self, X, *, images=None):
+        """Explain the decisions: contributions of experts and concepts that sum to the logits.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+        images : list of length n, default=None
+            Shown beside the explanations.
+
+        Returns
+        -------
+        Explanation
+        """
+        from skmoecbm.explanation import Explanation
+
+        return Explanation.from_classifier(self, X, images=images)
+
+    def _fill_absent(self, logits, present):
+        """Put the class prior where no expert is present; one warning counts the rows."""
+        lost = ~present.any(axis=1)
+        if lost.any():
+            warnings.warn(
+                f"{lost.sum()} row(s) have no expert at all (rows "
+                f"{np.flatnonzero(lost)[:5].tolist()}); they get the class frequencies of the "
+                "training data. Give a readable image to predict from.",
+                SkmoecbmWarning,
+                stacklevel=4,
+            )
+            logits[lost] = self.class_log_prior_
+        return logits
+
+    def _fitted_attributes(self):
+        """What a copy of this estimator needs to predict: for callbacks that score on the way."""
+        return {k: v for k, v in vars(self).items() if k.endswith("_") or k == "_layout"}
+
+    def _start_fit(self, X, y, sample_weight, groups, class_weight, experts, gate_columns):
+        """Validate everything that comes with `fit`."""
+        data, gate_values, layout, y = read_experts(
+            self, X, y=y, experts=experts, gate_columns=gate_columns
+        )
+        n = len(data[0].values)
+        self.classes_, codes = encode_labels(self, y, n)
+        weights = row_weights(self, sample_weight, class_weight, self.classes_, codes)
+        groups = check_groups(groups, n)
+        present = np.stack([expert.present for expert in data], axis=1)
+        weights = weights * present.any(axis=1)
+        for e, expert in enumerate(data):
+            seen = np.bincount(codes, weights * present[:, e], minlength=len(self.classes_)) > 0
+            if not seen.all():
+                lost = self.classes_[~seen].tolist()
+                raise InputError(
+                    f"Expert {expert.name!r} has no usable training row of class(es) {lost[:5]}. "
+                    "Add images of these classes that it can read, or drop the classes."
+                )
+        frequency = np.bincount(codes, weights, minlength=len(self.classes_)) / weights.sum()
+        self.class_log_prior_ = np.log(np.maximum(frequency, 1e-12))
+        self._layout = layout
+        return data, gate_values, codes, weights, groups, present
+
+
+@contextmanager
+def fit_task(context, estimator, X, y, name):
+    """Report a piece of work to scikit-learn's callbacks.
+
+    Yields a dict for the fitted attributes with which a callback could predict after this task.
+    """
+    task = context.subcontext(task_name=name)
+    task.call_on_fit_task_begin(estimator=estimator, X=X, y=y)
+    attributes = {}
+    yield attributes
+    task.call_on_fit_task_end(
+        estimator=estimator, X=X, y=y, reconstruction_attributes=attributes or None
+    )

@@ -1,0 +1,74 @@
+"""Temperatures: one per expert before mixing, one scale after pooling, both shrunk towards 1."""
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import log_softmax
+
+__all__ = ["fit_inverse_temperature", "log_losses"]
+
+#: Strength of the prior on log T (MATHS section 2, kappa): its penalty is kappa (log T)**2 / n.
+KAPPA = 3.0
+
+_LOG_RANGE = 12.0
+
+
+def log_losses(logits, codes):
+    """Return -log softmax(logits)[codes] per row.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n, K), float64
+        Class logits, K >= 2.
+    codes : ndarray of shape (n,), int
+        Index of the true class.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64, in nats.
+    """
+    return -log_softmax(logits, axis=1)[np.arange(len(codes)), codes]
+
+
+def fit_inverse_temperature(logits, codes, weights, *, kappa=KAPPA):
+    """Return the inverse temperature tau that calibrates `tau * logits`, by MAP.
+
+    Minimises the weighted mean cross-entropy plus ``kappa * log(tau)**2 / n`` with n the sum of
+    the weights, so that few rows leave the logits as they are.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (..., n, K), float64
+        Class logits, K >= 2. Leading axes are averaged: the same rows under several masks.
+    codes : ndarray of shape (n,), int
+        Index of the true class.
+    weights : ndarray of shape (n,), float64
+        Row weights.
+    kappa : float, default=3.0
+        Strength of the prior.
+
+    Returns
+    -------
+    float, positive
+
+    References
+    ----------
+    Guo et al., On Calibration of Modern Neural Networks (2017), with a log-normal prior.
+    """
+    total = weights.sum()
+    share = weights / total
+    chosen = np.take_along_axis(
+        logits, np.broadcast_to(codes[:, None], (*logits.shape[:-1], 1)), axis=-1
+    )[..., 0]
+
+    def slope(u):
+        """Derivative of the objective by u = log tau."""
+        tau = np.exp(u)
+        p = np.exp(log_softmax(tau * logits, axis=-1))
+        per_row = (p * logits).sum(-1) - chosen
+        return tau * (per_row @ share).mean() + 2.0 * kappa * u / total
+
+    if slope(-_LOG_RANGE) >= 0:
+        return float(np.exp(-_LOG_RANGE))
+    if slope(_LOG_RANGE) <= 0:
+        return float(np.exp(_LOG_RANGE))
+    return float(np.exp(brentq(slope, -_LOG_RANGE, _LOG_RANGE, xtol=1e-13, rtol=1e-14)))

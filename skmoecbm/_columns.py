@@ -1,0 +1,271 @@
+"""Which columns belong to which expert, whatever container X comes in."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.utils.validation import validate_data
+
+from skmoecbm._validation import parameter_error
+from skmoecbm.exceptions import InputError
+from skmoecbm.features import ExpertFeatures
+
+__all__ = ["ExpertData", "Layout", "layout_of", "read_experts"]
+
+
+@dataclass
+class ExpertData:
+    """One expert's rows.
+
+    Attributes
+    ----------
+    name : str
+    values : ndarray of shape (n, m), float64
+        Similarities; rows of an absent expert are NaN.
+    present : ndarray of shape (n,), bool
+    block : ExpertBlock or None
+        Where X was an `ExpertFeatures`: what the priors and the folded products need.
+    """
+
+    name: str
+    values: np.ndarray
+    present: np.ndarray
+    block: object = None
+
+
+@dataclass
+class Layout:
+    """The split of the columns, fixed in `fit`.
+
+    Attributes
+    ----------
+    names : list of str
+        Experts.
+    columns : list of ndarray of int
+        Their columns.
+    concepts : list of list of str
+        Their concept names.
+    gate_columns : ndarray of int
+        Columns that only the gate sees.
+    """
+
+    names: list
+    columns: list
+    concepts: list
+    gate_columns: np.ndarray
+
+
+def layout_of(owner, X, experts, gate_columns=()):
+    """Return the `Layout` that X and the `experts` parameter describe.
+
+    Raises
+    ------
+    InputError
+        For column names of which only some carry a prefix, unknown columns, names given twice,
+        or columns in two experts.
+    """
+    names = _column_names(X)
+    n_columns = _n_columns(X)
+    gate = np.array([_column_index(owner, "gate_input", c, names, n_columns) for c in gate_columns])
+    gate = gate.astype(int)
+    left = [i for i in range(n_columns) if i not in set(gate.tolist())]
+    if not (isinstance(experts, str) and experts == "auto"):
+        blocks = _given_blocks(owner, experts, names, n_columns)
+    elif isinstance(X, ExpertFeatures):
+        blocks, start = {}, 0
+        for block in X.blocks:
+            blocks[block.name] = np.arange(start, start + len(block.concepts))
+            start += len(block.concepts)
+    elif names is not None and any("__" in name for name in names):
+        bare = [names[i] for i in left if "__" not in names[i]]
+        if bare:
+            raise InputError(
+                f"Every column of X must be named 'expert__concept', or none. Got {bare[:3]} "
+                f"without a prefix ({len(bare)} of {len(left)}). Rename them, or name them in "
+                "gate_input if only the gate should see them."
+            )
+        blocks = {}
+        for i in left:
+            blocks.setdefault(names[i].split("__", 1)[0], []).append(i)
+    else:
+        blocks = {"expert": left}
+    # A gate column never doubles as evidence.
+    blocks = {name: np.array([i for i in cols if i in set(left)]) for name, cols in blocks.items()}
+    for name, columns in blocks.items():
+        if not len(columns):
+            raise InputError(f"Expert {name!r} has no column left. Give it at least one.")
+    labels = names if names is not None else [f"x{i}" for i in range(n_columns)]
+    concepts = [
+        [labels[i].removeprefix(f"{name}__") for i in columns] for name, columns in blocks.items()
+    ]
+    columns = [columns.astype(int) for columns in blocks.values()]
+    return Layout(list(blocks), columns, concepts, gate)
+
+
+def read_experts(owner, X, layout=None, *, y=None, experts="auto", gate_columns=()):
+    """Validate X and cut it into experts.
+
+    Parameters
+    ----------
+    owner : estimator
+        Gets `n_features_in_` and `feature_names_in_` where `layout` is None (in `fit`).
+    X : ExpertFeatures, DataFrame or array of shape (n, m)
+    layout : Layout or None
+        The split learned in `fit`.
+    y : array-like or None
+        Checked with X in `fit`.
+    experts, gate_columns
+        As the classifier's parameters.
+
+    Returns
+    -------
+    data : list of ExpertData
+    gate_values : ndarray of shape (n, g), float64
+    layout : Layout
+    y : as validated
+
+    Raises
+    ------
+    InputError
+        For a partly NaN block, infinity, other columns than in `fit`.
+    """
+    fitting = layout is None
+    if isinstance(X, ExpertFeatures):
+        y = _check_features(owner, X, y, fitting)
+        values = None
+    else:
+        source = X
+        checked = validate_data(
+            owner,
+            X,
+            y if fitting else "no_validation",
+            reset=fitting,
+            dtype=np.float64,
+            ensure_all_finite="allow-nan",
+        )
+        X, y = checked if fitting else (checked, None)
+        values = X
+    if fitting:
+        layout = layout_of(owner, X if values is None else source, experts, gate_columns)
+    data = []
+    blocks = _matching_blocks(X, layout)
+    for name, columns in zip(layout.names, layout.columns, strict=True):
+        if blocks is not None:
+            block = blocks[name]
+            data.append(ExpertData(name, block.values().astype(np.float64), block.present, block))
+            continue
+        if values is None:
+            values = np.asarray(X, dtype=np.float64)
+        part = values[:, columns]
+        missing = np.isnan(part)
+        present = ~missing.all(axis=1)
+        partly = np.flatnonzero(present & missing.any(axis=1))
+        if len(partly):
+            raise InputError(
+                f"The block of expert {name!r} is partly NaN in {len(partly)} row(s): "
+                f"{partly[:5].tolist()}. A missing expert is a row whose block is all NaN; "
+                "fill the gaps (sklearn.impute) or make the whole block NaN there."
+            )
+        data.append(ExpertData(name, part, present))
+    gate_values = np.empty((len(data[0].values), 0))
+    if len(layout.gate_columns):
+        if values is None:
+            values = np.asarray(X, dtype=np.float64)
+        gate_values = values[:, layout.gate_columns]
+    return data, gate_values, layout, y
+
+
+def _matching_blocks(X, layout):
+    """The blocks of `X` by name where they are exactly the experts of the layout, else None."""
+    if not isinstance(X, ExpertFeatures) or len(layout.gate_columns):
+        return None
+    start, blocks = 0, {}
+    for block in X.blocks:
+        blocks[block.name] = np.arange(start, start + len(block.concepts))
+        start += len(block.concepts)
+    fits = list(blocks) == layout.names and all(
+        np.array_equal(columns, mine)
+        for columns, mine in zip(layout.columns, blocks.values(), strict=True)
+    )
+    return {block.name: block for block in X.blocks} if fits else None
+
+
+def _check_features(owner, X, y, fitting):
+    """Do for ExpertFeatures what scikit-learn's `validate_data` does for arrays."""
+    if len(X) == 0:
+        raise InputError(
+            f"Found array with 0 sample(s) (shape={X.shape}) while a minimum of 1 is required "
+            f"by {type(owner).__name__}. Give at least one image."
+        )
+    if fitting:
+        owner.n_features_in_ = X.shape[1]
+        owner.feature_names_in_ = np.array(X.columns, dtype=object)
+        return y
+    known = getattr(owner, "feature_names_in_", None)
+    if known is not None and list(known) != X.columns:
+        new = [c for c in X.columns if c not in set(known)]
+        gone = [c for c in known if c not in set(X.columns)]
+        raise InputError(
+            f"X has other concepts than {type(owner).__name__} was fitted on: {len(new)} unknown "
+            f"(such as {new[:2]}), {len(gone)} missing (such as {gone[:2]}). Transform the images "
+            "with the encoders of the fit, or fit again."
+        )
+    if X.shape[1] != owner.n_features_in_:
+        raise InputError(
+            f"X has {X.shape[1]} features, but {type(owner).__name__} is expecting "
+            f"{owner.n_features_in_} features as input."
+        )
+    return y
+
+
+def _n_columns(X):
+    return X.shape[1]
+
+
+def _column_names(X):
+    if isinstance(X, ExpertFeatures):
+        return X.columns
+    columns = getattr(X, "columns", None)
+    if columns is None or not all(isinstance(c, str) for c in columns):
+        return None
+    return list(columns)
+
+
+def _column_index(owner, parameter, column, names, n_columns):
+    if isinstance(column, str):
+        if names is None or column not in names:
+            raise parameter_error(owner, parameter, "made of columns that X has", column)
+        return names.index(column)
+    if isinstance(column, (int, np.integer)) and -n_columns <= column < n_columns:
+        return int(column) % n_columns
+    raise parameter_error(
+        owner, parameter, f"made of columns that X has (0 to {n_columns - 1})", column
+    )
+
+
+def _given_blocks(owner, experts, names, n_columns):
+    """Resolve ``experts=[(name, columns), ...]``."""
+    wanted = "'auto' or a list of (name, columns) with distinct names"
+    if not isinstance(experts, (list, tuple)) or not experts:
+        raise parameter_error(owner, "experts", wanted, experts)
+    blocks, used = {}, {}
+    for entry in experts:
+        if not isinstance(entry, (list, tuple)) or len(entry) != 2 or not isinstance(entry[0], str):
+            raise parameter_error(owner, "experts", wanted, entry)
+        name, columns = entry
+        if name in blocks:
+            raise parameter_error(owner, "experts", wanted, [e[0] for e in experts])
+        if isinstance(columns, slice):
+            indices = list(range(n_columns))[columns]
+        else:
+            columns = [columns] if isinstance(columns, (str, int)) else np.asarray(columns).tolist()
+            if len(columns) == n_columns and all(isinstance(c, bool) for c in columns):
+                columns = np.flatnonzero(columns).tolist()
+            indices = [_column_index(owner, "experts", c, names, n_columns) for c in columns]
+        for i in indices:
+            if used.setdefault(i, name) != name:
+                raise InputError(
+                    f"Column {names[i] if names else i!r} stands in two experts, {used[i]!r} and "
+                    f"{name!r}. Give each column to one expert."
+                )
+        blocks[name] = indices
+    return blocks

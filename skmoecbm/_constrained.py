@@ -1,0 +1,118 @@
+"""Associations that the fast solver cannot do: L1, non-negative, and the original softmax."""
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+
+__all__ = ["solve_bounded", "solve_softmax"]
+
+
+def solve_bounded(problem, alpha, l1, *, nonnegative, start=None, max_iter=300, tol=1e-4):
+    """Solve with an L1 penalty on A, or with A >= 0, by L-BFGS-B.
+
+    A is written as P - N with both parts at least 0 (only P for `nonnegative`), which makes the
+    L1 norm linear. All folds go in as one separable problem.
+
+    Parameters
+    ----------
+    problem : AssociationProblem
+    alpha : float
+        Weight of ``alpha / (2 n) * ||A - A0||**2``.
+    l1 : float
+        Weight of ``l1 / n * ||A||_1``.
+    nonnegative : bool
+        Whether A >= 0.
+    start : tuple of association and intercept, default=None
+    max_iter, tol : int, float
+        Steps, and the largest projected gradient at the end.
+
+    Returns
+    -------
+    association (F, K', m), intercept (F, K'), steps, convergence (F,)
+    """
+    association, intercept = start if start is not None else problem.origin()
+    size = association.numel()
+    device = association.device
+    toll = (l1 / problem.totals)[:, None, None].expand(problem.shape).reshape(-1).cpu().numpy()
+    n_parts = 1 if nonnegative else 2
+
+    def unpack(flat):
+        positive = flat[:size]
+        negative = 0.0 if nonnegative else flat[size : 2 * size]
+        a = torch.as_tensor(positive - negative, device=device).view(problem.shape)
+        b = torch.as_tensor(flat[n_parts * size :], device=device).view(problem.shape[:2])
+        return a, b
+
+    def fun(flat):
+        loss, slope, slope_intercept = problem.loss_and_gradient(*unpack(flat), alpha)
+        slope = slope.reshape(-1).cpu().numpy()
+        parts = [slope + toll] if nonnegative else [slope + toll, toll - slope]
+        total = float(loss.sum()) + float(np.tile(toll, n_parts) @ flat[: n_parts * size])
+        return total, np.concatenate([*parts, slope_intercept.reshape(-1).cpu().numpy()])
+
+    flat = association.reshape(-1).cpu().numpy()
+    parts = [np.maximum(flat, 0)] if nonnegative else [np.maximum(flat, 0), np.maximum(-flat, 0)]
+    origin = np.concatenate([*parts, intercept.reshape(-1).cpu().numpy()])
+    bounds = [(0, None)] * (n_parts * size) + [(None, None)] * intercept.numel()
+    found = minimize(
+        fun,
+        origin,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": 10 * max_iter, "maxfun": 20 * max_iter, "gtol": tol * 1e-2, "ftol": 0},
+    )
+    converged = torch.full((problem.shape[0],), bool(found.success or found.status == 2))
+    return *unpack(found.x), int(found.nit), converged
+
+
+def solve_softmax(problem, alpha, *, start=None, max_iter=300):
+    """Fit the original association: W = softmax over concepts of each row of A.
+
+    Logits are ``100 * D W'`` without intercept. Not convex, and L-BFGS stalls on it: Adam on
+    all rows, the step shrinking to zero along a cosine.
+
+    Parameters
+    ----------
+    problem : AssociationProblem
+        Made with ``standardize=False``; its prior is where A starts.
+    alpha : float
+        Weight of ``alpha / (2 n) * ||A - A0||**2``.
+    start : ndarray, default=None
+        A of another fit, to begin from.
+
+    Returns
+    -------
+    association (F, K', m) = 100 W (for two classes the difference of the two rows), intercept,
+    steps, convergence, and A itself
+
+    References
+    ----------
+    Yang et al., Language in a Bottle (LaBo), CVPR 2023, equation 6.
+    """
+    prior = problem.matrix_prior
+    matrix = (prior if start is None else start).clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([matrix], lr=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max_iter)
+    pull = (alpha / problem.totals)[:, None, None]
+    for _ in range(max_iter):
+        optimizer.zero_grad()
+        association, intercept = _hundred_cosines(matrix)
+        _, slope, _ = problem.loss_and_gradient(association.detach(), intercept, 0.0)
+        # The chain rule by hand: the loss knows its own gradient by the association.
+        surrogate = (association * slope).sum() + 0.5 * (pull * (matrix - prior).square()).sum()
+        surrogate.backward()
+        optimizer.step()
+        schedule.step()
+    matrix = matrix.detach()
+    association, intercept = _hundred_cosines(matrix)
+    converged = torch.ones(problem.shape[0], dtype=torch.bool)
+    return association, intercept, max_iter, converged, matrix
+
+
+def _hundred_cosines(matrix):
+    weights = 100.0 * torch.softmax(matrix, dim=2)
+    if weights.shape[1] == 2:
+        weights = weights[:, 1:] - weights[:, :1]
+    intercept = torch.zeros(weights.shape[:2], dtype=weights.dtype, device=weights.device)
+    return weights, intercept

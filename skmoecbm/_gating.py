@@ -1,0 +1,288 @@
+"""Gates: from a row's gate inputs to one weight per expert, and the pools that mix experts.
+
+A gate weight is zero where the expert is absent; the others renormalise. Logits always carry
+K >= 2 columns here: two classes are (0, s).
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from scipy.special import log_softmax, logsumexp
+
+from skmoecbm._lbfgs import minimize_stack
+
+__all__ = [
+    "GateState",
+    "entropy_and_slope",
+    "fit_constant_gate",
+    "fit_linear_gate",
+    "gate_weights",
+    "pool_logits",
+    "routing_information",
+]
+
+
+@dataclass
+class GateState:
+    """What a fitted gate is: its kind and its numbers.
+
+    Attributes
+    ----------
+    kind : {"uniform", "expert", "constant", "linear", "mlp"}
+    arrays : dict of str to ndarray
+        "expert": index (); "constant": bias (E,); "linear": slope (E, q) and bias (E,);
+        "mlp": hidden_weight (h, q), hidden_bias (h,), out_weight (E, h), out_bias (E,).
+    """
+
+    kind: str
+    arrays: dict = field(default_factory=dict)
+
+
+def gate_logits(state, inputs, n_experts):
+    """Return the gate's logits of shape (n, E); minus infinity rules an expert out."""
+    n, arrays = len(inputs), state.arrays
+    if state.kind == "uniform":
+        return np.zeros((n, n_experts))
+    if state.kind == "expert":
+        logits = np.full((n, n_experts), -np.inf)
+        logits[:, int(arrays["index"])] = 0.0
+        return logits
+    if state.kind == "constant":
+        return np.tile(arrays["bias"], (n, 1))
+    if state.kind == "linear":
+        return inputs @ arrays["slope"].T + arrays["bias"]
+    centred = inputs - inputs.mean(1, keepdims=True)
+    normed = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-5)
+    hidden = normed @ arrays["hidden_weight"].T + arrays["hidden_bias"]
+    hidden = np.where(hidden > 0, hidden, 0.01 * hidden)
+    return hidden @ arrays["out_weight"].T + arrays["out_bias"]
+
+
+def gate_weights(state, inputs, present):
+    """Return gate weights G of shape (n, E), rows summing to 1 over the present experts.
+
+    Parameters
+    ----------
+    state : GateState
+        The fitted gate.
+    inputs : ndarray of shape (n, q), float64
+        Standardised gate inputs.
+    present : ndarray of shape (n, E), bool
+        Which experts each row has. A row with none gets all zeros; a row whose present experts
+        the gate gives nothing shares equally among them.
+    """
+    logits = gate_logits(state, inputs, present.shape[1])
+    masked = np.where(present, logits, -np.inf)
+    silent = np.isneginf(masked).all(1)
+    masked[silent] = np.where(present[silent], 0.0, -np.inf)
+    top = masked.max(1, keepdims=True)
+    weights = np.exp(masked - np.where(np.isfinite(top), top, 0.0))
+    total = weights.sum(1, keepdims=True)
+    return weights / np.where(total > 0, total, 1.0)
+
+
+def pool_logits(weights, logits, scale, pool):
+    """Mix the experts' logits.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n, E)
+        Gate weights, zero for an absent expert.
+    logits : ndarray of shape (n, E, K)
+        Calibrated expert logits; zero (not NaN) where absent.
+    scale : float or ndarray of shape (n,)
+        Post-pool inverse temperature.
+    pool : {"logit", "prob", "sum"}
+        ``"logit"``: sum of G_e S_e. ``"prob"``: log of the sum of G_e softmax(S_e).
+        ``"sum"``: as ``"logit"`` times the number of experts with a weight, so that agreeing
+        experts add up their evidence.
+
+    Returns
+    -------
+    ndarray of shape (n, K)
+    """
+    scale = np.asarray(scale, dtype=np.float64)
+    scale = scale[:, None] if scale.ndim else scale
+    if pool == "prob":
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(weights)[:, :, None]
+        mixed = logsumexp(log_weights + log_softmax(logits, axis=2), axis=1)
+        mixed[weights.sum(1) == 0] = 0.0
+        return scale * mixed
+    mixed = np.einsum("ne,nek->nk", weights, logits)
+    if pool == "sum":
+        mixed *= (weights > 0).sum(1, keepdims=True)
+    return scale * mixed
+
+
+def entropy_and_slope(logits, weights):
+    """Return the entropy H of softmax(logits) per row and its derivative by the logits.
+
+    H = logsumexp(h) - sum G h is stable however sure the gate is; dH/dh_e = -G_e (h_e - sum G h).
+    For two experts with logits (0, a) this is softplus(a) - a sigmoid(a) and -a g (1 - g)
+    (MATHS section 2).
+
+    Parameters
+    ----------
+    logits, weights : torch.Tensor of shape (..., E)
+        Gate logits, minus infinity where absent, and their softmax.
+    """
+    finite = torch.where(torch.isfinite(logits), logits, torch.zeros_like(logits))
+    mean = (weights * finite).sum(-1, keepdim=True)
+    entropy = torch.logsumexp(logits, -1) - mean[..., 0]
+    return entropy, -weights * (finite - mean)
+
+
+def routing_information(weights, row_weights):
+    """Return H(mean G) - mean H(G) in nats: how much the row tells about the expert."""
+    share = row_weights / row_weights.sum()
+
+    def entropy(p):
+        return -np.where(p > 0, p * np.log(np.where(p > 0, p, 1.0)), 0.0).sum(-1)
+
+    return float(max(entropy(share @ weights) - share @ entropy(weights), 0.0))
+
+
+def fit_constant_gate(logits, codes, shares, present, pool, **settings):
+    """Fit one weight per expert, the same for all rows; see `fit_linear_gate`."""
+    inputs = np.zeros((len(codes), 0))
+    _, bias, n_iter = _fit_affine(
+        inputs, logits, codes, shares, present, pool, 0.0, bias_penalty=0.0, **settings
+    )
+    return [GateState("constant", {"bias": b}) for b in bias], n_iter
+
+
+def fit_linear_gate(inputs, logits, codes, shares, present, pool, penalty, **settings):
+    """Fit softmax gates with logits W x + c on several sets of row weights at once.
+
+    The pooled cross-entropy plus ``penalty / n * sum_e ||w_e||**2`` and a tenth of it on the
+    biases, minus ``entropy * mean H(G_i)`` and ``balance * H(mean G_i)``. Symmetric in the
+    experts; starts at equal weights.
+
+    Parameters
+    ----------
+    inputs : ndarray of shape (n, q) or (F, n, q)
+        Standardised gate inputs.
+    logits : ndarray of shape (F, n, E, K)
+        Calibrated out-of-fold logits, already times the post-pool scale.
+    codes : ndarray of shape (n,), int
+    shares : ndarray of shape (F, n)
+        Row weights of each problem, zero on its held-out rows.
+    present : ndarray of shape (n, E), bool
+    pool : {"logit", "prob", "sum"}
+    penalty : float
+    **settings
+        entropy, balance, max_iter, tol, device.
+
+    Returns
+    -------
+    list of GateState, and the number of steps taken
+    """
+    slope, bias, n_iter = _fit_affine(
+        inputs, logits, codes, shares, present, pool, penalty, **settings
+    )
+    states = [
+        GateState("linear", {"slope": s, "bias": b}) for s, b in zip(slope, bias, strict=True)
+    ]
+    return states, n_iter
+
+
+def _fit_affine(
+    inputs,
+    logits,
+    codes,
+    shares,
+    present,
+    pool,
+    penalty,
+    *,
+    bias_penalty=0.1,
+    entropy=0.0,
+    balance=0.0,
+    max_iter=500,
+    tol=1e-7,
+    device="cpu",
+    start=None,
+):
+    logits = torch.as_tensor(logits, dtype=torch.float64, device=device)
+    inputs = torch.as_tensor(inputs, dtype=torch.float64, device=device)
+    shares = torch.as_tensor(shares, dtype=torch.float64, device=device)
+    absent = ~torch.as_tensor(present, device=device)
+    codes = torch.as_tensor(codes, device=device)
+    n_folds, _, n_experts, _ = logits.shape
+    n_inputs = inputs.shape[-1]
+    totals = shares.sum(1)
+    shares = shares / totals[:, None]
+    objective = PooledLoss(logits, codes, shares, absent, pool, entropy, balance)
+    strength = torch.full((n_inputs + 1,), float(penalty), dtype=torch.float64, device=device)
+    strength[-1] *= bias_penalty
+    strength = strength / totals[:, None, None]
+    ones = torch.ones(*inputs.shape[:-1], 1, dtype=torch.float64, device=device)
+    design = torch.cat([inputs, ones], dim=-1)
+
+    def fun(flat):
+        weights = flat.view(n_folds, n_experts, n_inputs + 1)
+        loss, slope = objective(design @ weights.transpose(1, 2))
+        gradient = slope.transpose(1, 2) @ design + 2.0 * strength * weights
+        return loss + (strength * weights.square()).sum((1, 2)), gradient.flatten(1)
+
+    origin = logits.new_zeros(n_folds, n_experts * (n_inputs + 1))
+    if start is not None:
+        origin = torch.as_tensor(start, dtype=torch.float64, device=device).reshape(origin.shape)
+    best, n_iter, _ = minimize_stack(fun, origin, max_iter=max_iter, tol=tol)
+    best = best.view(n_folds, n_experts, n_inputs + 1).cpu().numpy()
+    return best[:, :, :-1], best[:, :, -1], n_iter
+
+
+class PooledLoss:
+    """The pooled cross-entropy as a function of the gate's logits, with its derivative.
+
+    Parameters are tensors as in `fit_linear_gate`; `shares` sum to 1 per problem.
+    """
+
+    def __init__(self, logits, codes, shares, absent, pool, entropy=0.0, balance=0.0):
+        self.pool, self.entropy, self.balance = pool, entropy, balance
+        self.shares, self.absent = shares, absent
+        self.codes = codes[None, :, None].expand(len(shares), -1, 1)
+        self.empty = absent.all(1)
+        log_p = torch.log_softmax(logits, dim=-1)
+        # "sum" is "logit" on logits multiplied by the number of present experts.
+        factor = (~absent).sum(1).to(logits.dtype)[:, None, None] if pool == "sum" else 1.0
+        self.logits = log_p if pool == "prob" else logits * factor
+
+    def __call__(self, gate_logits):
+        """Return losses (F,) and derivatives (F, n, E) for gate logits (F, n, E)."""
+        masked = gate_logits.masked_fill(self.absent, -torch.inf)
+        masked = torch.where(self.empty[:, None], torch.zeros_like(masked), masked)
+        weights = torch.softmax(masked, dim=-1)
+        if self.pool == "prob":
+            mixed = torch.logsumexp(torch.log(weights)[..., None] + self.logits, dim=2)
+            losses = -mixed.gather(2, self.codes)[..., 0]
+            # d(-log P_y)/dG_e = -P_ey / P_y; times G_e it is minus the responsibility.
+            at_label = self.logits.gather(
+                3, self.codes[:, :, None, :].expand(-1, -1, self.logits.shape[2], 1)
+            )[..., 0]
+            by_weight = -torch.exp(at_label + losses[..., None])
+        else:
+            mixed = torch.einsum("fne,fnek->fnk", weights, self.logits)
+            log_p = torch.log_softmax(mixed, dim=-1)
+            losses = -log_p.gather(2, self.codes)[..., 0]
+            residual = log_p.exp()
+            residual = residual.scatter_add(2, self.codes, -torch.ones_like(losses)[..., None])
+            by_weight = torch.einsum("fnk,fnek->fne", residual, self.logits)
+        loss = (losses * self.shares).sum(1)
+        by_weight = by_weight * self.shares[..., None]
+        if self.balance:
+            mean = torch.einsum("fne,fn->fe", weights, self.shares)
+            log_mean = torch.log(mean.clamp_min(1e-300))
+            loss = loss + self.balance * (mean * log_mean).sum(1)
+            by_weight = by_weight + self.balance * self.shares[..., None] * (
+                log_mean[:, None, :] + 1.0
+            )
+        slope = weights * (by_weight - (weights * by_weight).sum(2, keepdim=True))
+        if self.entropy:
+            entropy, entropy_slope = entropy_and_slope(masked, weights)
+            loss = loss - self.entropy * (entropy * self.shares).sum(1)
+            slope = slope - self.entropy * entropy_slope * self.shares[..., None]
+        return loss, slope.masked_fill(self.absent, 0.0)

@@ -1,0 +1,271 @@
+"""The first stage: alpha, the association of each expert, and its out-of-fold logits."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+
+from skmoecbm._association import ALPHA_GRID, AssociationProblem, FoldedSimilarities, Similarities
+from skmoecbm._calibration import fit_inverse_temperature, log_losses
+from skmoecbm._constrained import solve_bounded, solve_softmax
+
+__all__ = [
+    "FALLBACK_ALPHA",
+    "HeadFit",
+    "Target",
+    "expert_problem",
+    "fit_head",
+    "out_of_fold",
+    "select_alpha",
+    "two_columns",
+]
+
+#: Used for `alpha=None` where no fold can be made: the middle of what the studies preferred.
+FALLBACK_ALPHA = 10.0
+
+_SELECTION_ROWS = 2000
+_SEARCH_TOL = 1e-2
+
+
+@dataclass
+class Target:
+    """The labels as the solvers want them.
+
+    Attributes
+    ----------
+    codes : ndarray of shape (n,), int
+    n_classes : int
+    weights : ndarray of shape (n,), float64
+    device : torch.device
+    """
+
+    codes: np.ndarray
+    n_classes: int
+    weights: np.ndarray
+    device: torch.device
+
+    def matrix(self, rows=slice(None)):
+        """One-hot rows, or a single 0/1 column for two classes; float64."""
+        codes = torch.as_tensor(self.codes[rows], device=self.device)
+        if self.n_classes == 2:
+            return codes[:, None].double()
+        return torch.nn.functional.one_hot(codes, self.n_classes).double()
+
+
+@dataclass
+class HeadFit:
+    """One expert's solution, as numpy; leading axis F where several sets of weights were solved.
+
+    Attributes
+    ----------
+    association : ndarray of shape (K', m)
+    intercept : ndarray of shape (K',)
+    mean, scale : ndarray of shape (m,)
+    prior : ndarray of shape (K', m)
+    n_iter : int
+    converged : bool
+    """
+
+    association: np.ndarray
+    intercept: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    prior: np.ndarray
+    n_iter: int
+    converged: bool
+
+
+def two_columns(logits):
+    """Return logits with K >= 2 columns: a single column s becomes (0, s)."""
+    if logits.shape[-1] > 1:
+        return logits
+    return np.concatenate([np.zeros_like(logits), logits], axis=-1)
+
+
+def expert_problem(expert, target, head, prior, masks, rows=None):
+    """Return the `AssociationProblem` of one expert on several sets of rows.
+
+    Parameters
+    ----------
+    expert : ExpertData
+    target : Target
+    head : ConceptBottleneckClassifier
+        Its parameters.
+    prior : ndarray of shape (K, m) or None
+        Direction of A0, one row per class.
+    masks : ndarray of shape (F, n), bool
+        Training rows of each problem.
+    rows : ndarray of int or None
+        Only these rows of everything.
+    """
+    rows = np.arange(len(target.codes)) if rows is None else rows
+    present = expert.present[rows]
+    block = expert.block
+    if block is not None and block.embeddings is not None and _fold_pays(block, len(rows)):
+        embeddings = np.where(present[:, None], block.embeddings[rows], 0.0)
+        similarities = FoldedSimilarities(embeddings, block.texts, target.device)
+    else:
+        values = expert.values[rows]
+        if not present.all():
+            filler = values[present].mean(0) if present.any() else 0.0
+            values = np.where(present[:, None], values, filler)
+        similarities = Similarities(values, target.device)
+    weights = masks[:, rows] * (target.weights[rows] * present)
+    weights = torch.as_tensor(weights, dtype=torch.float64, device=target.device)
+    softmax = head.activation == "softmax"
+    if prior is not None:
+        prior = torch.as_tensor(prior, dtype=torch.float64, device=target.device)
+        if not softmax and target.n_classes == 2:
+            prior = prior[1:] - prior[:1]
+    problem = AssociationProblem(
+        similarities,
+        target.matrix(rows),
+        weights,
+        prior=None if softmax else prior,
+        prior_strength=head.prior_strength,
+        standardize=not softmax,
+    )
+    if softmax:
+        shape = (len(masks), target.n_classes, similarities.shape[1])
+        start = torch.zeros(shape, dtype=torch.float64, device=target.device)
+        problem.matrix_prior = start if prior is None else start + head.prior_strength * prior
+    return problem
+
+
+def _fold_pays(block, n):
+    """Whether X (A T)' costs less than materialised similarities: n m > n d + d m."""
+    m, d = block.texts.shape
+    return n * m > n * d + d * m
+
+
+def solve(problem, head, alpha, start=None, tol=None):
+    """Solve with the solver that the head's activation asks for."""
+    tol = head.tol if tol is None else tol
+    if head.activation == "softmax":
+        *solution, _ = solve_softmax(problem, alpha, max_iter=head.max_iter)
+        return solution
+    if head.activation == "linear" and head.l1 == 0:
+        return problem.solve(alpha, start=start, max_iter=head.max_iter, tol=tol)
+    return solve_bounded(
+        problem,
+        alpha,
+        head.l1,
+        nonnegative=head.activation == "nonnegative",
+        start=start,
+        max_iter=head.max_iter,
+        tol=tol,
+    )
+
+
+def select_alpha(experts, target, head, priors, folds):
+    """Return alpha = exp(sum p log alpha) and the path of losses (MATHS section 1).
+
+    p = softmax(-n * loss), the loss being the calibrated out-of-fold log-loss of the plain
+    average of the experts on at most 2,000 rows: an average over the grid that few rows leave
+    wide, where the best of a cross-validation would jump.
+    """
+    rows = _selection_rows(target)
+    masks = folds.train
+    scored = (folds.held_out[rows] >= 0) & (target.weights[rows] > 0)
+    problems = [
+        expert_problem(expert, target, head, prior, masks, rows)
+        for expert, prior in zip(experts, priors, strict=True)
+    ]
+    starts = [None] * len(experts)
+    total = target.weights[rows][scored].sum()
+    alphas, losses = [], []
+    for alpha in ALPHA_GRID:
+        logits = []
+        for e, problem in enumerate(problems):
+            a, b, _, _ = solve(problem, head, alpha, starts[e], _SEARCH_TOL)
+            starts[e] = (a, b)
+            logits.append(_pick_held_out(problem.logits(a, b), folds.held_out[rows]))
+        present = np.stack([expert.present[rows] for expert in experts], axis=1)
+        losses.append(
+            _average_loss(
+                np.stack(logits, 1)[scored],
+                target.codes[rows][scored],
+                target.weights[rows][scored],
+                present[scored],
+            )
+        )
+        alphas.append(alpha)
+        # Beyond here the weights are below exp(-20) and would not change alpha.
+        if len(losses) > 2 and total * (min(losses[-2:]) - min(losses)) > 20.0:
+            break
+    evidence = -total * np.array(losses)
+    p = np.exp(evidence - evidence.max())
+    p /= p.sum()
+    alpha = float(np.exp(p @ np.log(alphas)))
+    return alpha, {"alpha": alphas, "log_loss": [float(loss) for loss in losses]}
+
+
+def _selection_rows(target):
+    """At most about 2,000 rows, evenly spaced within each class; all of a rare class."""
+    used = np.flatnonzero(target.weights > 0)
+    if len(used) <= _SELECTION_ROWS:
+        return used
+    kept = []
+    for c in range(target.n_classes):
+        rows = used[target.codes[used] == c]
+        quota = max(int(np.ceil(_SELECTION_ROWS * len(rows) / len(used))), min(len(rows), 20))
+        kept.append(rows[np.unique(np.linspace(0, len(rows) - 1, quota).round().astype(int))])
+    return np.sort(np.concatenate(kept))
+
+
+def _average_loss(logits, codes, weights, present):
+    """Calibrated log-loss of the plain average of the present experts."""
+    for e in range(logits.shape[1]):
+        if (weights * present[:, e]).sum() > 0:
+            logits[:, e] *= fit_inverse_temperature(logits[:, e], codes, weights * present[:, e])
+    share = present / np.maximum(present.sum(1, keepdims=True), 1)
+    mixed = np.einsum("ne,nek->nk", share, logits)
+    mixed *= fit_inverse_temperature(mixed, codes, weights)
+    return float(log_losses(mixed, codes) @ weights / weights.sum())
+
+
+def _pick_held_out(logits, held_out):
+    """From logits (n, F, K') take each row's own held-out fold: (n, K), 0 where there is none."""
+    logits = logits.cpu().numpy()
+    picked = logits[np.arange(len(held_out)), np.maximum(held_out, 0)]
+    return two_columns(np.where((held_out >= 0)[:, None], picked, 0.0))
+
+
+def fit_head(expert, target, head, prior, alpha):
+    """Fit one expert on all its rows; warns where the solver stopped short."""
+    masks = np.ones((1, len(target.codes)), dtype=bool)
+    problem = expert_problem(expert, target, head, prior, masks)
+    a, b, n_iter, converged = solve(problem, head, alpha)
+    if not bool(converged.all()):
+        warnings.warn(
+            f"The association of expert {expert.name!r} did not converge in {n_iter} steps. "
+            "Increase max_iter or alpha.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    mean = problem.mean + problem.similarities.offset
+    arrays = [x[0].cpu().numpy() for x in (a, b, mean, problem.scale, problem.prior)]
+    return HeadFit(*arrays, n_iter, bool(converged.all()))
+
+
+def out_of_fold(expert, target, head, prior, alpha, folds, warm):
+    """Return the logits (n, K) of each row under the fold that held it out.
+
+    Parameters
+    ----------
+    warm : HeadFit
+        The fit on all rows, from which the folds start.
+    """
+    problem = expert_problem(expert, target, head, prior, folds.train)
+    start = None
+    if head.activation != "softmax":
+        device = target.device
+        a = torch.as_tensor(warm.association, device=device) / torch.as_tensor(
+            warm.scale, device=device
+        )
+        b = torch.as_tensor(warm.intercept, device=device)
+        start = (a * problem.scale[:, None, :], b.expand(problem.shape[:2]).clone())
+    a, b, _, _ = solve(problem, head, alpha, start)
+    return _pick_held_out(problem.logits(a, b), folds.held_out)

@@ -1,0 +1,257 @@
+"""The second stage: temperatures, gate and guard on out-of-fold expert logits."""
+
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+
+from skmoecbm._calibration import fit_inverse_temperature, log_losses
+from skmoecbm._gating import (
+    GateState,
+    fit_constant_gate,
+    gate_weights,
+    pool_logits,
+    routing_information,
+)
+
+__all__ = ["MixtureFit", "fit_mixture", "pooled_scale", "uniform_mixture"]
+
+#: Below this many training rows no gate is told apart from the plain average.
+MIN_ROWS = 16
+
+_MAX_SUBSETS = 32
+
+
+@dataclass
+class MixtureFit:
+    """What the second stage learned.
+
+    Attributes
+    ----------
+    gate : GateState
+    expert_scale : ndarray of shape (E,)
+        Inverse temperature of each expert.
+    pool_scale : ndarray of shape (E,)
+        Post-pool inverse temperature by number of present experts; the first is 1.
+    selected : str
+        The candidate that the guard kept.
+    fallback : str or None
+        Why the gate asked for was not fitted.
+    losses : dict of str to float
+        Cross-fitted log-loss of each candidate, in nats.
+    information : float
+        Mutual information between row and expert, in nats.
+    n_iter : int
+    """
+
+    gate: GateState
+    expert_scale: np.ndarray
+    pool_scale: np.ndarray
+    selected: str
+    fallback: str | None = None
+    losses: dict = field(default_factory=dict)
+    information: float = 0.0
+    n_iter: int = 0
+
+
+def uniform_mixture(n_experts, reason):
+    """Return the plain average, uncalibrated: what is left where nothing can be estimated."""
+    ones = np.ones(n_experts)
+    return MixtureFit(GateState("uniform"), ones, ones.copy(), "uniform", reason)
+
+
+def fit_mixture(
+    logits,
+    codes,
+    weights,
+    present,
+    inputs,
+    held_out,
+    *,
+    names,
+    gate,
+    pool,
+    calibrate,
+    guard,
+    groups=None,
+    device="cpu",
+    seed=None,
+):
+    """Fit temperatures and gate on out-of-fold logits, and let the guard choose.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n, E, K)
+        Out-of-fold expert logits; anything finite where absent.
+    codes : ndarray of shape (n,), int
+    weights : ndarray of shape (n,)
+        Row weights, zero where no fold predicted the row.
+    present : ndarray of shape (n, E), bool
+    inputs : ndarray of shape (n, q)
+        Standardised gate inputs.
+    held_out : ndarray of shape (n,), int
+        Fold of each row; the guard's comparison is cross-fitted over them.
+    names : list of str
+        Expert names.
+    gate : gate object
+        With `kind` and `fit_states(...)`.
+    pool : {"logit", "prob", "sum"}
+    calibrate, guard : bool
+    groups : ndarray of shape (n,) or None
+        Clusters for the guard's standard errors.
+    device : str or torch.device
+    seed : int or None
+
+    Returns
+    -------
+    MixtureFit
+    """
+    data = (logits, codes, weights, present, inputs)
+    settings = {"pool": pool, "calibrate": calibrate, "device": device, "seed": seed}
+    candidates = _candidates(gate, names, guard)
+    losses, selected = {}, candidates[-1][0]
+    if len(candidates) > 1:
+        folds = [f for f in np.unique(held_out) if f >= 0]
+        trains = np.stack([weights * (held_out != f) for f in folds])
+        fits = _fit_candidates(candidates, data, trains, **settings)
+        rows = {}
+        for name, per_fold in fits.items():
+            rows[name] = np.zeros(len(codes))
+            for f, fit in zip(folds, per_fold, strict=True):
+                test = held_out == f
+                rows[name][test] = _row_losses(fit, data, test, pool)
+            losses[name] = float(rows[name] @ weights / weights.sum())
+        selected = _guard(rows, weights, groups) if guard else selected
+    chosen = [c for c in candidates if c[0] == selected]
+    fit = _fit_candidates(chosen, data, weights[None], **settings)[selected][0]
+    fit.losses, fit.selected = losses, selected
+    if calibrate:
+        fit.pool_scale = _scales_by_count(fit, data, pool)
+    kept = present.any(1)
+    mixing = gate_weights(fit.gate, inputs[kept], present[kept])
+    fit.information = routing_information(mixing, weights[kept])
+    return fit
+
+
+def _candidates(gate, names, guard):
+    """List the candidates in an order that matters: each must beat the one before it."""
+    learned = (gate.kind, gate)
+    if gate.kind == "uniform" or not guard:
+        return [learned]
+    fixed = [("uniform", GateState("uniform")), ("constant", "constant")]
+    fixed += [(name, GateState("expert", {"index": np.array(e)})) for e, name in enumerate(names)]
+    return fixed if gate.kind == "constant" else [*fixed, learned]
+
+
+def _fit_candidates(candidates, data, trains, *, pool, calibrate, device, seed):
+    """Fit each candidate on each row of weights `trains` (F, n); a list of fits per name."""
+    logits, codes, _, present, inputs = data
+    n_folds, n_experts = len(trains), logits.shape[1]
+    scales = np.ones((n_folds, n_experts))
+    if calibrate:
+        for f, e in np.ndindex(scales.shape):
+            scales[f, e] = fit_inverse_temperature(logits[:, e], codes, trains[f] * present[:, e])
+    scaled = logits[None] * scales[:, None, :, None]
+    uniform = [GateState("uniform")] * n_folds
+    base = _pool_scales(uniform, scaled, codes, trains, present, inputs, pool, calibrate)
+    fits = {}
+    for name, candidate in candidates:
+        n_iter = 0
+        if isinstance(candidate, GateState):
+            states = [candidate] * n_folds
+        else:
+            # The gate learns at the average's own scale, else it would buy sharpness by
+            # leaning on whichever expert is the surest.
+            material = scaled * base[:, None, None, None]
+            if candidate == "constant" or candidate.kind == "constant":
+                states, n_iter = fit_constant_gate(
+                    material, codes, trains, present, pool, device=device
+                )
+            elif candidate.kind == "uniform":
+                states = uniform
+            else:
+                states, n_iter = candidate.fit_states(
+                    inputs, material, codes, trains, present, pool, device=device, seed=seed
+                )
+        after = _pool_scales(states, scaled, codes, trains, present, inputs, pool, calibrate)
+        fits[name] = [
+            MixtureFit(
+                state, scales[f], np.r_[1.0, np.full(n_experts - 1, after[f])], name, n_iter=n_iter
+            )
+            for f, state in enumerate(states)
+        ]
+    return fits
+
+
+def _pool_scales(states, scaled, codes, trains, present, inputs, pool, calibrate):
+    """One post-pool scale per fold, from the rows that have more than one expert."""
+    if not calibrate:
+        return np.ones(len(states))
+    several = present.sum(1) > 1
+    scales = []
+    for state, logits, row_weights in zip(states, scaled, trains, strict=True):
+        row_weights = row_weights * several
+        kept = row_weights > 0
+        if not kept.any():
+            scales.append(1.0)
+            continue
+        mixing = gate_weights(state, inputs[kept], present[kept])
+        mixed = pool_logits(mixing, logits[kept], 1.0, pool)
+        scales.append(fit_inverse_temperature(mixed, codes[kept], row_weights[kept]))
+    return np.array(scales)
+
+
+def _scales_by_count(fit, data, pool):
+    """Fit the post-pool scale for each number of present experts, by masking experts."""
+    logits, codes, weights, present, inputs = data
+    n_experts = logits.shape[1]
+    whole = present.all(1) & (weights > 0)
+    scales = np.ones(n_experts)
+    if not whole.any():
+        scales[1:] = fit.pool_scale[1:]
+        return scales
+    scaled = logits[whole] * fit.expert_scale[:, None]
+    for count in range(2, n_experts + 1):
+        masked = []
+        for subset in list(combinations(range(n_experts), count))[:_MAX_SUBSETS]:
+            mask = np.zeros(present[whole].shape, dtype=bool)
+            mask[:, list(subset)] = True
+            mixing = gate_weights(fit.gate, inputs[whole], mask)
+            masked.append(pool_logits(mixing, scaled, 1.0, pool))
+        scales[count - 1] = fit_inverse_temperature(np.array(masked), codes[whole], weights[whole])
+    return scales
+
+
+def pooled_scale(pool_scale, present):
+    """Return the post-pool scale of each row, shape (n,), by its number of present experts."""
+    return pool_scale[np.maximum(present.sum(1), 1) - 1]
+
+
+def _row_losses(fit, data, rows, pool):
+    logits, codes, _, present, inputs = (part[rows] for part in data)
+    mixing = gate_weights(fit.gate, inputs, present)
+    scale = pooled_scale(fit.pool_scale, present)
+    mixed = pool_logits(mixing, logits * fit.expert_scale[:, None], scale, pool)
+    return log_losses(mixed, codes)
+
+
+def _guard(rows, weights, groups):
+    """Leave the current candidate only for a gain of more than two standard errors.
+
+    The gain is the mean of the paired per-row differences, its standard error weighted and, where
+    groups are given, clustered by group (MATHS section 2).
+    """
+    names = list(rows)
+    current = names[0]
+    share = weights / weights.sum()
+    for name in names[1:]:
+        gain = rows[current] - rows[name]
+        mean = gain @ share
+        scores = share * (gain - mean)
+        if groups is not None:
+            scores = np.bincount(np.unique(groups, return_inverse=True)[1], weights=scores)
+        n = np.count_nonzero(scores) or 1
+        error = np.sqrt((scores**2).sum() * n / max(n - 1, 1))
+        if mean > 2.0 * error:
+            current = name
+    return current

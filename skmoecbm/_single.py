@@ -1,0 +1,226 @@
+"""The classifier of one expert."""
+
+import numpy as np
+from sklearn.callback import with_callbacks
+
+from skmoecbm._base import AdditivePart, ConceptClassifier, fit_task
+from skmoecbm._folds import make_folds
+from skmoecbm._heads import FALLBACK_ALPHA, Target, fit_head, select_alpha, two_columns
+from skmoecbm._priors import prior_direction
+from skmoecbm._validation import check_choice, check_number, resolve_device
+from skmoecbm.exceptions import InputError
+
+__all__ = ["ConceptBottleneckClassifier", "choose_alpha"]
+
+
+class ConceptBottleneckClassifier(ConceptClassifier):
+    """A linear classifier on the similarities of images to concepts of one expert.
+
+    Every logit is a sum over concepts: ``S = Z A' + b`` with Z the standardised similarities.
+    A starts from a language prior: with few images it is the zero-shot classifier, with many the
+    prior fades.
+
+    Parameters
+    ----------
+    activation : {"linear", "nonnegative", "softmax"}, default="linear"
+        ``"linear"``: signed A, a convex problem with one optimum. ``"nonnegative"``: A >= 0.
+        ``"softmax"``: the original, ``logits = 100 * D softmax(A)'``, which can only speak *for* a
+        class and keeps every concept in use.
+    prior : {"class", None} or array-like of shape (K, m), default="class"
+        ``"class"``: 1 for concepts that were written for the class, where the features carry that
+        (an `ExpertFeatures` from a bank of concepts by class), else no prior.
+    prior_strength : float, default=1.0
+        Standard deviation of ``Z A0'`` over the training rows, in logits.
+    alpha : float or None, default=None
+        Strength of the pull ``alpha / (2 n) * ||A - A0||**2``; None chooses it on the folds.
+    l1 : float, default=0.0
+        Strength of ``l1 / n * ||A||_1``.
+    cv : int, splitter or iterable, default=5
+        Folds on which `alpha` is chosen; at most as many as rows (groups) of the rarest class.
+    class_weight : "balanced", dict or None, default=None
+    max_iter : int, default=300
+    tol : float, default=1e-4
+        Norm of the preconditioned gradient at which to stop. Small problems are finished by
+        Newton's method to the limit of float64.
+    device : {"auto", "cpu", "cuda", "cuda:N"}, default="auto"
+    random_state : int, RandomState or None, default=None
+        Kept for the fits that draw numbers; the association solvers draw none.
+    verbose : int, default=0
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (K,)
+    association_ : ndarray of shape (K', m)
+        A; K' is 1 for two classes, else K. For ``activation="softmax"`` it is ``100 softmax(A)``.
+    intercept_ : ndarray of shape (K',)
+    mean_, scale_ : ndarray of shape (m,)
+        ``Z = (D - mean_) / scale_``.
+    prior_association_ : ndarray of shape (K', m)
+        A0, scaled.
+    prior_used_ : str or None
+    alpha_ : float
+    alpha_path_ : dict
+        The penalties tried and their calibrated out-of-fold log-losses.
+    concept_names_ : list of str
+    expert_name_ : str
+    class_log_prior_ : ndarray of shape (K,)
+    n_iter_ : int
+
+    References
+    ----------
+    Yang et al., Language in a Bottle: Language Model Guided Concept Bottlenecks for Interpretable
+    Image Classification, CVPR 2023 (the association matrix, equation 6).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from skmoecbm import ConceptBottleneckClassifier
+    >>> X, y = load_wine(return_X_y=True)
+    >>> clf = ConceptBottleneckClassifier(alpha=1.0).fit(X, y)
+    >>> clf.association_.shape
+    (3, 13)
+    >>> round(clf.score(X, y), 2)
+    1.0
+    """
+
+    def __init__(
+        self,
+        *,
+        activation="linear",
+        prior="class",
+        prior_strength=1.0,
+        alpha=None,
+        l1=0.0,
+        cv=5,
+        class_weight=None,
+        max_iter=300,
+        tol=1e-4,
+        device="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.activation = activation
+        self.prior = prior
+        self.prior_strength = prior_strength
+        self.alpha = alpha
+        self.l1 = l1
+        self.cv = cv
+        self.class_weight = class_weight
+        self.max_iter = max_iter
+        self.tol = tol
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _check_parameters(self):
+        check_choice(self, "activation", self.activation, ("linear", "nonnegative", "softmax"))
+        check_number(self, "prior_strength", self.prior_strength, low=0)
+        if self.alpha is not None:
+            check_number(self, "alpha", self.alpha, low=0, low_open=True)
+        check_number(self, "l1", self.l1, low=0)
+        check_number(self, "max_iter", self.max_iter, low=1, integer=True)
+        check_number(self, "tol", self.tol, low=0, low_open=True)
+
+    @with_callbacks
+    def fit(self, X, y, *, sample_weight=None, groups=None):
+        """Learn the association matrix.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+            Similarities of images to concepts, of one expert.
+        y : array-like of shape (n,)
+            Labels, str or int.
+        sample_weight : array-like of shape (n,), default=None
+            A weight of 2 is the row twice, 0 is no row.
+        groups : array-like of shape (n,), default=None
+            Rows of one group (a lesion, a patient) never straddle folds.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InputError
+            For a parameter out of range or data that cannot be used; the message says which.
+        """
+        self._check_parameters()
+        device = resolve_device(self.device, self)
+        start = self._start_fit(X, y, sample_weight, groups, self.class_weight, "auto", ())
+        data, _, codes, weights, groups, _ = start
+        if len(data) > 1:
+            raise InputError(
+                f"ConceptBottleneckClassifier takes one expert. X has {len(data)}: "
+                f"{[expert.name for expert in data]}. Use X.select(name) for one of them, or "
+                "GatedConceptBottleneckClassifier for all."
+            )
+        context = self._init_callback_context(max_subtasks=2)
+        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        target = Target(codes, len(self.classes_), weights, device)
+        direction, used = prior_direction(
+            self, self.prior, data[0].block, self.classes_, data[0].values.shape[1]
+        )
+        folds = None
+        if self.alpha is None:
+            folds = make_folds(self, self.cv, codes, weights, groups)
+        with fit_task(context, self, X, y, "alpha"):
+            alpha, path = choose_alpha(data, target, self, [direction], folds)
+        with fit_task(context, self, X, y, "refit") as report:
+            fitted = fit_head(data[0], target, self, direction, alpha)
+            self._take(fitted, alpha, path, used, self._layout.names[0], self._layout.concepts[0])
+            report.update(self._fitted_attributes())
+        context.call_on_fit_task_end(
+            estimator=self, X=X, y=y, reconstruction_attributes=self._fitted_attributes()
+        )
+        return self
+
+    def _take(self, fitted, alpha, path, prior_used, name, concepts):
+        """Keep a solution as fitted attributes."""
+        self.association_ = fitted.association
+        self.intercept_ = fitted.intercept
+        self.mean_, self.scale_ = fitted.mean, fitted.scale
+        self.prior_association_ = fitted.prior
+        self.prior_used_ = prior_used
+        self.alpha_, self.alpha_path_ = alpha, path
+        self.n_iter_ = fitted.n_iter
+        self.expert_name_, self.concept_names_ = name, list(concepts)
+
+    def _logits(self, expert):
+        """Standardised similarities (n, m) and logits (n, K'), both 0 where absent."""
+        present = expert.present[:, None]
+        z = np.where(present, (expert.values - self.mean_) / self.scale_, 0.0)
+        return z, np.where(present, z @ self.association_.T + self.intercept_, 0.0)
+
+    def _class_logits(self, X):
+        data, _ = self._read(X)
+        logits = two_columns(self._logits(data[0])[1])
+        return self._fill_absent(logits, data[0].present[:, None])
+
+    def _additive_parts(self, X):
+        data, _ = self._read(X)
+        z, logits = self._logits(data[0])
+        weight = data[0].present.astype(np.float64)
+        return [
+            AdditivePart(
+                self.expert_name_,
+                self.concept_names_,
+                weight,
+                weight,
+                weight,
+                z,
+                data[0].values,
+                self.association_,
+                self.intercept_,
+                logits,
+            )
+        ]
+
+
+def choose_alpha(data, target, head, priors, folds):
+    """Return alpha and its path: the fixed one, the chosen one, or the fallback."""
+    if head.alpha is not None:
+        return float(head.alpha), {}
+    if folds is None:
+        return FALLBACK_ALPHA, {}
+    return select_alpha(data, target, head, priors, folds)

@@ -1,0 +1,443 @@
+"""Concept bottleneck classifiers: one expert, and a gated mixture of several."""
+
+import copy
+import warnings
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.callback import with_callbacks
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from skmoecbm._base import AdditivePart, ConceptClassifier, fit_task
+from skmoecbm._columns import Layout
+from skmoecbm._folds import make_folds
+from skmoecbm._gate_inputs import fit_gate_inputs, gate_inputs
+from skmoecbm._gates import resolve_gate
+from skmoecbm._gating import gate_weights, pool_logits
+from skmoecbm._heads import Target, fit_head, out_of_fold, two_columns
+from skmoecbm._mixture import MIN_ROWS, fit_mixture, pooled_scale, uniform_mixture
+from skmoecbm._priors import prior_direction
+from skmoecbm._single import ConceptBottleneckClassifier, choose_alpha
+from skmoecbm._validation import check_choice, parameter_error, resolve_device
+from skmoecbm.exceptions import InputError, SkmoecbmWarning
+
+__all__ = ["ConceptBottleneckClassifier", "GatedConceptBottleneckClassifier"]
+
+
+class GatedConceptBottleneckClassifier(ConceptClassifier):
+    """A mixture of concept bottlenecks, one per expert, under a gate that decides per image.
+
+    ``S = tau * sum_e G[:, e] * tau_e * (Z_e A_e' + b_e)``: experts are fitted first, each a convex
+    problem; then temperatures and gate on their out-of-fold logits, shrunk towards the plain
+    average; a guard keeps the plain average unless something beats it by two standard errors.
+
+    Parameters
+    ----------
+    head : ConceptBottleneckClassifier or None, default=None
+        The classifier of each expert; None is ``ConceptBottleneckClassifier()``. An open
+        ``head__alpha`` is chosen once, for all experts together.
+    gate : {"linear", "uniform", "constant", "mlp"} or gate object, default="linear"
+    experts : "auto" or list of (name, columns), default="auto"
+        ``"auto"`` reads the experts from an `ExpertFeatures` or from ``expert__concept`` column
+        names; else all columns are one expert. Columns are names, positions or a slice.
+    gate_input : "auto", "similarities" or list of columns, default="auto"
+        ``"auto"``: the first 16 principal components of all similarities. A list names columns
+        that the gate sees beside them and that are no evidence.
+    pool : {"logit", "prob", "sum"}, default="logit"
+        How logits mix; see MATHS section 2. Explanations need ``"logit"`` or ``"sum"``.
+    training : {"staged"}, default="staged"
+    cv : int, splitter or iterable, default=5
+        Folds for alpha, out-of-fold logits and guard.
+    calibrate : bool, default=True
+        Whether temperatures are fitted.
+    guard : bool, default=True
+        Whether the plain average is kept unless the gate is clearly better.
+    class_weight : "balanced", dict or None, default=None
+    n_jobs : int or None, default=None
+        Experts fitted side by side in threads.
+    device : {"auto", "cpu", "cuda", "cuda:N"}, default="auto"
+    random_state : int, RandomState or None, default=None
+        Start of the MLP gate; everything else draws no numbers.
+    verbose : int, default=0
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (K,)
+    expert_names_ : list of str, length E
+    expert_columns_ : list of ndarray of int
+    concept_names_ : list of list of str
+    heads_ : list of ConceptBottleneckClassifier
+        The fitted experts.
+    expert_scale_ : ndarray of shape (E,)
+        Inverse temperature tau_e of each expert.
+    pool_scale_ : ndarray of shape (E,)
+        Post-pool scale tau by number of present experts.
+    gate_state_ : object with `kind` and `arrays`
+    gate_input_state_ : dict of str to ndarray
+    selected_ : str
+        What the guard kept: "uniform", "constant", an expert's name, or the gate.
+    fallback_ : str or None
+        Why no gate was fitted, if none was.
+    oof_log_loss_ : dict of str to float
+        Cross-fitted log-loss of each candidate, in nats.
+    oof_logits_ : ndarray of shape (n, E, K)
+        Out-of-fold expert logits of the training rows (two classes: columns 0 and s).
+    alpha_ : float
+    alpha_path_ : dict
+    prior_used_ : dict of str to (str or None)
+        The prior of each expert.
+    class_log_prior_ : ndarray of shape (K,)
+    routing_information_ : float
+        Mutual information between row and expert, in nats.
+
+    References
+    ----------
+    Jacobs et al., Adaptive Mixtures of Local Experts (1991); Guo et al., On Calibration of Modern
+    Neural Networks (2017); Yang et al., Language in a Bottle (2023).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from skmoecbm import GatedConceptBottleneckClassifier
+    >>> X, y = load_wine(return_X_y=True)
+    >>> experts = [("left", slice(0, 6)), ("right", slice(6, 13))]
+    >>> clf = GatedConceptBottleneckClassifier(experts=experts).fit(X, y)
+    >>> clf.gate_weights(X).shape
+    (178, 2)
+    >>> clf.score(X, y) > 0.95
+    True
+    """
+
+    def __init__(
+        self,
+        head=None,
+        gate="linear",
+        *,
+        experts="auto",
+        gate_input="auto",
+        pool="logit",
+        training="staged",
+        cv=5,
+        calibrate=True,
+        guard=True,
+        class_weight=None,
+        n_jobs=None,
+        device="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.head = head
+        self.gate = gate
+        self.experts = experts
+        self.gate_input = gate_input
+        self.pool = pool
+        self.training = training
+        self.cv = cv
+        self.calibrate = calibrate
+        self.guard = guard
+        self.class_weight = class_weight
+        self.n_jobs = n_jobs
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def set_params(self, **params):
+        """Set parameters; says so when one of a part that is not an object is asked for."""
+        for name in params:
+            part, _, rest = name.partition("__")
+            if rest and part in ("head", "gate") and part not in params:
+                value = getattr(self, part)
+                if value is None or isinstance(value, str):
+                    example = "ConceptBottleneckClassifier()" if part == "head" else "LinearGate()"
+                    raise InputError(
+                        f"{name!r} cannot be set while {part}={value!r}, which is shorthand for a "
+                        f"default object. Pass the object, {part}={example}, and set it there."
+                    )
+        return super().set_params(**params)
+
+    def _check_parameters(self):
+        check_choice(self, "pool", self.pool, ("logit", "prob", "sum"))
+        check_choice(self, "training", self.training, ("staged",))
+        for name in ("calibrate", "guard"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise parameter_error(self, name, "True or False", getattr(self, name))
+        head = ConceptBottleneckClassifier() if self.head is None else self.head
+        if not isinstance(head, ConceptBottleneckClassifier):
+            raise parameter_error(self, "head", "a ConceptBottleneckClassifier or None", self.head)
+        head._check_parameters()
+        columns, kind = (), "components"
+        if isinstance(self.gate_input, str):
+            check_choice(self, "gate_input", self.gate_input, ("auto", "similarities"))
+            kind = "similarities" if self.gate_input == "similarities" else kind
+        elif isinstance(self.gate_input, (list, tuple)) and len(self.gate_input):
+            columns = self.gate_input
+        else:
+            wanted = "'auto', 'similarities' or a list of columns"
+            raise parameter_error(self, "gate_input", wanted, self.gate_input)
+        return head, resolve_gate(self, self.gate), kind, columns
+
+    @with_callbacks
+    def fit(self, X, y, *, sample_weight=None, groups=None):
+        """Learn the experts, their temperatures and the gate.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+            Similarities of images to concepts; a row whose block is all NaN has no such expert.
+        y : array-like of shape (n,)
+            Labels, str or int.
+        sample_weight : array-like of shape (n,), default=None
+            A weight of 2 is the row twice, 0 is no row.
+        groups : array-like of shape (n,), default=None
+            Rows of one group (a lesion, a patient) never straddle folds.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InputError
+            For a parameter out of range or data that cannot be used; the message says which.
+        """
+        head, gate, input_kind, gate_columns = self._check_parameters()
+        device = resolve_device(self.device, self)
+        data, gate_values, codes, weights, groups, present = self._start_fit(
+            X, y, sample_weight, groups, self.class_weight, self.experts, gate_columns
+        )
+        layout, n_experts = self._layout, len(data)
+        if n_experts == 1 and self.experts == "auto" and data[0].block is None:
+            warnings.warn(
+                f"X is a plain array, so its {X.shape[1]} columns are one expert and there is "
+                "nothing to gate. Pass ExpertFeatures, 'expert__concept' column names or "
+                "experts=[(name, columns), ...]; a scaler between union and classifier drops the "
+                "experts, and none is needed: similarities are standardised here.",
+                SkmoecbmWarning,
+                stacklevel=3,
+            )
+        self.expert_names_, self.expert_columns_ = layout.names, layout.columns
+        self.concept_names_ = layout.concepts
+        target = Target(codes, len(self.classes_), weights, device)
+        folds = make_folds(self, self.cv, codes, weights, groups)
+
+        context = self._init_callback_context(max_subtasks=n_experts + 2)
+        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        directions, used = [], {}
+        for expert in data:
+            direction, used[expert.name] = prior_direction(
+                self, head.prior, expert.block, self.classes_, expert.values.shape[1]
+            )
+            directions.append(direction)
+        self.prior_used_ = used
+        with fit_task(context, self, X, y, "alpha"):
+            self.alpha_, self.alpha_path_ = choose_alpha(data, target, head, directions, folds)
+        oof = self._fit_experts(data, target, head, directions, folds, context, X, y)
+        with fit_task(context, self, X, y, "gate") as report:
+            self.gate_input_state_ = fit_gate_inputs(data, gate_values, weights, input_kind)
+            inputs = gate_inputs(self.gate_input_state_, data, gate_values, present)
+            fitted = self._fit_gate(oof, target, inputs, present, folds, groups, gate)
+            self.gate_state_ = fitted.gate
+            self.expert_scale_, self.pool_scale_ = fitted.expert_scale, fitted.pool_scale
+            self.selected_, self.fallback_ = fitted.selected, fitted.fallback
+            self.oof_log_loss_ = fitted.losses
+            self.routing_information_ = fitted.information
+            self.n_iter_ = max([fitted.n_iter, *(head.n_iter_ for head in self.heads_)])
+            report.update(self._fitted_attributes())
+        context.call_on_fit_task_end(
+            estimator=self, X=X, y=y, reconstruction_attributes=self._fitted_attributes()
+        )
+        return self
+
+    def _fit_experts(self, data, target, head, directions, folds, context, X, y):
+        """Fit each expert on all rows, then its folds from there; returns logits (n, E, K)."""
+        n_folds = 0 if folds is None else len(folds)
+        oof = np.zeros((len(target.codes), len(data), len(self.classes_)))
+        self.heads_ = []
+        for e, (expert, direction) in enumerate(zip(data, directions, strict=True)):
+            branch = context.subcontext(task_name=f"expert {expert.name}", max_subtasks=n_folds + 1)
+            branch.call_on_fit_task_begin(estimator=self, X=X, y=y)
+            with fit_task(branch, self, X, y, "all rows"):
+                fitted = fit_head(expert, target, head, direction, self.alpha_)
+            tasks = [branch.subcontext(task_name=f"fold {f}") for f in range(n_folds)]
+            for task in tasks:
+                task.call_on_fit_task_begin(estimator=self, X=X, y=y)
+            # The folds are one stack of problems: they begin and end together.
+            if folds is not None and len(data) > 1:
+                oof[:, e] = out_of_fold(expert, target, head, direction, self.alpha_, folds, fitted)
+            for task in [*tasks, branch]:
+                task.call_on_fit_task_end(estimator=self, X=X, y=y)
+            classifier = clone(head)
+            classifier.classes_, classifier.class_log_prior_ = self.classes_, self.class_log_prior_
+            classifier._take(
+                fitted,
+                self.alpha_,
+                self.alpha_path_,
+                self.prior_used_[expert.name],
+                expert.name,
+                self.concept_names_[e],
+            )
+            width = len(self.concept_names_[e])
+            classifier.n_features_in_ = width
+            classifier._layout = Layout(
+                [expert.name], [np.arange(width)], [self.concept_names_[e]], np.array([], int)
+            )
+            self.heads_.append(classifier)
+        self.oof_logits_ = oof
+        return oof
+
+    def _fit_gate(self, oof, target, inputs, present, folds, groups, gate):
+        """Second stage, or the reason why there is none."""
+        n_experts = present.shape[1]
+        if n_experts == 1:
+            return uniform_mixture(1, None)
+        if folds is None:
+            return uniform_mixture(n_experts, "a class has too few rows or groups for two folds")
+        usable = target.weights * (folds.held_out >= 0)
+        if np.count_nonzero(usable) < MIN_ROWS:
+            return uniform_mixture(n_experts, f"fewer than {MIN_ROWS} rows with a held-out fold")
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        return fit_mixture(
+            oof,
+            target.codes,
+            usable,
+            present,
+            inputs,
+            folds.held_out,
+            names=self.expert_names_,
+            gate=gate,
+            pool=self.pool,
+            calibrate=self.calibrate,
+            guard=self.guard,
+            groups=groups,
+            device=target.device,
+            seed=seed,
+        )
+
+    def _mix(self, X):
+        """Everything between X and the pooled logits."""
+        data, gate_values = self._read(X)
+        present = np.stack([expert.present for expert in data], axis=1)
+        for name in getattr(self, "masked_experts_", ()):
+            present[:, self.expert_names_.index(name)] = False
+        values, logits = [], []
+        for e, (expert, head) in enumerate(zip(data, self.heads_, strict=True)):
+            expert.present = present[:, e]
+            z, own = head._logits(expert)
+            values.append(z)
+            logits.append(own)
+        inputs = gate_inputs(self.gate_input_state_, data, gate_values, present)
+        weights = gate_weights(self.gate_state_, inputs, present)
+        scale = pooled_scale(self.pool_scale_, present)
+        return data, values, logits, present, weights, scale
+
+    def _class_logits(self, X):
+        _, _, logits, present, weights, scale = self._mix(X)
+        stacked = np.stack([two_columns(own) for own in logits], axis=1)
+        mixed = pool_logits(weights, stacked * self.expert_scale_[:, None], scale, self.pool)
+        return self._fill_absent(mixed, present)
+
+    def gate_weights(self, X):
+        """Return the gate's weights G.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+
+        Returns
+        -------
+        ndarray of shape (n, E), float64
+            In [0, 1], rows sum to 1; exactly 0 where an expert is absent.
+        """
+        return self._mix(X)[4]
+
+    def expert_weights(self, X):
+        """Return how much each expert speaks: G_e tau_e / sum G tau.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+
+        Returns
+        -------
+        ndarray of shape (n, E), float64
+            In [0, 1], rows sum to 1; exactly 0 where an expert is absent.
+        """
+        return self._shares(self._mix(X)[4])
+
+    def _shares(self, weights):
+        voices = weights * self.expert_scale_
+        total = voices.sum(axis=1, keepdims=True)
+        return voices / np.where(total > 0, total, 1.0)
+
+    def expert_logits(self, X):
+        """Return each expert's own logits S_e, before temperatures.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+
+        Returns
+        -------
+        ndarray of shape (n, E, K), or (n, E) for two classes, float64
+            NaN where an expert is absent.
+        """
+        _, _, logits, present, _, _ = self._mix(X)
+        stacked = np.where(present[:, :, None], np.stack(logits, axis=1), np.nan)
+        return stacked[:, :, 0] if len(self.classes_) == 2 else stacked
+
+    def without(self, name):
+        """Return a view of this fitted model that never listens to one expert.
+
+        Its predictions are those for rows in which that expert is missing. Nothing is fitted or
+        copied.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        GatedConceptBottleneckClassifier
+
+        Raises
+        ------
+        InputError
+            If there is no such expert, or it is the last one.
+        """
+        check_is_fitted(self)
+        masked = tuple(getattr(self, "masked_experts_", ()))
+        left = [n for n in self.expert_names_ if n not in masked]
+        if name not in left:
+            raise InputError(f"There is no expert {name!r} to leave out; there are {left}.")
+        if len(left) == 1:
+            raise InputError(f"{name!r} is the last expert; without it nothing is left to decide.")
+        view = copy.copy(self)
+        view.masked_experts_ = (*masked, name)
+        return view
+
+    def _additive_parts(self, X):
+        if self.pool == "prob":
+            raise InputError(
+                "Logits of pool='prob' are no sum over concepts, so there is nothing additive to "
+                "explain. Fit with pool='logit'."
+            )
+        data, values, logits, present, weights, scale = self._mix(X)
+        if self.pool == "sum":
+            scale = scale * (weights > 0).sum(axis=1)
+        shares = self._shares(weights)
+        return [
+            AdditivePart(
+                name,
+                self.concept_names_[e],
+                scale * weights[:, e] * self.expert_scale_[e],
+                weights[:, e],
+                shares[:, e],
+                values[e],
+                np.where(present[:, [e]], data[e].values, np.nan),
+                self.heads_[e].association_,
+                self.heads_[e].intercept_,
+                logits[e],
+            )
+            for e, name in enumerate(self.expert_names_)
+        ]
