@@ -150,7 +150,8 @@ def _stored(backbone, store, keys, embed, device, verbose, unit):
         return wanted[~found]
 
     misses = look_up(np.arange(len(unique)))
-    with tqdm(total=len(misses), unit=unit, desc=backbone.name, disable=not verbose) as bar:
+    quiet = not verbose or not len(misses)
+    with tqdm(total=len(misses), unit=unit, desc=backbone.name, disable=quiet) as bar:
         for start in range(0, len(misses), _CHUNK):
             chunk = misses[start : start + _CHUNK]
             with _turn(store.folder, backbone.fingerprint, device):

@@ -387,6 +387,6 @@ def _known(bank, backbone):
             f"are dropped (an unknown word is a random direction): {', '.join(map(repr, told))}. "
             "Use load_concepts('lesions'), or a backbone of free text.",
             SkmoecbmWarning,
-            stacklevel=4,
+            stacklevel=5,  # past scikit-learn's wrapper of fit
         )
     return bank.subset([i for i in range(len(bank)) if i not in unknown])

@@ -1,6 +1,7 @@
 """Image-text models without a network, for tests: a fixed projection, and a count of its work."""
 
 import hashlib
+import uuid
 
 import numpy as np
 
@@ -18,7 +19,7 @@ class FakeBackbone:
         self.lexicon = lexicon
         self.notice = "fake" if lexicon else None
         self.identity = {"model": name, "weights_sha256": "0", "precision": "fp32"}
-        self.fingerprint = hashlib.sha256(name.encode()).hexdigest()
+        self.fingerprint = uuid.uuid4().hex  # of its own: nothing stored by another test
         self.image_calls = []
         self.text_calls = []
 

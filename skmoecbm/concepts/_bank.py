@@ -169,10 +169,6 @@ class ConceptBank(_Part):
                 raise ValueError(f"template {template!r} must hold '{{}}' once, for the phrase")
         return self
 
-    def __copy__(self):
-        """Return the bank itself: it cannot change."""
-        return self
-
     def __deepcopy__(self, memo=None):
         """Return the bank itself, so that `sklearn.base.clone` costs nothing."""
         return self
