@@ -117,14 +117,16 @@ def _encoders(model):
     return [pair[:2] for pair in getattr(first, "experts_", [(model.steps[0][0], first)])]
 
 
-def _read_labelled(args):
+def _read_labelled(args, label_map=None):
+    if args.label_map is not None:
+        label_map = read_label_map(args.label_map)
     data = read_labelled_images(
         args.images,
         args.labels,
         image_column=args.image_column,
         label_column=args.label_column,
         group_column=args.group_column,
-        label_map=None if args.label_map is None else read_label_map(args.label_map),
+        label_map=label_map,
         select_rows=args.select_rows,
         skip_missing=args.on_error == "missing",
     )
@@ -146,6 +148,8 @@ def fit(args):
     labels = unify_labels(data.labels, bank)
     experts = _experts(args, bank)
     out = output_path(args.out, folder=True)
+    if any(out.iterdir()) and not (out / "config.json").exists():
+        raise InputError(f"The folder {str(out)!r} holds other things. Give a new one as --out.")
     classes = sorted(set(labels))
     grouped = "" if data.groups is None else f" in {len(set(data.groups)):,} groups"
     note(f"{len(labels):,} images{grouped}, {len(classes)} classes: {', '.join(classes)}")
@@ -160,7 +164,8 @@ def fit(args):
     )
     classifier.fit(features, labels, groups=data.groups)
     fitted = time.perf_counter()
-    save(Pipeline([("experts", experts), ("classifier", classifier)]), out)
+    label_map = None if args.label_map is None else read_label_map(args.label_map)
+    save(Pipeline([("experts", experts), ("classifier", classifier)]), out, label_map=label_map)
     print(f"encoded in {encoded - start:.1f} s, fitted in {fitted - encoded:.1f} s")
     print(f"chosen: {classifier.selected_}, out-of-fold log-loss:")
     for candidate, loss in classifier.oof_log_loss_.items():
@@ -232,11 +237,12 @@ def explain(args):
 def evaluate(args):
     """Score a saved model on labelled images."""
     from skmoecbm._evaluate import evaluate as evaluate_model
+    from skmoecbm.hub import read_config
 
     if args.out is not None:
         output_path(args.out)
+    data = _read_labelled(args, label_map=read_config(args.model).label_map)
     model = _load(args)
-    data = _read_labelled(args)
     classifier = model[-1]
     labels = unify_labels(
         data.labels, _encoders(model)[0][1].bank_, known=classifier.classes_.tolist()
@@ -269,12 +275,31 @@ def encode(args):
         print(f"{len(images):,} rows written to {args.out}")
 
 
+def _size(n_bytes):
+    for unit in ("bytes", "kB", "MB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} GB"
+
+
 def cache(args):
     """Show, check or empty the embedding store."""
-    from skmoecbm.store import EmbeddingStore, default_cache_dir
+    from skmoecbm.store import EmbeddingStore
 
-    store = EmbeddingStore(args.cache_dir or default_cache_dir())
-    print(getattr(store, args.action)())
+    store = EmbeddingStore(args.cache_dir or "auto")
+    result = getattr(store, args.action)()
+    if args.action == "info":
+        print(f"{result['folder']}: {_size(result['bytes'])} of {_size(result['max_bytes'])}")
+        for entry in result["backbones"]:
+            name = entry["label"] or entry["fingerprint"]
+            print(f"  {name:<40} {entry['embeddings']:>9,} x {entry['dim']} numbers")
+    elif args.action == "verify":
+        print(f"{result['embeddings']:,} embeddings in {result['files']:,} files are intact")
+        for path in result["removed"]:
+            print(f"removed, damaged or unfinished: {path}")
+    else:
+        print(f"{result['files']:,} files removed, {_size(result['bytes'])}")
 
 
 def concepts(args):
@@ -288,10 +313,12 @@ def concepts(args):
         return
     bank = as_bank(args.name)
     print(f"{bank.name}: {bank.description}" if bank.description else bank.name)
+    print(f"\n{len(bank.classes)} classes")
     for entry in bank.classes:
-        print(f"\nclass {entry.key}: {entry.name}")
+        name = "" if entry.name == entry.key else f": {entry.name}"
+        print(f"  {entry.key}{name}")
         if entry.synonyms:
-            print(f"  also: {', '.join(entry.synonyms)}")
+            print(f"    also {', '.join(entry.synonyms)}")
     print(f"\n{len(bank.concepts)} concepts")
     for concept in bank.concepts:
         written_for = f"  [{', '.join(concept.classes)}]" if concept.classes else ""

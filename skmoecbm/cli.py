@@ -7,6 +7,7 @@ Only the parser lives here; the commands and what they need are imported when on
 import argparse
 import logging
 import os
+import re
 import sys
 import warnings
 from contextlib import contextmanager
@@ -240,6 +241,15 @@ def _warnings_and_logs_as_notes():
         logger.removeHandler(handler)
 
 
+def _in_options(message):
+    """Return a message with Python's ``on_error='missing'`` as ``--on-error missing``."""
+    return re.sub(
+        r"\b(on_error|device|resize|gate|class_weight)='(\w+)'",
+        lambda found: f"--{found[1].replace('_', '-')} {found[2]}",
+        message,
+    )
+
+
 def main(argv=None):
     """Run the command line.
 
@@ -266,7 +276,7 @@ def main(argv=None):
                 return 0
             if args.debug:
                 raise
-            print(f"skmoecbm {args.command}: error: {error}", file=sys.stderr)
+            print(f"skmoecbm {args.command}: error: {_in_options(str(error))}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("\nInterrupted. Embeddings made so far are kept.", file=sys.stderr)

@@ -144,7 +144,7 @@ def test_an_unreadable_image_stops_or_is_missing(model, lesions, tmp_path, capsy
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 not a picture")
     good = lesions / "photos" / "left" / "image0.png"
     message = fails(capsys, ["predict", model, good, tmp_path / "broken.jpg"])
-    assert "broken.jpg" in message
+    assert "broken.jpg" in message and "--on-error missing" in message
     arguments = ["predict", model, good, tmp_path / "broken.jpg", "--on-error", "missing"]
     assert main([str(argument) for argument in arguments]) == 0
     captured = capsys.readouterr()
@@ -159,9 +159,15 @@ def test_cache_shows_verifies_and_clears(lesions, tmp_path, capsys):
     encode = ["encode", photo, "--experts", "demo-general", "--concepts", "lesions"]
     assert main([*encode, "--cache-dir", folder]) == 0
     capsys.readouterr()
-    for action, words in (("info", folder), ("verify", "1"), ("clear", ""), ("info", "0")):
+    printed = []
+    for action in ("info", "verify", "clear", "info"):
         assert main(["cache", action, "--cache-dir", folder]) == 0
-        assert words in capsys.readouterr().out
+        printed.append(capsys.readouterr().out)
+    assert folder in printed[0] and "demo-general" in printed[0]
+    assert "are intact" in printed[1] and "removed" not in printed[1]
+    assert "files removed" in printed[2] and not printed[2].startswith("0 ")
+    assert printed[3].strip().startswith(f"{folder}: 0 bytes of")
+    assert "demo-general" not in printed[3]
 
 
 def test_concepts_are_listed_and_shown(capsys):
