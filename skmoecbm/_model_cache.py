@@ -24,6 +24,8 @@ class Network:
         self.device = device
         self.module, self.tokenizer, text_config = build_network(self.source)
         self.module.to(device)
+        text_cfg = self.source.model_cfg["text_cfg"]
+        self.n_tokens = text_config.get("vocab_size", text_cfg.get("vocab_size", 49408))
         self.tokenizer_lock = threading.Lock()
         self.size = self._image_size()
         self.dim = self._probe_dim()

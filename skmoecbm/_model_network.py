@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import shutil
 import tempfile
 import warnings
 from copy import deepcopy
@@ -13,7 +14,7 @@ import open_clip
 import torch
 from open_clip.tokenizer import HFTokenizer
 
-from skmoecbm._model_source import TOKENIZER_PATTERNS, copy_tokenizer, read_json
+from skmoecbm._model_source import read_json, tokenizer_files
 from skmoecbm.exceptions import BackboneError, SkmoecbmWarning
 
 __all__ = ["build_network", "file_sha256", "tokenizer_sha256"]
@@ -119,7 +120,8 @@ def build_tokenizer(source, folder):
             )
         return tokenizer
     check_options(source, options, HFTokenizer)
-    copy_tokenizer(source.tokenizer, folder)
+    for path in tokenizer_files(source.tokenizer):
+        shutil.copyfile(path, folder / path.name)
     if source.text_config is not None and not (folder / "config.json").exists():
         (folder / "config.json").write_bytes(source.text_config.read_bytes())
     try:
@@ -223,8 +225,6 @@ def tokenizer_sha256(source):
     if source.tokenizer is None:
         return file_sha256(source.bpe) if source.bpe else None
     digest = hashlib.sha256()
-    names = {p.name: p for pattern in TOKENIZER_PATTERNS for p in source.tokenizer.glob(pattern)}
-    for name in sorted(names):
-        if names[name].is_file() and names[name].suffix != ".py":
-            digest.update(f"{name}\0{file_sha256(names[name])}\n".encode())
+    for path in tokenizer_files(source.tokenizer):
+        digest.update(f"{path.name}\0{file_sha256(path)}\n".encode())
     return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,15 @@ import open_clip
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import BackboneError
 
-__all__ = ["DEMO_NAMES", "DEMO_NOTICE", "ModelSource", "local_folder", "locate"]
+__all__ = [
+    "DEMO_NAMES",
+    "DEMO_NOTICE",
+    "ModelSource",
+    "local_folder",
+    "locate",
+    "read_json",
+    "tokenizer_files",
+]
 
 DEMO_NOTICE = "synthetic demonstration encoders, trained on drawings, not for clinical use"
 DEMO_NAMES = ("demo-general", "demo-structures")
@@ -30,6 +37,7 @@ TOKENIZER_PATTERNS = (
     "merges.txt",
     "*.model",
 )
+VOCABULARY_NAMES = ("tokenizer.json", "vocab.txt", "vocab.json")
 TEXT_CONFIG_NAMES = ("text_config.json", "config.json")
 FOLDER_PATTERNS = (
     CONFIG_NAME,
@@ -312,9 +320,20 @@ def read_json(path):
     return content
 
 
-def copy_tokenizer(source, folder):
-    """Copy tokenizer files, and no code, from the folder `source` into `folder`."""
-    for pattern in TOKENIZER_PATTERNS:
-        for path in sorted(source.glob(pattern)):
-            if path.is_file() and path.suffix != ".py":
-                shutil.copyfile(path, folder / path.name)
+def tokenizer_files(folder):
+    """Return the tokenizer's files in a folder, sorted by name, and no code.
+
+    Raises
+    ------
+    BackboneError
+        If no vocabulary is among them: transformers would go on with an empty one, to which
+        every word is unknown.
+    """
+    paths = {path for pattern in TOKENIZER_PATTERNS for path in folder.glob(pattern)}
+    paths = sorted(path for path in paths if path.is_file() and path.suffix != ".py")
+    if not any(p.name in VOCABULARY_NAMES or p.suffix == ".model" for p in paths):
+        raise BackboneError(
+            f"{str(folder)!r} holds no vocabulary for its Hugging Face tokenizer. "
+            "Put tokenizer.json (or vocab.txt) and tokenizer_config.json there."
+        )
+    return paths

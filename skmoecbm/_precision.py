@@ -22,7 +22,7 @@ class _MatmulMode:
     def __init__(self):
         self._condition = threading.Condition()
         self._mode = None
-        self._previous = None
+        self._restore = None
         self._users = 0
 
     @contextlib.contextmanager
@@ -30,9 +30,8 @@ class _MatmulMode:
         with self._condition:
             self._condition.wait_for(lambda: self._mode in (None, mode))
             if self._users == 0:
-                self._previous = torch.get_float32_matmul_precision()
+                self._restore = _set_matmul(mode)
                 self._mode = mode
-                torch.set_float32_matmul_precision(mode)
             self._users += 1
         try:
             yield
@@ -40,9 +39,31 @@ class _MatmulMode:
             with self._condition:
                 self._users -= 1
                 if self._users == 0:
-                    torch.set_float32_matmul_precision(self._previous)
+                    self._restore()
                     self._mode = None
                     self._condition.notify_all()
+
+
+def _set_matmul(mode):
+    """Set the switch; return the function that puts it back. Untouched where it is right."""
+    try:
+        previous = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        # torch refuses its old switch once the user has turned the new ones.
+        switches = [torch.backends.mkldnn.matmul, torch.backends.cuda.matmul]
+        values = [switch.fp32_precision for switch in switches]
+        switches[0].fp32_precision = "bf16" if mode == "medium" else "ieee"
+        switches[1].fp32_precision = "ieee"
+
+        def restore():
+            for switch, value in zip(switches, values, strict=True):
+                switch.fp32_precision = value
+
+        return restore
+    if previous == mode:
+        return lambda: None
+    torch.set_float32_matmul_precision(mode)
+    return lambda: torch.set_float32_matmul_precision(previous)
 
 
 _matmul_mode = _MatmulMode()

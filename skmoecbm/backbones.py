@@ -23,6 +23,7 @@ RESIZE_MODES = {"crop": "shortest", "pad": "longest", "squash": "squash"}
 # Pixels in one forward pass on a CPU: eight images of 224 x 224. Above that the activations
 # exceed glibc's 32 MiB mmap threshold and every layer pays for fresh pages.
 CPU_PIXELS = 8 * 224 * 224
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate", "alloc_failed")
 
 
 class Backbone:
@@ -165,6 +166,12 @@ class Backbone:
         with network.tokenizer_lock:
             self._warn_long(texts)
             tokens = list(network.tokenizer(texts)) if texts else []
+        if any(int(row.max()) >= network.n_tokens for row in tokens):
+            raise BackboneError(
+                f"The tokenizer of {self.name!r} knows words that its text tower of "
+                f"{network.n_tokens} tokens does not. Put the tokenizer files that the model was "
+                "trained with beside its weights."
+            )
 
         def encode(batch):
             with precision_context("fp32", network.device):
@@ -289,7 +296,7 @@ def load_backbone(name, *, revision=None, precision="auto", resize="crop", devic
     --------
     >>> from skmoecbm.backbones import load_backbone
     >>> backbone = load_backbone("demo-general")
-    >>> backbone.embed_texts(["asymmetric", "symmetric"]).shape
+    >>> backbone.embed_texts(["hair", "no hair"]).shape
     (2, 64)
     """
     if not isinstance(name, str):
@@ -348,4 +355,4 @@ def _is_out_of_memory(error):
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     words = str(error).lower()
-    return "out of memory" in words or "not enough memory" in words or "can't allocate" in words
+    return any(sign in words for sign in OUT_OF_MEMORY)
