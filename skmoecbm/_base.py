@@ -123,9 +123,9 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         -------
         Explanation
         """
-        from skmoecbm.explanation import Explanation
+        from skmoecbm.explanation import explain_features
 
-        return Explanation.from_classifier(self, X, images=images)
+        return explain_features(self, X, images=images)
 
     def _fill_absent(self, logits, present):
         """Put the class prior where no expert is present; one warning counts the rows."""
@@ -142,7 +142,7 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return logits
 
     def _fitted_attributes(self):
-        """What a copy of this estimator needs to predict: for callbacks that score on the way."""
+        """Return what a copy of this estimator needs to predict, for callbacks that score."""
         return {k: v for k, v in vars(self).items() if k.endswith("_") or k == "_layout"}
 
     def _start_fit(self, X, y, sample_weight, groups, class_weight, experts, gate_columns):

@@ -61,7 +61,7 @@ def fit_inverse_temperature(logits, codes, weights, *, kappa=KAPPA):
     )[..., 0]
 
     def slope(u):
-        """Derivative of the objective by u = log tau."""
+        """Return the derivative of the objective by u = log tau."""
         tau = np.exp(u)
         p = np.exp(log_softmax(tau * logits, axis=-1))
         per_row = (p * logits).sum(-1) - chosen

@@ -175,7 +175,7 @@ def read_experts(owner, X, layout=None, *, y=None, experts="auto", gate_columns=
 
 
 def _matching_blocks(X, layout):
-    """The blocks of `X` by name where they are exactly the experts of the layout, else None."""
+    """Return the blocks of `X` by name where they are the experts of the layout, else None."""
     if not isinstance(X, ExpertFeatures) or len(layout.gate_columns):
         return None
     start, blocks = 0, {}
