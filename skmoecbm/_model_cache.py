@@ -84,6 +84,7 @@ class NetworkCache:
         self._slots = OrderedDict()  # key -> [lock, network or None]
 
     def get(self, name, revision, device):
+        """Return the loaded `Network`, and keep it as the one used last."""
         key = (source_key(name), revision, str(device))
         with self._lock:
             slot = self._slots.setdefault(key, [threading.Lock(), None])
@@ -102,11 +103,13 @@ class NetworkCache:
         return slot[1]
 
     def resize(self, size):
+        """Keep at most `size` networks from now on."""
         with self._lock:
             self._size = size
             self._trim()
 
     def clear(self):
+        """Forget all networks."""
         with self._lock:
             self._slots.clear()
 
