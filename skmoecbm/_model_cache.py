@@ -131,6 +131,7 @@ def source_key(name):
 
 
 def json_sha256(content):
+    """Return the sha256, in hex, of the canonical JSON text of `content`."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
