@@ -20,6 +20,11 @@ __all__ = ["as_text_list", "image_rows", "text_rows"]
 # that another process with the same backbone and device waits before it is let in.
 _CHUNK = 512
 
+# A JPEG is decoded at no less than this many times the side of what the network sees. Measured on
+# 210 photographs of 600 x 450 and networks of 64 pixels: at 2 the embedding keeps a cosine above
+# 0.9995 to that of the full picture in every way of resizing, at 1 it falls to 0.967.
+_DRAFT = 2
+
 _thread_locks = {}
 
 
@@ -54,6 +59,7 @@ def image_rows(backbone, store, X, *, device, value_range, on_error, batch_size,
             [images[i] for i in positions],
             value_range=value_range,
             on_error=on_error,
+            draft_size=_DRAFT * backbone.image_size,
             rows=positions,
             failures=failures,
         )

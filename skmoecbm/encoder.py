@@ -376,8 +376,8 @@ def _known(bank, backbone):
     if len(unknown) == len(bank):
         raise InputError(
             f"{backbone.name!r} knows none of the {len(bank)} concepts of the bank {bank.name!r}. "
-            "It was trained on a small lexicon: use load_concepts('lesions'), or a backbone of "
-            "free text."
+            f"It was trained on a small lexicon ({', '.join(sorted(backbone.lexicon)[:5])}, ...): "
+            "use load_concepts('lesions'), or a backbone of free text."
         )
     # concepts that the bank reserves for other models are expected to be unknown to this one
     told = [c.text for c in unknown.values() if not c.backbones or backbone.name in c.backbones]

@@ -21,10 +21,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
 
 import skmoecbm.encoder
+from skmoecbm.backbones import load_backbone
 from skmoecbm.concepts import ConceptBank, TopKConcepts
 from skmoecbm.encoder import ConceptEncoder
 from skmoecbm.exceptions import BackboneError, InputError, SkmoecbmWarning
 from skmoecbm.features import ExpertFeatures
+from skmoecbm.images import load_image
 from skmoecbm.store import EmbeddingStore
 from tests.backbone_fixtures import write_clip
 from tests.fake_backbones import DIM, FakeBackbone, fake_text_row
@@ -593,3 +595,17 @@ def test_real_photographs(clip_name, data_dir):
         values = np.asarray(encoder.transform(X))
         assert np.isfinite(values).all()
         assert np.ptp(values, axis=0).min() > 0
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad", "squash"])
+def test_small_decoding_of_jpegs_keeps_the_embedding(data_dir, resize):
+    paths = sorted(Path(data_dir, "ham10000_fullsize").glob("**/*.jpg"))[::5]
+    backbone = load_backbone("demo-structures", resize=resize)
+    full = backbone.embed_images([load_image(path) for path in paths])
+    encoder = ConceptEncoder("demo-structures", ["globules"], resize=resize)
+    rows = encoder.fit_transform(paths).blocks[0].embeddings
+    cosine = np.sum(full.astype(np.float64) * rows, axis=1)
+    assert cosine.min() > 1 - 1e-3
+    assert cosine.min() < 1 - 1e-7  # they were decoded small
+    smaller = backbone.embed_images([load_image(path, draft_size=64) for path in paths])
+    assert np.sum(full * smaller, axis=1).min() < 1 - 1e-3
