@@ -1,5 +1,6 @@
 """Concept bottleneck classifiers over a gated mixture of image-text experts."""
 
+from skmoecbm._evaluate import Evaluation, evaluate
 from skmoecbm._gates import ConstantGate, LinearGate, MLPGate, UniformGate
 from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
 from skmoecbm.concepts import ConceptBank, list_concepts, load_concepts
@@ -11,7 +12,9 @@ from skmoecbm.exceptions import (
     SkmoecbmError,
     SkmoecbmWarning,
 )
+from skmoecbm.explanation import Explanation, explain
 from skmoecbm.features import ExpertFeatures
+from skmoecbm.hub import load, save
 
 __all__ = [
     "BackboneError",
@@ -19,8 +22,10 @@ __all__ = [
     "ConceptBottleneckClassifier",
     "ConceptEncoder",
     "ConstantGate",
+    "Evaluation",
     "ExpertFeatures",
     "ExpertUnion",
+    "Explanation",
     "FormatError",
     "GatedConceptBottleneckClassifier",
     "InputError",
@@ -29,8 +34,12 @@ __all__ = [
     "SkmoecbmError",
     "SkmoecbmWarning",
     "UniformGate",
+    "evaluate",
+    "explain",
     "list_concepts",
+    "load",
     "load_concepts",
+    "save",
 ]
 
 __version__ = "0.1.0.dev0"

@@ -57,11 +57,6 @@ class AdditivePart:
 class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """What both classifiers share: from logits to labels and probabilities."""
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        return tags
-
     def _read(self, X):
         check_is_fitted(self)
         data, gate_values, _, _ = read_experts(self, X, self._layout)
@@ -108,7 +103,8 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         -------
         ndarray of shape (n,), of the labels' dtype
         """
-        return self.classes_[self._class_logits(X).argmax(axis=1)]
+        codes = self._class_logits(X).argmax(axis=1)
+        return self.classes_[codes]
 
     def explain(self, X, *, images=None):
         """Explain the decisions: contributions of experts and concepts that sum to the logits.
