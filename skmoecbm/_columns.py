@@ -64,7 +64,7 @@ def layout_of(owner, X, experts, gate_columns=()):
         or columns in two experts.
     """
     names = _column_names(X)
-    n_columns = _n_columns(X)
+    n_columns = owner.n_features_in_
     gate = np.array([_column_index(owner, "gate_input", c, names, n_columns) for c in gate_columns])
     gate = gate.astype(int)
     left = [i for i in range(n_columns) if i not in set(gate.tolist())]
@@ -215,10 +215,6 @@ def _check_features(owner, X, y, fitting):
             f"{owner.n_features_in_} features as input."
         )
     return y
-
-
-def _n_columns(X):
-    return X.shape[1]
 
 
 def _column_names(X):

@@ -74,6 +74,7 @@ def fit_mixture(
     calibrate,
     guard,
     groups=None,
+    counts=None,
     device="cpu",
     seed=None,
 ):
@@ -99,6 +100,8 @@ def fit_mixture(
     calibrate, guard : bool
     groups : ndarray of shape (n,) or None
         Clusters for the guard's standard errors.
+    counts : ndarray of shape (n,) or None
+        How often each row was seen (its sample weight, where `weights` holds class weights too).
     device : str or torch.device
     seed : int or None
 
@@ -121,7 +124,7 @@ def fit_mixture(
                 test = held_out == f
                 rows[name][test] = _row_losses(fit, data, test, pool)
             losses[name] = float(rows[name] @ weights / weights.sum())
-        selected = _guard(rows, weights, groups) if guard else selected
+        selected = _guard(rows, weights, groups, counts) if guard else selected
     chosen = [c for c in candidates if c[0] == selected]
     fit = _fit_candidates(chosen, data, weights[None], **settings)[selected][0]
     fit.losses, fit.selected = losses, selected
@@ -235,23 +238,30 @@ def _row_losses(fit, data, rows, pool):
     return log_losses(mixed, codes)
 
 
-def _guard(rows, weights, groups):
+def _guard(rows, weights, groups=None, counts=None):
     """Leave the current candidate only for a gain of more than two standard errors.
 
     The gain is the mean of the paired per-row differences, its standard error weighted and, where
-    groups are given, clustered by group (MATHS section 2).
+    groups are given, clustered by group (MATHS section 2). A row seen twice is two rows, whereas
+    a class weight of two makes one row count double: few rows of a rare class stay few.
     """
+    kept = weights > 0
+    counts = np.ones(len(weights)) if counts is None else counts
     names = list(rows)
     current = names[0]
     share = weights / weights.sum()
     for name in names[1:]:
         gain = rows[current] - rows[name]
         mean = gain @ share
-        scores = share * (gain - mean)
-        if groups is not None:
-            scores = np.bincount(np.unique(groups, return_inverse=True)[1], weights=scores)
-        n = np.count_nonzero(scores) or 1
-        error = np.sqrt((scores**2).sum() * n / max(n - 1, 1))
+        scores = (share * (gain - mean))[kept]
+        if groups is None:
+            n = counts[kept].sum()
+            squares = (scores**2 / counts[kept]).sum()
+        else:
+            clusters = np.unique(groups[kept], return_inverse=True)[1]
+            n = clusters.max() + 1
+            squares = (np.bincount(clusters, weights=scores) ** 2).sum()
+        error = np.sqrt(squares * n / max(n - 1, 1))
         if mean > 2.0 * error:
             current = name
     return current

@@ -79,8 +79,8 @@ def row_weights(owner, sample_weight, class_weight, classes, codes):
     counts = np.bincount(codes, weights=weights, minlength=len(classes))
     if np.count_nonzero(counts) < 2:
         raise InputError(
-            "Fewer than two classes have a positive sample_weight; there is only 1 class to learn. "
-            "Give weight to another class."
+            "sample_weight is zero for every row, or for all classes but one: there is at most 1 "
+            "class to learn. Give weight to another class."
         )
     if class_weight is None:
         return weights

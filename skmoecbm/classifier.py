@@ -19,6 +19,7 @@ from skmoecbm._heads import Target, fit_head, out_of_fold, two_columns
 from skmoecbm._mixture import MIN_ROWS, fit_mixture, pooled_scale, uniform_mixture
 from skmoecbm._priors import prior_direction
 from skmoecbm._single import ConceptBottleneckClassifier, choose_alpha
+from skmoecbm._targets import row_weights
 from skmoecbm._validation import check_choice, parameter_error, resolve_device
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
@@ -209,8 +210,8 @@ class GatedConceptBottleneckClassifier(ConceptClassifier):
         layout, n_experts = self._layout, len(data)
         if n_experts == 1 and self.experts == "auto" and data[0].block is None:
             warnings.warn(
-                f"X is a plain array, so its {X.shape[1]} columns are one expert and there is "
-                "nothing to gate. Pass ExpertFeatures, 'expert__concept' column names or "
+                f"X is a plain array, so its {self.n_features_in_} columns are one expert and "
+                "there is nothing to gate. Pass ExpertFeatures, 'expert__concept' column names or "
                 "experts=[(name, columns), ...]; a scaler between union and classifier drops the "
                 "experts, and none is needed: similarities are standardised here.",
                 SkmoecbmWarning,
@@ -236,7 +237,8 @@ class GatedConceptBottleneckClassifier(ConceptClassifier):
         with fit_task(context, self, X, y, "gate") as report:
             self.gate_input_state_ = fit_gate_inputs(data, gate_values, weights, input_kind)
             inputs = gate_inputs(self.gate_input_state_, data, gate_values, present)
-            fitted = self._fit_gate(oof, target, inputs, present, folds, groups, gate)
+            counts = row_weights(self, sample_weight, None, self.classes_, codes)
+            fitted = self._fit_gate(oof, target, inputs, present, folds, groups, counts, gate)
             self.gate_state_ = fitted.gate
             self.expert_scale_, self.pool_scale_ = fitted.expert_scale, fitted.pool_scale
             self.selected_, self.fallback_ = fitted.selected, fitted.fallback
@@ -286,7 +288,7 @@ class GatedConceptBottleneckClassifier(ConceptClassifier):
         self.oof_logits_ = oof
         return oof
 
-    def _fit_gate(self, oof, target, inputs, present, folds, groups, gate):
+    def _fit_gate(self, oof, target, inputs, present, folds, groups, counts, gate):
         """Second stage, or the reason why there is none."""
         n_experts = present.shape[1]
         if n_experts == 1:
@@ -310,6 +312,7 @@ class GatedConceptBottleneckClassifier(ConceptClassifier):
             calibrate=self.calibrate,
             guard=self.guard,
             groups=groups,
+            counts=counts,
             device=target.device,
             seed=seed,
         )
