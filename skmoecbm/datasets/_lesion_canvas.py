@@ -1,4 +1,4 @@
-"""The canvas of the synthetic lesions: coordinates, outlines, noise, and ways to lay paint on it."""
+"""The canvas of the synthetic lesions: coordinates, outlines, noise, and how paint is laid."""
 
 import functools
 import math
@@ -93,7 +93,7 @@ class Canvas:
         self.table = self._outline(asymmetric, irregular)
         self.outline = self.lookup(self.table)
         softness = torch.where(
-            blurred, uniform(generator, 0.22, 0.40, n), uniform(generator, 0.02, 0.07, n)
+            blurred, uniform(generator, 0.35, 0.60, n), uniform(generator, 0.02, 0.07, n)
         )
         softness = softness * (0.4 + 0.8 * self.radius)
         depth = self.outline - self.rho
@@ -103,18 +103,22 @@ class Canvas:
     def _outline(self, asymmetric, irregular):
         n, generator = len(asymmetric), self.generator
         orders = torch.arange(1, 13)
-        low, high = orders <= 3, orders >= 5
+        high = orders >= 5
+        # Symmetric lesions are ellipses (order 2).
         amplitude = torch.zeros(n, 12)
-        # Symmetric lesions are ellipses (order 2); asymmetric ones lean and bulge (orders 1 and 3).
         amplitude[:, 1] = uniform(generator, 0.0, 0.12, n)
-        skew = uniform(generator, 0.14, 0.30, n, 3) * asymmetric[:, None]
-        amplitude[:, low] += skew * torch.tensor([0.9, 0.35, 0.8])
-        ragged = uniform(generator, 0.02, 0.09, n, int(high.sum())) * irregular[:, None]
+        ragged = uniform(generator, 0.04, 0.11, n, int(high.sum())) * irregular[:, None]
         amplitude[:, high] += ragged + 0.006
         phase = uniform(generator, 0, 2 * math.pi, n, 12)
         waves = torch.cos(orders[None, :, None] * self.angles[None, None] + phase[:, :, None])
         bend = torch.bmm(amplitude[:, None], waves)[:, 0]
-        return self.radius[:, None] * (1 + bend).clamp(0.35, 1.6)
+        # Asymmetric ones bulge or are dented on one side: three orders in step make a drop (+) or a
+        # bean (-). Order 1 alone would only move the lesion.
+        toward = self.angles[None] + uniform(generator, 0, 2 * math.pi, n, 1)
+        lobe = 0.5 * toward.cos() + 0.4 * (2 * toward).cos() + 0.3 * (3 * toward).cos()
+        sign = torch.where(uniform(generator, 0, 1, n, 1) < 0.5, -1.0, 1.0)
+        bend += sign * uniform(generator, 0.45, 0.75, n, 1) * lobe * asymmetric[:, None]
+        return self.radius[:, None] * (1 + bend).clamp(0.3, 1.7)
 
     def lookup(self, table, rows=None):
         """Return ``table[i, angle]`` at each pixel of the images in `rows`."""

@@ -24,7 +24,7 @@ def _step(field, threshold, gain):
 
 
 def draw_network(image, canvas, rows):
-    """Honeycomb of dark lines with lighter holes: three plane waves at 60 degrees."""
+    """Draw a honeycomb of dark lines with lighter holes: three plane waves at 60 degrees."""
     g, n = canvas.generator, len(rows)
     u, v = canvas.frame(rows)
     frequency = uniform(g, 17, 26, n, 1, 1)
@@ -40,7 +40,7 @@ def draw_network(image, canvas, rows):
 
 
 def draw_white_centre(image, canvas, rows):
-    """A soft white scar in the middle."""
+    """Draw a soft white scar in the middle."""
     g, n = canvas.generator, len(rows)
     share = uniform(g, 0.40, 0.60, n, 1, 1)
     wobble = noise(g, n, 6, canvas.size)[:, 0] * 0.10
@@ -50,7 +50,7 @@ def draw_white_centre(image, canvas, rows):
 
 
 def draw_veil(image, canvas, rows):
-    """A structureless blue haze, whitish on top, over a part of the lesion."""
+    """Draw a structureless blue haze, whitish on top, over a part of the lesion."""
     g, n = canvas.generator, len(rows)
     field = noise(g, n, 3, canvas.size)[:, 0]
     whiteness = noise(g, n, 6, canvas.size)[:, 0].clamp_(-1, 1)[:, None] * 0.12
@@ -65,7 +65,7 @@ def draw_veil(image, canvas, rows):
 
 
 def draw_nests(image, canvas, rows):
-    """A few large blue-grey ovals with clear edges."""
+    """Draw a few large blue-grey ovals with clear edges."""
     g, n = canvas.generator, len(rows)
     spacing = 0.20 + 0.26 * canvas.radius[rows]
     xy, kept = canvas.points(rows, spacing, side=5, keep=0.75, inside=0.80)
@@ -76,7 +76,7 @@ def draw_nests(image, canvas, rows):
 
 
 def draw_lacunae(image, canvas, rows):
-    """Well-defined red to purple lagoons, parted by paler septa."""
+    """Draw well-defined red to purple lagoons, parted by paler septa."""
     g, n = canvas.generator, len(rows)
     spacing = 0.17 + 0.20 * canvas.radius[rows]
     xy, kept = canvas.points(rows, spacing, side=7, keep=0.92, inside=0.92, jitter=0.16)
@@ -88,7 +88,7 @@ def draw_lacunae(image, canvas, rows):
 
 
 def draw_ulceration(image, canvas, rows):
-    """One raw, blood-red area with a dark crust at its edge."""
+    """Draw one raw, blood-red area with a dark crust at its edge."""
     g, n = canvas.generator, len(rows)
     radius = canvas.radius[rows]
     shift = uniform(g, -0.3, 0.3, n, 2) * radius[:, None]
@@ -103,7 +103,7 @@ def draw_ulceration(image, canvas, rows):
 
 
 def draw_globules(image, canvas, rows):
-    """Many small, round, brown to black globules."""
+    """Draw many small, round, brown to black globules."""
     g, n = canvas.generator, len(rows)
     spacing = uniform(g, 0.15, 0.20, n)
     xy, kept = canvas.points(rows, spacing, side=11, keep=0.8, jitter=0.2)
@@ -113,7 +113,7 @@ def draw_globules(image, canvas, rows):
 
 
 def draw_scale(image, canvas, rows):
-    """White flakes with sharp edges, also just beyond the border."""
+    """Draw white flakes with sharp edges, also just beyond the border."""
     g, n = canvas.generator, len(rows)
     field = noise(g, n, 14, canvas.size)[:, 0] + 0.5 * noise(g, n, 26, canvas.size)[:, 0]
     near = ((canvas.outline[rows] * 1.15 - canvas.rho[rows]) / 0.08).clamp_(0, 1)
@@ -122,7 +122,7 @@ def draw_scale(image, canvas, rows):
 
 
 def draw_comedos(image, canvas, rows):
-    """A few round dark plugs in a yellowish ring."""
+    """Draw a few round dark plugs in a yellowish ring."""
     g, n = canvas.generator, len(rows)
     spacing = 0.24 + 0.14 * canvas.radius[rows]
     xy, kept = canvas.points(rows, spacing, side=7, keep=0.6)
@@ -132,7 +132,7 @@ def draw_comedos(image, canvas, rows):
 
 
 def draw_milia(image, canvas, rows):
-    """Small bright white dots like pinheads."""
+    """Draw small bright white dots like pinheads."""
     g, n = canvas.generator, len(rows)
     spacing = uniform(g, 0.20, 0.28, n)
     xy, kept = canvas.points(rows, spacing, side=9, keep=0.6)
@@ -141,7 +141,7 @@ def draw_milia(image, canvas, rows):
 
 
 def draw_dotted_vessels(image, canvas, rows):
-    """Tiny bright red dots, evenly spread."""
+    """Draw tiny bright red dots, evenly spread."""
     g, n = canvas.generator, len(rows)
     spacing = uniform(g, 0.17, 0.24, n)
     xy, kept = canvas.points(rows, spacing, side=10, keep=0.85)
@@ -150,7 +150,7 @@ def draw_dotted_vessels(image, canvas, rows):
 
 
 def draw_arborizing(image, canvas, rows):
-    """Bright red vessels: a bent trunk with branches that thin out."""
+    """Draw bright red vessels: a bent trunk with branches that thin out."""
     g, n = canvas.generator, len(rows)
     radius = canvas.radius[rows][:, None]
     steps = torch.linspace(-1, 1, 28)
@@ -177,7 +177,7 @@ def draw_arborizing(image, canvas, rows):
 
 
 def draw_streaks(image, canvas, rows):
-    """Thin dark spokes that leave the border over a part of the circumference."""
+    """Draw thin dark spokes that leave the border over a part of the circumference."""
     g, n = canvas.generator, len(rows)
     count = torch.randint(15, 24, (n, 1), generator=g)
     angles = canvas.angles[None] + uniform(g, 0, 2 * math.pi, n, 1)
@@ -193,11 +193,11 @@ def draw_streaks(image, canvas, rows):
 
 DRAWERS = {
     "pigment network": draw_network,
-    "white center": draw_white_centre,
     "blue-white veil": draw_veil,
-    "ulceration": draw_ulceration,
     "ovoid nests": draw_nests,
     "lacunae": draw_lacunae,
+    "ulceration": draw_ulceration,
+    "white center": draw_white_centre,
     "globules": draw_globules,
     "scale": draw_scale,
     "streaks": draw_streaks,

@@ -102,7 +102,7 @@ def make_lesions(n, *, image_size=64, mode="class", photographic=False, random_s
         Side of the square images in pixels, at least 16.
     mode : {"class", "independent", "sparse", "mixed"}, default="class"
         How attributes are drawn. "class": with the probabilities of the image's class.
-        "independent": each with probability 0.32 whatever the class, so that no attribute foretells
+        "independent": each with probability 0.25 whatever the class, so that no attribute foretells
         another. "sparse": each with probability 0.10. "mixed": one of the three for each image. A
         lesion always has at least one colour.
     photographic : bool, default=False
