@@ -17,7 +17,7 @@ ALPHA_GRID = (300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0
 
 
 # The first round stops here: the rows that stay undecided are known by then.
-_FIRST_ROUND = 1e-2
+_FIRST_ROUND = 1.5e-2
 # Up to this many coefficients a Newton step is cheaper than the L-BFGS steps it saves.
 _NEWTON_SIZE = 512
 
@@ -174,6 +174,9 @@ class AssociationProblem:
         Of the similarities about `similarities.offset`.
     prior : torch.Tensor of shape (F, K', m)
         A0, scaled.
+    basis : tuple of eigenvectors (m, r) and eigenvalues (r,), or None
+        Coordinates in which the loss is nearly a sphere; only speed depends on them, so a problem
+        on nearly the same rows may lend its own.
     """
 
     def __init__(
@@ -185,6 +188,7 @@ class AssociationProblem:
         self._share = weights / self.totals[:, None]
         n_folds, n_outputs, n_concepts = len(weights), targets.shape[1], similarities.shape[1]
         self.shape = (n_folds, n_outputs, n_concepts)
+        self.basis = None
         if standardize:
             self.mean, self.scale = moments(similarities, weights)
             self.prior = self._scaled_prior(prior, prior_strength)
@@ -245,27 +249,29 @@ class AssociationProblem:
         """
         association, intercept = start if start is not None else self.origin()
         n_iter = 0
-        for round_tol in (max(tol, _FIRST_ROUND), tol):
+        # A warm start knows its undecided rows already; else a first round finds them.
+        rounds = [tol] if start is not None or tol >= _FIRST_ROUND else [_FIRST_ROUND, tol]
+        for round_tol in rounds:
+            fresh = self.basis is None or round_tol != rounds[0]
             association, intercept, steps, converged = self._descend(
-                alpha, association, intercept, max_iter - n_iter, round_tol
+                alpha, association, intercept, max_iter - n_iter, round_tol, fresh
             )
             n_iter += steps
-            if tol >= _FIRST_ROUND or n_iter >= max_iter:
+            if n_iter >= max_iter:
                 break
         if self.shape[1] * (self.shape[2] + 1) <= _NEWTON_SIZE and tol < _FIRST_ROUND:
             association, intercept, steps = self._polish(alpha, association, intercept)
             n_iter += steps
         return association, intercept, n_iter, converged
 
-    def _descend(self, alpha, association, intercept, max_iter, tol):
+    def _descend(self, alpha, association, intercept, max_iter, tol, fresh):
         """One round of L-BFGS in coordinates where the loss is nearly a sphere."""
         p = self._probabilities(association, intercept)
         undecided = p * (1 - p)
         curvature = torch.einsum("nfk,fn->fk", undecided, self._share).clamp_min(1e-6)
-        rows = torch.einsum("nfk,fn->n", undecided, self._share) + 1e-12 * self._share.mean(0)
-        rows = rows / rows.sum()
-        mean = self.similarities.transposed_times(rows[:, None])[0]
-        basis, spectrum = self.similarities.eigenbasis(rows, mean, self.scale.mean(0))
+        if fresh:
+            self.basis = self._undecided_basis(undecided)
+        basis, spectrum = self.basis
         penalty = alpha / self.totals
         stiff = (curvature[:, :, None] * spectrum + penalty[:, None, None]).rsqrt()
         loose = penalty.rsqrt()[:, None, None]
@@ -288,6 +294,13 @@ class AssociationProblem:
         origin = association.new_zeros(self.shape[0], self.shape[1] * (self.shape[2] + 1))
         best, n_iter, converged = minimize_stack(fun, origin, max_iter=max_iter, tol=tol)
         return *unpack(best), n_iter, converged
+
+    def _undecided_basis(self, undecided):
+        """Eigenbasis of the correlations among the rows whose class is still open."""
+        rows = torch.einsum("nfk,fn->n", undecided, self._share)
+        rows = (rows / rows.sum() + 1e-9 * self._share.mean(0)) / (1.0 + 1e-9)
+        mean = self.similarities.transposed_times(rows[:, None])[0]
+        return self.similarities.eigenbasis(rows, mean, self.scale.mean(0))
 
     def _polish(self, alpha, association, intercept, max_steps=12):
         """Newton's method from a point near the optimum, as long as the gradient shrinks."""
@@ -343,6 +356,13 @@ class AssociationProblem:
         ridge = hessian.new_full((p.shape[1], z.shape[1]), float(alpha / self.totals[fold]))
         ridge[:, -1] = 0.0
         return hessian + torch.diag(ridge.flatten())
+
+    def mean_slopes(self, association, intercept):
+        """Return slopes by similarity (K', m) and centred intercepts (K',), averaged over folds.
+
+        A solution in the coordinates that problems on other rows share.
+        """
+        return (association / self.scale[:, None, :]).mean(0), intercept.mean(0)
 
     def origin(self):
         """Return the prior, with the intercepts of the class frequencies."""

@@ -26,7 +26,6 @@ __all__ = [
 FALLBACK_ALPHA = 10.0
 
 _SELECTION_ROWS = 2000
-_SEARCH_TOL = 1e-2
 
 
 @dataclass
@@ -66,6 +65,8 @@ class HeadFit:
     prior : ndarray of shape (K', m)
     n_iter : int
     converged : bool
+    basis : tuple of torch.Tensor or None
+        The solver's coordinates, for the folds to start with.
     """
 
     association: np.ndarray
@@ -75,6 +76,7 @@ class HeadFit:
     prior: np.ndarray
     n_iter: int
     converged: bool
+    basis: object = None
 
 
 def two_columns(logits):
@@ -140,9 +142,14 @@ def _fold_pays(block, n):
     return n * m > n * d + d * m
 
 
-def solve(problem, head, alpha, start=None, tol=None):
-    """Solve with the solver that the head's activation asks for."""
-    tol = head.tol if tol is None else tol
+def solve(problem, head, alpha, start=None, *, search=False):
+    """Solve with the solver that the head's activation asks for.
+
+    `head.tol` is a distance of the mean loss from its optimum, in nats; half the squared norm of
+    the preconditioned gradient estimates it. A search over alpha stops there, a fit that is kept
+    goes on to a hundredth of it.
+    """
+    tol = (2.0 * head.tol * (1.0 if search else 0.01)) ** 0.5
     if head.activation == "softmax":
         *solution, _ = solve_softmax(problem, alpha, max_iter=head.max_iter)
         return solution
@@ -160,11 +167,11 @@ def solve(problem, head, alpha, start=None, tol=None):
 
 
 def select_alpha(experts, target, head, priors, folds):
-    """Return alpha = exp(sum p log alpha) and the path of losses (MATHS section 1).
+    """Return alpha = exp(sum p log alpha), the path of losses, and a start for each expert's fit.
 
     p = softmax(-n * loss), the loss being the calibrated out-of-fold log-loss of the plain
     average of the experts on at most 2,000 rows: an average over the grid that few rows leave
-    wide, where the best of a cross-validation would jump.
+    wide, where the best of a cross-validation would jump (MATHS section 1).
     """
     rows = _selection_rows(target)
     masks = folds.train
@@ -175,11 +182,11 @@ def select_alpha(experts, target, head, priors, folds):
     ]
     starts = [None] * len(experts)
     total = target.weights[rows][scored].sum()
-    alphas, losses = [], []
+    alphas, losses, kept = [], [], None
     for alpha in ALPHA_GRID:
         logits = []
         for e, problem in enumerate(problems):
-            a, b, _, _ = solve(problem, head, alpha, starts[e], _SEARCH_TOL)
+            a, b, _, _ = solve(problem, head, alpha, starts[e], search=True)
             starts[e] = (a, b)
             logits.append(_pick_held_out(problem.logits(a, b), folds.held_out[rows]))
         present = np.stack([expert.present[rows] for expert in experts], axis=1)
@@ -192,14 +199,18 @@ def select_alpha(experts, target, head, priors, folds):
             )
         )
         alphas.append(alpha)
-        # Beyond here the weights are below exp(-20) and would not change alpha.
-        if len(losses) > 2 and total * (min(losses[-2:]) - min(losses)) > 20.0:
-            break
+        if losses[-1] == min(losses):
+            kept = list(starts)
+        # Beyond here the weights are below exp(-15) and would not change alpha.
+        if len(losses) > 1 and losses[-1] > losses[-2]:
+            if total * (losses[-1] - min(losses)) > 15.0:
+                break
     evidence = -total * np.array(losses)
     p = np.exp(evidence - evidence.max())
     p /= p.sum()
     alpha = float(np.exp(p @ np.log(alphas)))
-    return alpha, {"alpha": alphas, "log_loss": [float(loss) for loss in losses]}
+    warm = [problem.mean_slopes(*start) for problem, start in zip(problems, kept, strict=True)]
+    return alpha, {"alpha": alphas, "log_loss": [float(loss) for loss in losses]}, warm
 
 
 def _selection_rows(target):
@@ -233,11 +244,21 @@ def _pick_held_out(logits, held_out):
     return two_columns(np.where((held_out >= 0)[:, None], picked, 0.0))
 
 
-def fit_head(expert, target, head, prior, alpha):
-    """Fit one expert on all its rows; warns where the solver stopped short."""
+def fit_head(expert, target, head, prior, alpha, warm=None):
+    """Fit one expert on all its rows; warns where the solver stopped short.
+
+    Parameters
+    ----------
+    warm : tuple of slopes (K', m) and intercept (K',), default=None
+        By similarity, not standardised: where to begin.
+    """
     masks = np.ones((1, len(target.codes)), dtype=bool)
     problem = expert_problem(expert, target, head, prior, masks)
-    a, b, n_iter, converged = solve(problem, head, alpha)
+    start = None
+    if warm is not None and head.activation != "softmax":
+        slopes, intercept = (part.to(target.device)[None] for part in warm)
+        start = (slopes * problem.scale[:, None, :], intercept.clone())
+    a, b, n_iter, converged = solve(problem, head, alpha, start)
     if not bool(converged.all()):
         warnings.warn(
             f"The association of expert {expert.name!r} did not converge in {n_iter} steps. "
@@ -247,7 +268,7 @@ def fit_head(expert, target, head, prior, alpha):
         )
     mean = problem.mean + problem.similarities.offset
     arrays = [x[0].cpu().numpy() for x in (a, b, mean, problem.scale, problem.prior)]
-    return HeadFit(*arrays, n_iter, bool(converged.all()))
+    return HeadFit(*arrays, n_iter, bool(converged.all()), problem.basis)
 
 
 def out_of_fold(expert, target, head, prior, alpha, folds, warm):
@@ -260,6 +281,7 @@ def out_of_fold(expert, target, head, prior, alpha, folds, warm):
     """
     problem = expert_problem(expert, target, head, prior, folds.train)
     start = None
+    problem.basis = warm.basis
     if head.activation != "softmax":
         device = target.device
         a = torch.as_tensor(warm.association, device=device) / torch.as_tensor(

@@ -40,8 +40,9 @@ class ConceptBottleneckClassifier(ConceptClassifier):
     class_weight : "balanced", dict or None, default=None
     max_iter : int, default=300
     tol : float, default=1e-4
-        Norm of the preconditioned gradient at which to stop. Small problems are finished by
-        Newton's method to the limit of float64.
+        How far from its optimum the mean loss may stay while alpha is searched, in nats; the fit
+        that is kept goes on to a hundredth of it. Small problems are finished by Newton's method
+        to the limit of float64.
     device : {"auto", "cpu", "cuda", "cuda:N"}, default="auto"
     random_state : int, RandomState or None, default=None
         Kept for the fits that draw numbers; the association solvers draw none.
@@ -165,9 +166,9 @@ class ConceptBottleneckClassifier(ConceptClassifier):
         if self.alpha is None:
             folds = make_folds(self, self.cv, codes, weights, groups)
         with fit_task(context, self, X, y, "alpha"):
-            alpha, path = choose_alpha(data, target, self, [direction], folds)
+            alpha, path, warm = choose_alpha(data, target, self, [direction], folds)
         with fit_task(context, self, X, y, "refit") as report:
-            fitted = fit_head(data[0], target, self, direction, alpha)
+            fitted = fit_head(data[0], target, self, direction, alpha, warm[0])
             self._take(fitted, alpha, path, used, self._layout.names[0], self._layout.concepts[0])
             report.update(self._fitted_attributes())
         context.call_on_fit_task_end(
@@ -218,9 +219,8 @@ class ConceptBottleneckClassifier(ConceptClassifier):
 
 
 def choose_alpha(data, target, head, priors, folds):
-    """Return alpha and its path: the fixed one, the chosen one, or the fallback."""
-    if head.alpha is not None:
-        return float(head.alpha), {}
-    if folds is None:
-        return FALLBACK_ALPHA, {}
+    """Return alpha, its path, and a start per expert: fixed, fallback, or chosen."""
+    if head.alpha is not None or folds is None:
+        alpha = FALLBACK_ALPHA if head.alpha is None else float(head.alpha)
+        return alpha, {}, [None] * len(data)
     return select_alpha(data, target, head, priors, folds)

@@ -232,8 +232,10 @@ class GatedConceptBottleneckClassifier(ConceptClassifier):
             directions.append(direction)
         self.prior_used_ = used
         with fit_task(context, self, X, y, "alpha"):
-            self.alpha_, self.alpha_path_ = choose_alpha(data, target, head, directions, folds)
-        oof = self._fit_experts(data, target, head, directions, folds, context, X, y)
+            self.alpha_, self.alpha_path_, warm = choose_alpha(
+                data, target, head, directions, folds
+            )
+        oof = self._fit_experts(data, target, head, directions, warm, folds, context, X, y)
         with fit_task(context, self, X, y, "gate") as report:
             self.gate_input_state_ = fit_gate_inputs(data, gate_values, weights, input_kind)
             inputs = gate_inputs(self.gate_input_state_, data, gate_values, present)
@@ -251,7 +253,7 @@ class GatedConceptBottleneckClassifier(ConceptClassifier):
         )
         return self
 
-    def _fit_experts(self, data, target, head, directions, folds, context, X, y):
+    def _fit_experts(self, data, target, head, directions, warm, folds, context, X, y):
         """Fit each expert on all rows, then its folds from there; returns logits (n, E, K)."""
         n_folds = 0 if folds is None else len(folds)
         oof = np.zeros((len(target.codes), len(data), len(self.classes_)))
@@ -260,7 +262,7 @@ class GatedConceptBottleneckClassifier(ConceptClassifier):
             branch = context.subcontext(task_name=f"expert {expert.name}", max_subtasks=n_folds + 1)
             branch.call_on_fit_task_begin(estimator=self, X=X, y=y)
             with fit_task(branch, self, X, y, "all rows"):
-                fitted = fit_head(expert, target, head, direction, self.alpha_)
+                fitted = fit_head(expert, target, head, direction, self.alpha_, warm[e])
             tasks = [branch.subcontext(task_name=f"fold {f}") for f in range(n_folds)]
             for task in tasks:
                 task.call_on_fit_task_begin(estimator=self, X=X, y=y)
