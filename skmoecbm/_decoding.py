@@ -40,6 +40,7 @@ class Unreadable(InputError):
 
 
 def decode(image, value_range, draft_size):
+    """Return any image as a new 8-bit RGB one; the errors do not name it yet."""
     if isinstance(image, np.ndarray | torch.Tensor):
         return _from_array(image, value_range)
     if not isinstance(image, Image.Image):
@@ -112,6 +113,7 @@ def _open(content):
 
 
 def load_pixels(image):
+    """Read the pixels of a PIL image that may still be in its file; return the image."""
     try:
         image.load()
     except Exception as error:  # as above, for the pixels
@@ -122,6 +124,7 @@ def load_pixels(image):
 
 
 def orientation_of(image):
+    """Return the EXIF orientation of a PIL image, 1 to 8; 1 is upright, or none stated."""
     try:
         return image.getexif().get(0x0112, 1)
     except Exception:  # a damaged EXIF block must not cost the picture: it then has no orientation
@@ -163,6 +166,7 @@ def _to_rgb(image, value_range):
 
 
 def to_numpy(image):
+    """Return an array as it is, and a tensor as an array of the same shape."""
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu()
         # numpy has no bfloat16
@@ -184,6 +188,7 @@ def _from_array(image, value_range):
 
 
 def check_array(array, kind):
+    """Raise unless `array` holds real numbers in the layout of a tensor or an array."""
     if array.dtype.kind not in "buif":
         raise InputError(f"expected real numbers, got dtype {array.dtype}.")
     channel = 0 if kind == "tensor" else -1
@@ -198,6 +203,7 @@ def check_array(array, kind):
 
 
 def check_value_range(value_range):
+    """Return `value_range` as None or two floats; raise if it is neither."""
     if value_range is None:
         return None
     try:
@@ -223,6 +229,7 @@ def _rescale(array, value_range, what):
 
 
 def describe(image):
+    """Return a few words that tell the user which image is meant."""
     if isinstance(image, str | os.PathLike):
         return repr(os.fspath(image))
     if isinstance(image, bytes | bytearray | memoryview):

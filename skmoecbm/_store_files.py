@@ -108,6 +108,8 @@ def read_file(path, fingerprint=None):
             keys, rows, checks = (file.get_tensor(n).numpy() for n in ("keys", "rows", "checks"))
     except safetensors.SafetensorError as error:
         raise ValueError(str(error)) from error
+    except RuntimeError as error:  # torch opens the file a second time: it may be gone by then
+        raise (OSError if path.exists() else FileNotFoundError)(str(error)) from error
     shapes_fit = rows.ndim == 2 and keys.shape == (len(rows), 2) and checks.shape == (len(rows),)
     types_fit = (keys.dtype, rows.dtype, checks.dtype) == (np.uint64, np.float32, np.uint32)
     if metadata.get("format") != FORMAT or not (shapes_fit and types_fit):
