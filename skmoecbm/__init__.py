@@ -1,45 +1,37 @@
 """Concept bottleneck classifiers over a gated mixture of image-text experts."""
 
-from skmoecbm._evaluate import Evaluation, evaluate
-from skmoecbm._gates import ConstantGate, LinearGate, MLPGate, UniformGate
-from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
-from skmoecbm.concepts import ConceptBank, list_concepts, load_concepts
-from skmoecbm.encoder import ConceptEncoder, ExpertUnion
-from skmoecbm.exceptions import (
-    BackboneError,
-    FormatError,
-    InputError,
-    SkmoecbmError,
-    SkmoecbmWarning,
-)
-from skmoecbm.explanation import Explanation, explain
-from skmoecbm.features import ExpertFeatures
-from skmoecbm.hub import load, save
+from importlib import import_module
 
-__all__ = [
-    "BackboneError",
-    "ConceptBank",
-    "ConceptBottleneckClassifier",
-    "ConceptEncoder",
-    "ConstantGate",
-    "Evaluation",
-    "ExpertFeatures",
-    "ExpertUnion",
-    "Explanation",
-    "FormatError",
-    "GatedConceptBottleneckClassifier",
-    "InputError",
-    "LinearGate",
-    "MLPGate",
-    "SkmoecbmError",
-    "SkmoecbmWarning",
-    "UniformGate",
-    "evaluate",
-    "explain",
-    "list_concepts",
-    "load",
-    "load_concepts",
-    "save",
-]
+# Public names are looked up when first used, so that `skmoecbm --help` loads no torch.
+_ROOMS = {
+    "_evaluate": ("Evaluation", "evaluate"),
+    "_gates": ("ConstantGate", "LinearGate", "MLPGate", "UniformGate"),
+    "classifier": ("ConceptBottleneckClassifier", "GatedConceptBottleneckClassifier"),
+    "concepts": ("ConceptBank", "list_concepts", "load_concepts"),
+    "encoder": ("ConceptEncoder", "ExpertUnion"),
+    "exceptions": (
+        "BackboneError",
+        "FormatError",
+        "InputError",
+        "SkmoecbmError",
+        "SkmoecbmWarning",
+    ),
+    "explanation": ("Explanation", "explain"),
+    "features": ("ExpertFeatures",),
+    "hub": ("load", "save"),
+}
+
+__all__ = sorted(name for names in _ROOMS.values() for name in names)
 
 __version__ = "0.1.0.dev0"
+
+
+def __getattr__(name):
+    for room, names in _ROOMS.items():
+        if name in names:
+            return getattr(import_module(f"skmoecbm.{room}"), name)
+    raise AttributeError(f"module 'skmoecbm' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
