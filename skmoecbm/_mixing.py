@@ -1,0 +1,147 @@
+"""How a fitted mixture decides: weights, pooled logits, views without an expert."""
+
+import copy
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from skmoecbm._base import AdditivePart, ConceptClassifier
+from skmoecbm._gate_inputs import gate_inputs
+from skmoecbm._gating import gate_weights, pool_logits
+from skmoecbm._heads import two_columns
+from skmoecbm._mixture import pooled_scale
+from skmoecbm.exceptions import InputError
+
+__all__ = ["FittedMixture"]
+
+
+class FittedMixture(ConceptClassifier):
+    """What `GatedConceptBottleneckClassifier` can do once it is fitted."""
+
+    def _mix(self, X):
+        """Everything between X and the pooled logits."""
+        data, gate_values = self._read(X)
+        present = np.stack([expert.present for expert in data], axis=1)
+        for name in getattr(self, "masked_experts_", ()):
+            present[:, self.expert_names_.index(name)] = False
+        values, logits = [], []
+        for e, (expert, head) in enumerate(zip(data, self.heads_, strict=True)):
+            expert.present = present[:, e]
+            z, own = head._logits(expert)
+            values.append(z)
+            logits.append(own)
+        inputs = gate_inputs(self.gate_input_state_, data, gate_values, present)
+        weights = gate_weights(self.gate_state_, inputs, present)
+        scale = pooled_scale(self.pool_scale_, present)
+        return data, values, logits, present, weights, scale
+
+    def _class_logits(self, X):
+        _, _, logits, present, weights, scale = self._mix(X)
+        stacked = np.stack([two_columns(own) for own in logits], axis=1)
+        mixed = pool_logits(weights, stacked * self.expert_scale_[:, None], scale, self.pool)
+        return self._fill_absent(mixed, present)
+
+    def gate_weights(self, X):
+        """Return the gate's weights G.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+
+        Returns
+        -------
+        ndarray of shape (n, E), float64
+            In [0, 1], rows sum to 1; exactly 0 where an expert is absent.
+        """
+        return self._mix(X)[4]
+
+    def expert_weights(self, X):
+        """Return how much each expert speaks: G_e tau_e / sum G tau.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+
+        Returns
+        -------
+        ndarray of shape (n, E), float64
+            In [0, 1], rows sum to 1; exactly 0 where an expert is absent.
+        """
+        return self._shares(self._mix(X)[4])
+
+    def _shares(self, weights):
+        voices = weights * self.expert_scale_
+        total = voices.sum(axis=1, keepdims=True)
+        return voices / np.where(total > 0, total, 1.0)
+
+    def expert_logits(self, X):
+        """Return each expert's own logits S_e, before temperatures.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+
+        Returns
+        -------
+        ndarray of shape (n, E, K), or (n, E) for two classes, float64
+            NaN where an expert is absent.
+        """
+        _, _, logits, present, _, _ = self._mix(X)
+        stacked = np.where(present[:, :, None], np.stack(logits, axis=1), np.nan)
+        return stacked[:, :, 0] if len(self.classes_) == 2 else stacked
+
+    def without(self, name):
+        """Return a view of this fitted model that never listens to one expert.
+
+        Its predictions are those for rows in which that expert is missing. Nothing is fitted or
+        copied.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        GatedConceptBottleneckClassifier
+
+        Raises
+        ------
+        InputError
+            If there is no such expert, or it is the last one.
+        """
+        check_is_fitted(self)
+        masked = tuple(getattr(self, "masked_experts_", ()))
+        left = [n for n in self.expert_names_ if n not in masked]
+        if name not in left:
+            raise InputError(f"There is no expert {name!r} to leave out; there are {left}.")
+        if len(left) == 1:
+            raise InputError(f"{name!r} is the last expert; without it nothing is left to decide.")
+        view = copy.copy(self)
+        view.masked_experts_ = (*masked, name)
+        return view
+
+    def _additive_parts(self, X):
+        if self.pool == "prob":
+            raise InputError(
+                "Logits of pool='prob' are no sum over concepts, so there is nothing additive to "
+                "explain. Fit with pool='logit'."
+            )
+        data, values, logits, present, weights, scale = self._mix(X)
+        if self.pool == "sum":
+            scale = scale * (weights > 0).sum(axis=1)
+        shares = self._shares(weights)
+        return [
+            AdditivePart(
+                name,
+                self.concept_names_[e],
+                scale * weights[:, e] * self.expert_scale_[e],
+                weights[:, e],
+                shares[:, e],
+                values[e],
+                np.where(present[:, [e]], data[e].values, np.nan),
+                self.heads_[e].association_,
+                self.heads_[e].intercept_,
+                logits[e],
+            )
+            for e, name in enumerate(self.expert_names_)
+        ]
