@@ -15,7 +15,9 @@ from skmoecbm._explanation_tables import (
     text_of,
     top_table,
 )
+from skmoecbm._union import _choose
 from skmoecbm._validation import check_number
+from skmoecbm.encoder import ConceptEncoder, ExpertUnion
 from skmoecbm.exceptions import InputError
 from skmoecbm.images import as_image_list
 
@@ -71,14 +73,18 @@ def explain(model, images):
     check_is_fitted(classifier)
     if classifier is model or len(model.steps) == 1:
         return explain_features(classifier, images)
-    encoders = _encoders_in(model.steps[0][1])
-    identities = [encoder.backbone_identity_ for encoder in encoders]
+    # what the encoders cannot take is refused here, before anything of it is kept
+    features = model[:-1].transform(images)
+    seen = _seen_by_encoders(model.steps[0][1], images)
+    pictures, value_range = next(
+        ((as_image_list(X), e.value_range) for e, X in seen if e.modality == "image"), (None, None)
+    )
     return explain_features(
         classifier,
-        model[:-1].transform(images),
-        images=as_image_list(images) if encoders else None,
-        value_range=encoders[0].value_range if encoders else None,
-        notices=dict.fromkeys(i["notice"] for i in identities if i.get("notice")),
+        features,
+        images=pictures,
+        value_range=value_range,
+        notices=dict.fromkeys(e.notice_ for e, _ in seen if e.notice_),
     )
 
 
@@ -389,12 +395,13 @@ class Explanation(Sequence):
         )
 
 
-def _encoders_in(step):
-    """Return the `ConceptEncoder`s of a pipeline step, with none for a step of another kind."""
-    from skmoecbm.encoder import ConceptEncoder, ExpertUnion
-
-    if isinstance(step, ConceptEncoder):
-        return [step]
+def _seen_by_encoders(step, X):
+    """Return (fitted `ConceptEncoder`, what it sees of X) of a pipeline step, if it has any."""
+    seen = [(step, X)]
     if isinstance(step, ExpertUnion):
-        return [encoder for _, encoder, *_ in step.experts_]
-    return []
+        columns = [entry[2:] for entry in step.experts]
+        seen = [
+            (encoder, _choose(name, X, *column))
+            for (name, encoder), column in zip(step.experts_, columns, strict=True)
+        ]
+    return [pair for pair in seen if isinstance(pair[0], ConceptEncoder)]

@@ -1,0 +1,236 @@
+"""The classifiers as JSON nodes with arrays beside them, and back."""
+
+import numpy as np
+
+from skmoecbm._columns import Layout
+from skmoecbm._gates import ConstantGate, LinearGate, MLPGate, UniformGate
+from skmoecbm._gating import GateState
+from skmoecbm._parameters import pack_parameters, unpack_parameters
+from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
+from skmoecbm.concepts import TopKConcepts
+from skmoecbm.exceptions import FormatError, InputError
+from skmoecbm.schema import GatedNode, HeadNode, Labels
+
+__all__ = [
+    "OBJECTS",
+    "build",
+    "checked",
+    "pack_gated",
+    "pack_head",
+    "take",
+    "unpack_gated",
+    "unpack_head",
+]
+
+# What may stand as a parameter; a name in a file is looked up here and never imported.
+OBJECTS = {
+    cls.__name__: cls
+    for cls in (
+        ConceptBottleneckClassifier,
+        ConstantGate,
+        LinearGate,
+        MLPGate,
+        TopKConcepts,
+        UniformGate,
+    )
+}
+
+
+def build(cls, node, **parts):
+    """Return an estimator with the parameters of its node."""
+    try:
+        return cls(**unpack_parameters(cls, node.parameters, OBJECTS), **parts)
+    except TypeError as error:
+        raise FormatError(
+            f"config.json does not have the parameters of {cls.__name__}: {error}."
+        ) from None
+
+
+def checked(check):
+    """Run an estimator's own check of its parameters on what a file says."""
+    try:
+        check()
+    except InputError as error:
+        raise FormatError(f"config.json has a bad parameter. {error}") from None
+
+
+def take(arrays, name, shape, dtype):
+    """Take an array out, checked: shape, dtype and finite numbers."""
+    if name not in arrays:
+        raise FormatError(
+            f"The model needs an array {name!r}, which is not there. Fetch or save it again."
+        )
+    array = arrays.pop(name)
+    if array.shape != shape or array.dtype != dtype:
+        raise FormatError(
+            f"The array {name!r} must be {dtype} of shape {shape}. Got {array.dtype} of shape "
+            f"{array.shape}; fetch or save the model again."
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise FormatError(f"The array {name!r} has numbers that are not finite; save it again.")
+    return array
+
+
+def pack_head(model, arrays, prefix):
+    """Return the `HeadNode` of a fitted classifier of one expert."""
+    for name in _head_shapes(1, 1):
+        arrays[f"{prefix}.{name}"] = getattr(model, f"{name}_")
+    return HeadNode(
+        **_pack_common(model),
+        concept_names=model.concept_names_,
+        expert_name=model.expert_name_,
+        prior_used=model.prior_used_,
+    )
+
+
+def unpack_head(node, arrays, prefix):
+    """Return the fitted classifier of a `HeadNode`."""
+    model = build(ConceptBottleneckClassifier, node)
+    checked(model._check_parameters)
+    m, n_classes = len(node.concept_names), len(node.classes.values)
+    for name, shape in _head_shapes(m, n_classes).items():
+        setattr(model, f"{name}_", take(arrays, f"{prefix}.{name}", shape, "float64"))
+    if node.n_features_in != m or (model.scale_ <= 0).any():
+        raise FormatError(f"{prefix}: the head does not fit its {m} concepts; save it again.")
+    _unpack_common(model, node)
+    model.concept_names_ = list(node.concept_names)
+    model.expert_name_ = node.expert_name
+    model.prior_used_ = node.prior_used
+    model._layout = Layout(
+        [node.expert_name], [np.arange(m)], [model.concept_names_], np.array([], dtype=int)
+    )
+    return model
+
+
+def pack_gated(model, arrays, prefix):
+    """Return the `GatedNode` of a fitted mixture; its out-of-fold logits are not kept."""
+    for name in ("expert_scale", "pool_scale", "class_log_prior"):
+        arrays[f"{prefix}.{name}"] = getattr(model, f"{name}_")
+    for name, array in model.gate_state_.arrays.items():
+        arrays[f"{prefix}.gate.{name}"] = np.asarray(array)
+    for name, array in model.gate_input_state_.items():
+        arrays[f"{prefix}.gate_input.{name}"] = array
+    components = model.gate_input_state_.get("components")
+    hidden = model.gate_state_.arrays.get("hidden_bias", ())
+    common = _pack_common(model)
+    return GatedNode(
+        **common,
+        heads=[
+            pack_head(head, arrays, f"{prefix}.heads.{e}") for e, head in enumerate(model.heads_)
+        ],
+        expert_columns=[columns.tolist() for columns in model.expert_columns_],
+        gate_columns=model._layout.gate_columns.tolist(),
+        masked_experts=getattr(model, "masked_experts_", ()),
+        gate=model.gate_state_.kind,
+        gate_hidden=len(hidden),
+        gate_components=None if components is None else len(components),
+        selected=model.selected_,
+        fallback=model.fallback_,
+        oof_log_loss={name: float(loss) for name, loss in model.oof_log_loss_.items()},
+        routing_information=float(model.routing_information_),
+    )
+
+
+def unpack_gated(node, arrays, prefix):
+    """Return the fitted mixture of a `GatedNode`."""
+    model = build(GatedConceptBottleneckClassifier, node)
+    checked(model._check_parameters)
+    _unpack_common(model, node)
+    model.heads_ = [
+        unpack_head(head, arrays, f"{prefix}.heads.{e}") for e, head in enumerate(node.heads)
+    ]
+    n_experts, m = len(node.heads), sum(head.n_features_in for head in node.heads)
+    q, g = node.gate_components, len(node.gate_columns)
+    shapes = {
+        "expert_scale": (n_experts,),
+        "pool_scale": (n_experts,),
+        "class_log_prior": (len(node.classes.values),),
+    }
+    for name, shape in shapes.items():
+        setattr(model, f"{name}_", take(arrays, f"{prefix}.{name}", shape, "float64"))
+
+    shapes = {"mean": (m,), "scale": (m,), "gate_mean": (g,), "gate_scale": (g,)}
+    if q is not None:
+        shapes["components"] = (q, m)
+    model.gate_input_state_ = {
+        name: take(arrays, f"{prefix}.gate_input.{name}", shape, "float64")
+        for name, shape in shapes.items()
+    }
+    width, hidden = (m if q is None else q) + 2 * g + n_experts, node.gate_hidden
+    shapes = {
+        "uniform": {},
+        "expert": {"index": ()},
+        "constant": {"bias": (n_experts,)},
+        "linear": {"slope": (n_experts, width), "bias": (n_experts,)},
+        "mlp": {
+            "hidden_weight": (hidden, width),
+            "hidden_bias": (hidden,),
+            "out_weight": (n_experts, hidden),
+            "out_bias": (n_experts,),
+        },
+    }[node.gate]
+    dtypes = {"index": "int64"}
+    model.gate_state_ = GateState(
+        node.gate,
+        {
+            name: take(arrays, f"{prefix}.gate.{name}", shape, dtypes.get(name, "float64"))
+            for name, shape in shapes.items()
+        },
+    )
+    if node.gate == "expert" and not 0 <= model.gate_state_.arrays["index"] < n_experts:
+        raise FormatError("The gate names an expert that is not there; save the model again.")
+
+    model.expert_names_ = [head.expert_name for head in node.heads]
+    model.expert_columns_ = [np.array(columns, dtype=int) for columns in node.expert_columns]
+    model.concept_names_ = [list(head.concept_names) for head in node.heads]
+    model._layout = Layout(
+        model.expert_names_,
+        model.expert_columns_,
+        model.concept_names_,
+        np.array(node.gate_columns, dtype=int),
+    )
+    if node.masked_experts:
+        model.masked_experts_ = node.masked_experts
+    model.prior_used_ = {head.expert_name: head.prior_used for head in node.heads}
+    model.selected_, model.fallback_ = node.selected, node.fallback
+    model.oof_log_loss_ = dict(node.oof_log_loss)
+    model.routing_information_ = node.routing_information
+    return model
+
+
+def _head_shapes(m, n_classes):
+    k = 1 if n_classes == 2 else n_classes
+    return {
+        "association": (k, m),
+        "intercept": (k,),
+        "mean": (m,),
+        "scale": (m,),
+        "prior_association": (k, m),
+        "class_log_prior": (n_classes,),
+    }
+
+
+def _pack_common(model):
+    parameters, left_out = pack_parameters(model, OBJECTS)
+    names = getattr(model, "feature_names_in_", None)
+    return {
+        "parameters": parameters,
+        "not_saved": left_out,
+        "classes": Labels.of(model.classes_),
+        "alpha": float(model.alpha_),
+        "alpha_path": {name: [float(v) for v in path] for name, path in model.alpha_path_.items()},
+        "n_features_in": int(model.n_features_in_),
+        "feature_names_in": None if names is None else names.tolist(),
+        "n_iter": int(model.n_iter_),
+    }
+
+
+def _unpack_common(model, node):
+    model.classes_ = node.classes.array()
+    model.alpha_ = node.alpha
+    model.alpha_path_ = {name: list(path) for name, path in node.alpha_path.items()}
+    model.n_features_in_, model.n_iter_ = node.n_features_in, node.n_iter
+    if node.feature_names_in is not None:
+        if len(node.feature_names_in) != node.n_features_in:
+            raise FormatError("feature_names_in and n_features_in differ; save the model again.")
+        model.feature_names_in_ = np.array(node.feature_names_in, dtype=object)

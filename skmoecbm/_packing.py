@@ -1,0 +1,224 @@
+"""Fitted models as a tree of JSON nodes with arrays beside it, and back."""
+
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from skmoecbm._packed_classifiers import (
+    OBJECTS,
+    build,
+    checked,
+    pack_gated,
+    pack_head,
+    take,
+    unpack_gated,
+    unpack_head,
+)
+from skmoecbm._parameters import pack_parameters, pack_value, unpack_value
+from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
+from skmoecbm.concepts import ConceptBank, as_bank
+from skmoecbm.encoder import ConceptEncoder, ExpertUnion
+from skmoecbm.exceptions import FormatError, InputError
+from skmoecbm.schema import (
+    EncoderNode,
+    GatedNode,
+    HeadNode,
+    PipelineNode,
+    Step,
+    UnionExpert,
+    UnionNode,
+)
+
+__all__ = ["pack", "unpack"]
+
+_LOCAL = "local-dir:"
+
+
+def pack(model, arrays, prefix="model"):
+    """Return the node of a fitted estimator and put its arrays into `arrays`.
+
+    Parameters
+    ----------
+    model : fitted estimator
+    arrays : dict of str to ndarray
+        Filled here; names start with `prefix`.
+    prefix : str
+
+    Raises
+    ------
+    InputError
+        If the model, or a part of it, is not fitted or not of this package.
+    """
+    for cls, function in _PACKERS.items():
+        if type(model) is cls:
+            check_is_fitted(model)
+            return function(model, arrays, prefix)
+    raise InputError(
+        f"A {type(model).__name__} cannot be saved: only a Pipeline of ConceptEncoder or "
+        "ExpertUnion and a classifier of this package, or one of these alone, has a safe form. "
+        "Leave the other step out, or keep the model with joblib for use on your own machine."
+    )
+
+
+def unpack(node, arrays, prefix="model"):
+    """Return the fitted estimator of a node, taking its arrays out of `arrays`.
+
+    Parameters
+    ----------
+    node : node of `skmoecbm.schema`
+    arrays : dict of str to ndarray
+        What is used is removed.
+    prefix : str
+
+    Raises
+    ------
+    FormatError
+        If parameters or arrays are missing, malformed or of another shape than the node says.
+    """
+    return _UNPACKERS[type(node)](node, arrays, prefix)
+
+
+def _pack_pipeline(model, arrays, prefix):
+    foreign = [
+        f"{name} ({type(step).__name__})"
+        for name, step in model.steps
+        if type(step) not in _PACKERS or isinstance(step, Pipeline)
+    ]
+    if foreign:
+        raise InputError(
+            f"The pipeline has steps that cannot be saved: {', '.join(foreign)}. Only "
+            "ConceptEncoder, ExpertUnion and the classifiers of this package have a safe form; "
+            "leave the others out, or keep the model with joblib for use on your own machine."
+        )
+    steps = [
+        Step(name=name, node=pack(step, arrays, f"{prefix}.{i}"))
+        for i, (name, step) in enumerate(model.steps)
+    ]
+    parameters, left_out = pack_parameters(model, OBJECTS, skip=("steps", "memory"))
+    return PipelineNode(parameters=parameters, not_saved=left_out, steps=steps)
+
+
+def _unpack_pipeline(node, arrays, prefix):
+    steps = [
+        (step.name, unpack(step.node, arrays, f"{prefix}.{i}")) for i, step in enumerate(node.steps)
+    ]
+    return build(Pipeline, node, steps=steps)
+
+
+def _pack_union(model, arrays, prefix):
+    experts = []
+    for e, ((name, encoder), (_, _, *columns)) in enumerate(
+        zip(model.experts_, model.experts, strict=True)
+    ):
+        if type(encoder) is not ConceptEncoder:
+            raise InputError(
+                f"Expert {name!r} is a {type(encoder).__name__}, which cannot be saved; only "
+                "ConceptEncoder has a safe form. Keep the model with joblib for use on your own "
+                "machine."
+            )
+        experts.append(
+            UnionExpert(
+                name=name,
+                encoder=pack(encoder, arrays, f"{prefix}.{e}"),
+                columns=pack_value(columns[0], OBJECTS) if columns else None,
+                has_columns=bool(columns),
+            )
+        )
+    parameters, left_out = pack_parameters(model, OBJECTS, skip=("experts",))
+    return UnionNode(
+        parameters=parameters, not_saved=left_out, output=_output(model), experts=experts
+    )
+
+
+def _unpack_union(node, arrays, prefix):
+    experts = []
+    for e, expert in enumerate(node.experts):
+        encoder = unpack(expert.encoder, arrays, f"{prefix}.{e}")
+        columns = [unpack_value(expert.columns, OBJECTS)] if expert.has_columns else []
+        experts.append((expert.name, encoder, *columns))
+    model = build(ExpertUnion, node, experts=experts)
+    checked(model._check_experts)
+    model.experts_ = [(name, encoder) for name, encoder, *_ in experts]
+    return _with_output(model, node)
+
+
+def _pack_encoder(model, arrays, prefix):
+    parameters, left_out = pack_parameters(
+        model, OBJECTS, skip=("backbone", "cache_dir", "concepts")
+    )
+    backbone = model.backbone
+    if backbone.startswith(_LOCAL):
+        # a path says where, on one machine; the fingerprint says what
+        backbone = _LOCAL + backbone.rstrip("/\\").replace("\\", "/").split(":")[-1].split("/")[-1]
+    parameters |= {"backbone": backbone, "cache_dir": None if model.cache_dir is None else "auto"}
+    try:
+        given = as_bank(model.concepts)
+    except (FormatError, InputError):  # a file that is gone; what was fitted is still here
+        given = model.bank_
+    arrays[f"{prefix}.concept_embeddings"] = model.concept_embeddings_
+    if model.class_embeddings_ is not None:
+        arrays[f"{prefix}.class_embeddings"] = model.class_embeddings_
+    return EncoderNode(
+        parameters=parameters,
+        not_saved=left_out,
+        output=_output(model),
+        bank=model.bank_.model_dump(mode="json"),
+        all_concepts=None if given == model.bank_ else given.model_dump(mode="json"),
+        has_class_embeddings=model.class_embeddings_ is not None,
+        dim=model.concept_embeddings_.shape[1],
+        backbone_identity=model.backbone_identity_,
+        fingerprint=model.fingerprint_,
+        notice=model.notice_,
+    )
+
+
+def _unpack_encoder(node, arrays, prefix):
+    bank = ConceptBank(**node.bank)
+    given = bank if node.all_concepts is None else ConceptBank(**node.all_concepts)
+    model = build(ConceptEncoder, node, concepts=given)
+    checked(model._check_parameters)
+    if model.cache_dir not in (None, "auto"):
+        raise FormatError(
+            "config.json names a folder for the cache of embeddings, which a saved model may not."
+        )
+    local = model.backbone.startswith(_LOCAL)
+    if local and any(part in model.backbone[len(_LOCAL) :] for part in ("/", "\\", "..", ":")):
+        raise FormatError("config.json names a path for a backbone, which a saved model may not.")
+    model.bank_ = bank
+    model.n_concepts_ = len(bank)
+    model.concept_embeddings_ = take(
+        arrays, f"{prefix}.concept_embeddings", (len(bank), node.dim), "float32"
+    )
+    model.class_embeddings_ = None
+    if node.has_class_embeddings:
+        model.class_embeddings_ = take(
+            arrays, f"{prefix}.class_embeddings", (len(bank.classes), node.dim), "float32"
+        )
+    model.backbone_identity_ = node.backbone_identity
+    model.fingerprint_ = node.fingerprint
+    model.notice_ = node.notice
+    model.select_ = None
+    return _with_output(model, node)
+
+
+def _output(model):
+    return getattr(model, "_sklearn_output_config", {}).get("transform")
+
+
+def _with_output(model, node):
+    return model if node.output is None else model.set_output(transform=node.output)
+
+
+_PACKERS = {
+    ConceptBottleneckClassifier: pack_head,
+    ConceptEncoder: _pack_encoder,
+    ExpertUnion: _pack_union,
+    GatedConceptBottleneckClassifier: pack_gated,
+    Pipeline: _pack_pipeline,
+}
+_UNPACKERS = {
+    EncoderNode: _unpack_encoder,
+    GatedNode: unpack_gated,
+    HeadNode: unpack_head,
+    PipelineNode: _unpack_pipeline,
+    UnionNode: _unpack_union,
+}

@@ -1,0 +1,304 @@
+"""The `config.json` of a saved model, format version 0: what may stand in it and nothing else."""
+
+import json
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from skmoecbm.concepts import ConceptBank
+from skmoecbm.exceptions import FormatError, InputError
+
+__all__ = [
+    "FORMAT_VERSION",
+    "ArrayEntry",
+    "EncoderNode",
+    "GatedNode",
+    "HeadNode",
+    "Labels",
+    "ModelConfig",
+    "PipelineNode",
+    "UnionNode",
+    "parse_config",
+    "tell",
+]
+
+FORMAT_VERSION = 0
+_MAX_DEPTH = 40  # nested lists and objects
+
+Label = StrictBool | StrictInt | StrictFloat | StrictStr
+Name = Annotated[StrictStr, Field(min_length=1, max_length=4096)]
+Text = Annotated[StrictStr, Field(max_length=65536)]
+Size = Annotated[StrictInt, Field(ge=0, le=2**31)]
+Number = StrictFloat | StrictInt
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ArrayEntry(_Part):
+    """Shape and dtype that an array of `model.safetensors` must have."""
+
+    shape: Annotated[tuple[Size, ...], Field(max_length=4)]
+    dtype: Literal["float64", "float32", "int64", "bool"]
+
+
+class Labels(_Part):
+    """The classes in their order, with the numpy dtype that predictions have."""
+
+    dtype: Annotated[StrictStr, Field(pattern=r"^(<U\d{1,5}|\|O|\|b1|[<|][iu][1248]|<f[248])$")]
+    values: Annotated[tuple[Label, ...], Field(min_length=1, max_length=100_000)]
+
+    @model_validator(mode="after")
+    def _values_fit_dtype(self):
+        kinds = {"U": (str,), "b": (bool,), "i": (int,), "u": (int,), "f": (float, int)}
+        wanted = kinds.get(np.dtype(self.dtype).kind, (str, bool, int, float))
+        for value in self.values:
+            if type(value) not in wanted:
+                raise ValueError(f"label {value!r:.80} is not of dtype {self.dtype}")
+        if len(set(self.values)) < len(self.values):
+            raise ValueError("labels must differ")
+        if self.array().tolist() != list(self.values):
+            raise ValueError(f"labels do not fit into dtype {self.dtype}")
+        return self
+
+    @classmethod
+    def of(cls, classes):
+        """Return the labels of a fitted `classes_`."""
+        return cls(dtype=classes.dtype.newbyteorder("<").str, values=tuple(classes.tolist()))
+
+    def array(self):
+        """Return the labels as `classes_` had them."""
+        try:
+            return np.array(self.values, dtype=self.dtype)
+        except OverflowError as error:
+            raise ValueError(f"labels do not fit into dtype {self.dtype}") from error
+
+
+class _Estimator(_Part):
+    """What every estimator has: constructor parameters, and the names of those left out."""
+
+    parameters: Annotated[dict[Name, JsonValue], Field(max_length=64)]
+    not_saved: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+
+
+class EncoderNode(_Estimator):
+    """A fitted `ConceptEncoder`.
+
+    `bank` holds the concepts in use, `all_concepts` those given to the constructor where they
+    are others. The backbone is named and fingerprinted, never contained.
+    """
+
+    kind: Literal["ConceptEncoder"] = "ConceptEncoder"
+    output: Literal["default", "pandas", "polars"] | None = None
+    bank: dict[Name, JsonValue]
+    all_concepts: dict[Name, JsonValue] | None = None
+    has_class_embeddings: StrictBool
+    dim: Size
+    backbone_identity: Annotated[dict[Name, JsonValue], Field(max_length=256)]
+    fingerprint: Name
+    notice: Text | None = None
+
+    @field_validator("bank", "all_concepts")
+    @classmethod
+    def _is_a_bank(cls, data):
+        if data is not None:
+            try:
+                ConceptBank(**data)
+            except (InputError, TypeError) as error:
+                raise ValueError(f"not a bank of concepts: {error}") from None
+        return data
+
+
+class UnionExpert(_Part):
+    """One expert of an `ExpertUnion`; `columns` is packed as a parameter is, absent where all."""
+
+    name: Name
+    encoder: EncoderNode
+    columns: JsonValue = None
+    has_columns: StrictBool = False
+
+
+class UnionNode(_Estimator):
+    """A fitted `ExpertUnion`."""
+
+    kind: Literal["ExpertUnion"] = "ExpertUnion"
+    output: Literal["default", "pandas", "polars"] | None = None
+    experts: Annotated[tuple[UnionExpert, ...], Field(min_length=1, max_length=256)]
+
+
+class _Classifier(_Estimator):
+    classes: Labels
+    alpha: Number
+    alpha_path: dict[Name, tuple[Number, ...]]
+    n_features_in: Size
+    feature_names_in: tuple[Name, ...] | None = None
+    n_iter: Size
+
+    @model_validator(mode="after")
+    def _at_least_two_classes(self):
+        if len(self.classes.values) < 2:
+            raise ValueError("a classifier has at least two classes")
+        return self
+
+
+class HeadNode(_Classifier):
+    """A fitted `ConceptBottleneckClassifier`."""
+
+    kind: Literal["ConceptBottleneckClassifier"] = "ConceptBottleneckClassifier"
+    concept_names: Annotated[tuple[Text, ...], Field(min_length=1)]
+    expert_name: Name
+    prior_used: Text | None
+
+
+class GatedNode(_Classifier):
+    """A fitted `GatedConceptBottleneckClassifier`; one head per expert, in order."""
+
+    kind: Literal["GatedConceptBottleneckClassifier"] = "GatedConceptBottleneckClassifier"
+    heads: Annotated[tuple[HeadNode, ...], Field(min_length=1, max_length=256)]
+    expert_columns: tuple[tuple[Size, ...], ...]
+    gate_columns: tuple[Size, ...] = ()
+    masked_experts: tuple[Name, ...] = ()
+    gate: Literal["uniform", "expert", "constant", "linear", "mlp"]
+    gate_hidden: Size = 0
+    gate_components: Size | None
+    selected: Text
+    fallback: Text | None
+    oof_log_loss: dict[Name, Number]
+    routing_information: Number
+
+    @model_validator(mode="after")
+    def _parts_fit(self):
+        names = [head.expert_name for head in self.heads]
+        columns = [column for part in self.expert_columns for column in part]
+        if len(set(names)) < len(names):
+            raise ValueError("expert names must differ")
+        if [len(part) for part in self.expert_columns] != [h.n_features_in for h in self.heads]:
+            raise ValueError("expert_columns do not fit the heads")
+        if sorted([*columns, *self.gate_columns]) != list(range(self.n_features_in)):
+            raise ValueError("expert_columns and gate_columns do not part the features")
+        if not set(self.masked_experts) < set(names):
+            raise ValueError("masked_experts are not some of the experts")
+        if any(head.classes != self.classes for head in self.heads):
+            raise ValueError("heads have other classes than the mixture")
+        return self
+
+
+class Step(_Part):
+    """One step of a pipeline."""
+
+    name: Name
+    node: Annotated[EncoderNode | UnionNode | HeadNode | GatedNode, Field(discriminator="kind")]
+
+
+class PipelineNode(_Estimator):
+    """A fitted `sklearn.pipeline.Pipeline` of an encoder or union and a classifier."""
+
+    kind: Literal["Pipeline"] = "Pipeline"
+    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=16)]
+
+
+class ModelConfig(_Part):
+    """A whole `config.json`."""
+
+    format_version: Literal[0] = FORMAT_VERSION
+    library_versions: Annotated[dict[Name, Name], Field(max_length=32)]
+    notices: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
+    label_map: dict[Name, Label] | None = None
+    model: Annotated[
+        PipelineNode | EncoderNode | UnionNode | HeadNode | GatedNode, Field(discriminator="kind")
+    ]
+    arrays: Annotated[dict[Name, ArrayEntry], Field(max_length=10_000)]
+    arrays_sha256: Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{64}$")]
+
+    def to_json(self):
+        """Return the text of `config.json`; the same config gives the same text."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+
+
+def parse_config(text):
+    """Return the `ModelConfig` that the text of a `config.json` holds.
+
+    Parameters
+    ----------
+    text : str or bytes
+        UTF-8.
+
+    Raises
+    ------
+    FormatError
+        If it is not JSON, of a newer format version, or not as the format says.
+    """
+    try:
+        data = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique_keys)
+        depth = _depth(data)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(
+            f"config.json is not valid JSON ({error}); the file is damaged, fetch or save it again."
+        ) from None
+    if depth > _MAX_DEPTH:
+        raise FormatError(f"config.json is nested {depth} deep; at most {_MAX_DEPTH} is allowed.")
+    if not isinstance(data, dict) or type(data.get("format_version")) is not int:
+        raise FormatError(
+            "config.json has no 'format_version', so it is not of a model saved by skmoecbm. "
+            "Load the model with the library that saved it."
+        )
+    version = data["format_version"]
+    if version > FORMAT_VERSION:
+        raise FormatError(
+            f"The model is of format version {version}; this skmoecbm reads up to version "
+            f"{FORMAT_VERSION}. Update it: pip install --upgrade skmoecbm."
+        )
+    try:
+        return ModelConfig.model_validate(data)
+    except ValidationError as error:
+        raise FormatError(
+            f"config.json does not follow format version 0: {tell(error)}. The file is damaged; "
+            "fetch or save it again."
+        ) from None
+
+
+def tell(error):
+    """Return pydantic's first findings as one line, without long values."""
+    findings = error.errors(include_url=False, include_context=False)
+    told = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}"[:300] for one in findings[:3]]
+    more = f", and {len(findings) - 3} more" if len(findings) > 3 else ""
+    return "; ".join(told) + more
+
+
+def _no_constant(name):
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _unique_keys(pairs):
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        raise ValueError("a key is there twice")
+    return data
+
+
+def _depth(data):
+    """Return how deep lists and objects are nested."""
+    depth, level = 0, [data]
+    while level:
+        level = [
+            child
+            for node in level
+            if isinstance(node, dict | list)
+            for child in (node.values() if isinstance(node, dict) else node)
+        ]
+        depth += 1
+    return depth
