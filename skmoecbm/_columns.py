@@ -112,7 +112,7 @@ def read_experts(owner, X, layout=None, *, y=None, experts="auto", gate_columns=
     layout : Layout or None
         The split learned in `fit`.
     y : array-like or None
-        Checked with X in `fit`.
+        Handed on; labels are checked where they are encoded.
     experts, gate_columns
         As the classifier's parameters.
 
@@ -121,7 +121,7 @@ def read_experts(owner, X, layout=None, *, y=None, experts="auto", gate_columns=
     data : list of ExpertData
     gate_values : ndarray of shape (n, g), float64
     layout : Layout
-    y : as validated
+    y : as it came
 
     Raises
     ------
@@ -134,15 +134,8 @@ def read_experts(owner, X, layout=None, *, y=None, experts="auto", gate_columns=
         values = None
     else:
         source = X
-        checked = validate_data(
-            owner,
-            X,
-            y if fitting else "no_validation",
-            reset=fitting,
-            dtype=np.float64,
-            ensure_all_finite="allow-nan",
-        )
-        X, y = checked if fitting else (checked, None)
+        # Without y: what is wrong with labels is said by row, where they are encoded.
+        X = validate_data(owner, X, reset=fitting, dtype=np.float64, ensure_all_finite="allow-nan")
         values = X
     if fitting:
         layout = layout_of(owner, X if values is None else source, experts, gate_columns)

@@ -206,7 +206,7 @@ class GatedConceptBottleneckClassifier(FittedMixture):
             X, y, sample_weight, groups, self.class_weight, self.experts, gate_columns
         )
         layout, n_experts = self._layout, len(data)
-        if n_experts == 1 and self.experts == "auto" and data[0].block is None:
+        if self.experts == "auto" and layout.names == ["expert"] and data[0].block is None:
             warnings.warn(
                 f"X is a plain array, so its {self.n_features_in_} columns are one expert and "
                 "there is nothing to gate. Pass ExpertFeatures, 'expert__concept' column names or "
