@@ -24,7 +24,7 @@ _CHUNK = 512
 # 210 photographs under networks of 64 pixels, re-encoded at several sizes: between 3 and 5.6 times
 # the embedding moves by 5e-6 to 8e-5 in cosine on average, 5e-4 at the 99th percentile, 1.3e-3 at
 # most; at 2 times by up to 3.4e-3, below that by up to 3e-2.
-_DRAFT = 4
+_DRAFT = 3
 
 _thread_locks = {}
 
