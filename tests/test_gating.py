@@ -160,7 +160,7 @@ def test_balance_forbids_one_expert_for_all_but_lets_rows_be_sure():
     free, balanced, uniform = fit(), fit(balance=50.0), fit(entropy=50.0)
     assert free[0][0] > 0.6
     np.testing.assert_allclose(balanced[0], 0.5, atol=0.02)
-    assert balanced[1] > 0.1
+    assert balanced[1] > 0.05
     assert uniform[1] < 1e-3
 
 
