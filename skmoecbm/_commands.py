@@ -172,6 +172,7 @@ def fit(args):
         print(f"  {candidate:<24} {loss:.4f}")
     if classifier.fallback_:
         print(f"  ({classifier.fallback_})")
+    print("  (a simpler mixture is kept unless the difference exceeds twice its standard error)")
     print(f"model written to {out}")
 
 

@@ -239,6 +239,39 @@ def test_an_unknown_label_at_evaluation_names_the_classes(model, lesions, tmp_pa
     assert "'wart'" in message and "--label-map" in message
 
 
+def test_the_four_commands_run_on_real_photographs(data_dir, tmp_path, capsys):
+    """The README's recipe on 210 JPEGs of HAM10000, labels as its table has them."""
+    folder = data_dir / "ham10000_fullsize"
+    table = ["--images", str(folder / "images"), "--labels", str(folder / "metadata.csv")]
+    table += ["--image-column", "image_id", "--label-column", "dx", "--group-column", "lesion_id"]
+    experts = ["--experts", "demo-general", "demo-structures", "--concepts", "lesions"]
+    model = str(tmp_path / "model")
+    assert main(["fit", *table, *experts, "--class-weight", "balanced", "--out", model]) == 0
+    picture = str(next((folder / "images").glob("*.jpg")))
+    assert main(["explain", model, picture, "--out", str(tmp_path / "explained.png")]) == 0
+    out = str(tmp_path / "predictions.csv")
+    assert main(["predict", model, str(folder / "images"), "--out", out]) == 0
+    metrics = tmp_path / "metrics.json"
+    assert main(["evaluate", model, *table, "--n-bootstrap", "50", "--out", str(metrics)]) == 0
+    with open(out) as file:
+        predicted = {row["image"]: row["prediction"] for row in csv.DictReader(file)}
+    assert len(predicted) == 210
+    codes = {"akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"}
+    assert set(predicted.values()) <= codes
+    result = json.loads(metrics.read_text())
+    assert set(result["classes"]) == codes
+    with (folder / "metadata.csv").open() as file:
+        truth = {row["image_id"]: row["dx"] for row in csv.DictReader(file)}
+    hits = {code: [] for code in codes}
+    for image, prediction in predicted.items():
+        code = truth[image.rpartition("/")[2].removesuffix(".jpg")]
+        hits[code].append(prediction == code)
+    balanced = np.mean([np.mean(found) for found in hits.values()])
+    assert result["metrics"]["balanced_accuracy"]["value"] == pytest.approx(balanced)
+    # Fitted and evaluated on the same images: only that something was learned is asked.
+    assert balanced > 2 / 7
+
+
 def test_debug_shows_where_the_error_came_from(tmp_path):
     with pytest.raises(skmoecbm.SkmoecbmError):
         main(["predict", str(tmp_path), str(tmp_path / "x.png"), "--debug"])
