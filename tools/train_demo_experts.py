@@ -492,7 +492,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("skmoecbm/_demo"))
     parser.add_argument("--images", type=int, default=24_000)
-    parser.add_argument("--tower-epochs", type=int, default=9)
+    parser.add_argument("--tower-epochs", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--photographic", type=float, default=0.4)
     parser.add_argument("--seed", type=int, default=0)

@@ -238,7 +238,7 @@ _PER_CENT = (
     12,
 )
 CLASS_PROBABILITIES = np.reshape(_PER_CENT, (len(CLASSES), len(ATTRIBUTES))) / 100.0
-INDEPENDENT_RATE = 0.25
+INDEPENDENT_RATE = 0.22
 SPARSE_RATE = 0.10
 
 
@@ -250,7 +250,7 @@ def sample_attributes(n_samples, mode, rng):
     n_samples : int
     mode : {"class", "independent", "sparse", "mixed"}
         "class" draws each attribute with its probability in the image's class; "independent" and
-        "sparse" draw it with one rate (0.25, 0.10) whatever the class; "mixed" takes one of the
+        "sparse" draw it with one rate (0.22, 0.10) whatever the class; "mixed" takes one of the
         three for each image, equally often.
     rng : numpy.random.RandomState
 

@@ -70,6 +70,8 @@ class Canvas:
         Distance to the centre, and the outline's radius in that direction.
     mask : float32 tensor of shape (n, size, size)
         Opacity of the lesion in [0, 1].
+    shade : float32 tensor of shape (n, size, size)
+        Brightness of the lesion: 1, and less on one side of an asymmetric one.
     """
 
     def __init__(self, generator, size, asymmetric, irregular, blurred, large):
@@ -78,9 +80,9 @@ class Canvas:
         axis = torch.linspace(-1, 1, size)
         self.axis = axis
         self.radius = torch.where(
-            large, uniform(generator, 0.70, 0.95, n), uniform(generator, 0.34, 0.56, n)
+            large, uniform(generator, 0.78, 1.00, n), uniform(generator, 0.42, 0.60, n)
         )
-        wander = (0.95 - self.radius).clamp(0.1, 0.3)[:, None]
+        wander = (0.95 - self.radius).clamp(0.08, 0.25)[:, None]
         self.centre = uniform(generator, -1, 1, n, 2) * wander
         self.dx = axis[None, None, :] - self.centre[:, 0, None, None]
         self.dy = axis[None, :, None] - self.centre[:, 1, None, None]
@@ -99,6 +101,9 @@ class Canvas:
         depth = self.outline - self.rho
         self.mask = (depth / softness[:, None, None] + 0.5).clamp_(0, 1)
         self.mask = self.mask * self.mask * (3 - 2 * self.mask)
+        heading = self.heading[:, :, None]
+        side = (self.dx * heading.cos() + self.dy * heading.sin()) / self.radius[:, None, None]
+        self.shade = 1 - 0.35 * asymmetric[:, None, None] * (0.5 + 1.5 * side).clamp_(0, 1)
 
     def _outline(self, asymmetric, irregular):
         n, generator = len(asymmetric), self.generator
@@ -114,7 +119,8 @@ class Canvas:
         bend = torch.bmm(amplitude[:, None], waves)[:, 0]
         # Asymmetric ones bulge or are dented on one side: three orders in step make a drop (+) or a
         # bean (-). Order 1 alone would only move the lesion.
-        toward = self.angles[None] + uniform(generator, 0, 2 * math.pi, n, 1)
+        self.heading = uniform(generator, 0, 2 * math.pi, n, 1)
+        toward = self.angles[None] - self.heading
         lobe = 0.5 * toward.cos() + 0.4 * (2 * toward).cos() + 0.3 * (3 * toward).cos()
         sign = torch.where(uniform(generator, 0, 1, n, 1) < 0.5, -1.0, 1.0)
         bend += sign * uniform(generator, 0.45, 0.75, n, 1) * lobe * asymmetric[:, None]

@@ -79,7 +79,7 @@ def draw_lacunae(image, canvas, rows):
     """Draw well-defined red to purple lagoons, parted by paler septa."""
     g, n = canvas.generator, len(rows)
     spacing = 0.17 + 0.20 * canvas.radius[rows]
-    xy, kept = canvas.points(rows, spacing, side=7, keep=0.92, inside=0.92, jitter=0.16)
+    xy, kept = canvas.points(rows, spacing, side=7, keep=0.75, inside=0.92, jitter=0.16)
     field = canvas.blobs(xy, kept, spacing * uniform(g, 0.42, 0.50, n))
     paint(image, rows, _step(field, 0.32, 3.5) * 0.35, _colour(g, n, (0.93, 0.72, 0.74)))
     hue = uniform(g, 0, 1, n, 1)
@@ -117,7 +117,7 @@ def draw_scale(image, canvas, rows):
     g, n = canvas.generator, len(rows)
     field = noise(g, n, 14, canvas.size)[:, 0] + 0.5 * noise(g, n, 26, canvas.size)[:, 0]
     near = ((canvas.outline[rows] * 1.15 - canvas.rho[rows]) / 0.08).clamp_(0, 1)
-    alpha = _step(field, uniform(g, 0.30, 0.55, n, 1, 1), 3.0) * near
+    alpha = _step(field, uniform(g, 0.45, 0.75, n, 1, 1), 3.0) * near
     paint(image, rows, alpha * uniform(g, 0.8, 0.98, n, 1, 1), _colour(g, n, (0.95, 0.93, 0.88)))
 
 

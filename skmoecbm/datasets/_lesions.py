@@ -71,7 +71,7 @@ def draw_lesions(attributes, size, generator, *, photographic=False):
         0, 1
     )
     depth = uniform(generator, 0.55 if photographic else 0.82, 1.0, n, 1, 1, 1)
-    colours = colours * (1 + 0.05 * noise(generator, n, 24, size))
+    colours = colours * (1 + 0.05 * noise(generator, n, 24, size)) * canvas.shade[:, None]
     image = torch.lerp(image, colours, canvas.mask[:, None] * patchy * depth)
     bare = image.clone() if photographic else image
     for name, draw in DRAWERS.items():
@@ -102,7 +102,7 @@ def make_lesions(n, *, image_size=64, mode="class", photographic=False, random_s
         Side of the square images in pixels, at least 16.
     mode : {"class", "independent", "sparse", "mixed"}, default="class"
         How attributes are drawn. "class": with the probabilities of the image's class.
-        "independent": each with probability 0.25 whatever the class, so that no attribute foretells
+        "independent": each with probability 0.22 whatever the class, so that no attribute foretells
         another. "sparse": each with probability 0.10. "mixed": one of the three for each image. A
         lesion always has at least one colour.
     photographic : bool, default=False
