@@ -75,8 +75,8 @@ def test_many_correlated_concepts_reach_the_optimum_of_logistic_regression():
         reference = _logistic(alpha).fit(Z, y)
         best = association_gradient(Z, y, reference.coef_, reference.intercept_, 0, alpha)[2]
         found = association_gradient(Z, y, clf.association_, clf.intercept_, 0, alpha)[2]
-        assert found - best < 1e-8  # tol = 1e-4: half its square
-        tight = ConceptBottleneckClassifier(alpha=alpha, tol=1e-9, max_iter=2000).fit(X, y)
+        assert found - best < 1e-6  # tol=1e-4 is for the search; the fit goes a hundredfold nearer
+        tight = ConceptBottleneckClassifier(alpha=alpha, tol=1e-13, max_iter=2000).fit(X, y)
         np.testing.assert_allclose(
             _centred(tight.decision_function(X)),
             _centred(reference.decision_function(Z)),
