@@ -175,6 +175,8 @@ class Explanation(Sequence):
         self.value_range = value_range
         self.notices = tuple(notices)
         self.rows = np.arange(len(logits)) if rows is None else rows
+        self.similarities = [part.similarities for part in self._parts]
+        self.values = [part.values for part in self._parts]
         self.expert_names = [part.name for part in self._parts]
         self.concept_names = [list(part.concepts) for part in self._parts]
         self.gate = np.stack([part.gate for part in self._parts], axis=1)
@@ -184,26 +186,13 @@ class Explanation(Sequence):
             [~np.isnan(part.similarities).all(axis=1) for part in self._parts], axis=1
         )
 
+        weighted = sum(part.weight[:, None] * part.intercept for part in self._parts)
+        self.bias = np.where(self.present.any(axis=1)[:, None], weighted, logits)
+
     @property
     def contributions(self):
         """Sequence of E arrays (n, m_e, K'), each computed when asked for."""
         return Contributions(self._parts)
-
-    @property
-    def similarities(self):
-        """List of E arrays (n, m_e), cosine similarities, NaN where the expert is absent."""
-        return [part.similarities for part in self._parts]
-
-    @property
-    def values(self):
-        """List of E arrays (n, m_e), similarities in training standard deviations."""
-        return [part.values for part in self._parts]
-
-    @property
-    def bias(self):
-        """Array (n, K'): the weighted intercepts; the logit itself where no expert is there."""
-        weighted = sum(part.weight[:, None] * part.intercept for part in self._parts)
-        return np.where(self.present.any(axis=1)[:, None], weighted, self.logits)
 
     def __len__(self):
         """Return the number of rows."""

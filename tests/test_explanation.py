@@ -4,15 +4,24 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skmoecbm.exceptions import InputError
+from skmoecbm import (
+    ConceptBottleneckClassifier,
+    ConceptEncoder,
+    ExpertUnion,
+    GatedConceptBottleneckClassifier,
+)
+from skmoecbm.datasets import make_lesions
+from skmoecbm.exceptions import InputError, SkmoecbmWarning
 from skmoecbm.explanation import Explanation, explain
 
 
@@ -371,3 +380,85 @@ def test_explain_refuses_what_is_not_ours():
         explain(make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y), X)
     with pytest.raises(InputError, match="Got str at the end"):
         explain("model", X)
+
+
+EXPERTS = [("left", slice(0, 3)), ("right", slice(3, 7))]
+
+
+def _fitted(n_classes=3, **settings):
+    rng = np.random.default_rng(1)
+    y = rng.integers(n_classes, size=90)
+    X = rng.normal(size=(90, 7)) + 0.7 * rng.normal(size=(n_classes, 7))[y]
+    head = ConceptBottleneckClassifier(alpha=1.0)
+    return GatedConceptBottleneckClassifier(head, experts=EXPERTS, random_state=0, **settings).fit(
+        X, y
+    ), X[:12].copy()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("pool", ["logit", "sum"])
+@pytest.mark.parametrize("guard", [True, False])
+def test_contributions_of_a_real_mixture_sum_to_its_decision(n_classes, pool, guard):
+    model, X = _fitted(n_classes, pool=pool, guard=guard)
+    X[0, :3] = np.nan
+    X[1, 3:] = np.nan
+    explanation = explain(model, X)
+    decision = model.decision_function(X).reshape(12, -1)
+    np.testing.assert_allclose(_sums(explanation), decision, atol=1e-10)
+    np.testing.assert_array_equal(explanation.gate, model.gate_weights(X))
+    np.testing.assert_array_equal(explanation.expert_weights, model.expert_weights(X))
+    assert explanation.predicted.tolist() == model.predict(X).tolist()
+    assert explanation.present[:2].tolist() == [[False, True], [True, False]]
+    alone = explain(model.without("left"), X[2:3])
+    np.testing.assert_allclose(_sums(alone)[0], model.without("left").decision_function(X[2:3])[0])
+    assert alone.present.tolist() == [[False, True]]
+
+
+def test_row_without_any_expert_is_explained_by_the_class_prior():
+    model, _ = _fitted()
+    with pytest.warns(SkmoecbmWarning, match="no expert"):
+        explanation = explain(model, np.full((1, 7), np.nan))
+    np.testing.assert_array_equal(explanation.bias[0], model.class_log_prior_)
+    assert "left missing, right missing" in repr(explanation)
+    assert explanation.plot()
+
+
+def test_pool_of_probabilities_is_refused_with_the_reason():
+    model, X = _fitted(pool="prob")
+    with pytest.raises(InputError, match="pool='prob' are no sum over concepts"):
+        explain(model, X)
+
+
+def test_single_head_search_and_pipeline_of_one_step_are_explained():
+    _, X = _fitted()
+    y = np.arange(12) % 2
+    single = ConceptBottleneckClassifier(alpha=1.0).fit(X, y)
+    explanation = explain(single, X)
+    np.testing.assert_allclose(_sums(explanation)[:, 0], single.decision_function(X), atol=1e-10)
+    assert explanation.gate.tolist() == [[1.0]] * 12
+    step = make_pipeline(ConceptBottleneckClassifier(alpha=1.0)).fit(X, y)
+    assert explain(step, X).to_dict() == explanation.to_dict() == single.explain(X).to_dict()
+    search = GridSearchCV(ConceptBottleneckClassifier(), {"alpha": [1.0]}, cv=2).fit(X, y)
+    assert explain(search, X).to_dict() == explanation.to_dict()
+    with pytest.raises(ValueError, match="not fitted"):
+        explain(ConceptBottleneckClassifier(), X)
+
+
+def test_pipeline_explanation_keeps_the_images_its_first_image_encoder_saw():
+    data = make_lesions(60, random_state=0)
+    frame = pd.DataFrame({"picture": list(data.images), "age": np.arange(60.0)})
+    union = ExpertUnion(
+        [
+            ("age", StandardScaler(), ["age"]),
+            ("general", ConceptEncoder("demo-general", "lesions", cache_dir=None), "picture"),
+        ]
+    )
+    head = ConceptBottleneckClassifier(alpha=1.0)
+    model = make_pipeline(union, GatedConceptBottleneckClassifier(head)).fit(frame, data.target)
+    explanation = explain(model, frame[:3])
+    assert explanation.images[2] is frame.picture[2]
+    assert explanation.notices == (
+        "synthetic demonstration encoders, trained on drawings, not for clinical use",
+    )
+    np.testing.assert_allclose(_sums(explanation), model.decision_function(frame[:3]), atol=1e-10)
+    assert [image for axes in explanation.plot(0).axes for image in axes.images]
