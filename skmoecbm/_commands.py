@@ -146,15 +146,21 @@ def fit(args):
     bank = as_bank(args.concepts)
     data = _read_labelled(args)
     labels = unify_labels(data.labels, bank)
+    classes = sorted(set(labels.tolist()))
+    if len(classes) < 2:
+        raise InputError(
+            f"All {len(labels):,} images have the label {classes[0]!r}. A classifier needs two at "
+            "least; check --label-column, --label-map and --select-rows."
+        )
     experts = _experts(args, bank)
     out = output_path(args.out, folder=True)
     if any(out.iterdir()) and not (out / "config.json").exists():
         raise InputError(f"The folder {str(out)!r} holds other things. Give a new one as --out.")
-    classes = sorted(set(labels))
     grouped = "" if data.groups is None else f" in {len(set(data.groups)):,} groups"
     note(f"{len(labels):,} images{grouped}, {len(classes)} classes: {', '.join(classes)}")
     start = time.perf_counter()
-    features = experts.fit_transform(data.images, labels)
+    # All models are loaded and all concepts embedded first: a wrong name costs no encoding.
+    features = experts.fit(data.images).transform(data.images)
     encoded = time.perf_counter()
     classifier = GatedConceptBottleneckClassifier(
         gate=args.gate,
@@ -167,13 +173,18 @@ def fit(args):
     label_map = None if args.label_map is None else read_label_map(args.label_map)
     save(Pipeline([("experts", experts), ("classifier", classifier)]), out, label_map=label_map)
     print(f"encoded in {encoded - start:.1f} s, fitted in {fitted - encoded:.1f} s")
-    print(f"chosen: {classifier.selected_}, out-of-fold log-loss:")
+    print(f"chosen: {classifier.selected_} ({_reason(classifier)})")
     for candidate, loss in classifier.oof_log_loss_.items():
-        print(f"  {candidate:<24} {loss:.4f}")
-    if classifier.fallback_:
-        print(f"  ({classifier.fallback_})")
-    print("  (a simpler mixture is kept unless the difference exceeds twice its standard error)")
+        print(f"  {candidate:<24} out-of-fold log-loss {loss:.4f}")
     print(f"model written to {out}")
+
+
+def _reason(classifier):
+    if len(classifier.expert_names_) == 1:
+        return "there is one expert"
+    if classifier.fallback_:
+        return classifier.fallback_
+    return "the simplest that none beats by more than twice the standard error"
 
 
 def predict(args):

@@ -6,7 +6,6 @@ import time
 import numpy as np
 
 from skmoecbm._commands import draw_explanations, note, output_path
-from skmoecbm._validation import check_number
 
 __all__ = ["compare_arms", "demo", "fit_arms"]
 
@@ -90,8 +89,6 @@ def _first_of_each_class(y, limit):
 
 def demo(args):
     """Run the demo of the command line."""
-    check_number("demo", "--n-train", args.n_train, low=50, integer=True)
-    check_number("demo", "--n-test", args.n_test, low=50, integer=True)
     out = output_path(args.out, folder=True)
     start = time.perf_counter()
 

@@ -19,6 +19,27 @@ from skmoecbm.exceptions import SkmoecbmError, SkmoecbmWarning
 __all__ = ["build_parser", "main"]
 
 
+def _whole_number(low):
+    """Return what turns an option's text into an integer of at least `low`."""
+
+    def convert(text):
+        try:
+            number = int(text)
+        except ValueError:
+            number = None
+        if number is None or not low <= number < 2**32:
+            raise argparse.ArgumentTypeError(f"must be an integer of at least {low}, got {text!r}")
+        return number
+
+    return convert
+
+
+def _add_seed(parser):
+    parser.add_argument(
+        "--seed", type=_whole_number(0), default=0, help="source of all chance (%(default)s)"
+    )
+
+
 def _add_demo(commands):
     parser = commands.add_parser(
         "demo",
@@ -28,9 +49,13 @@ def _add_demo(commands):
         "and draw four explanations. Needs no network and no data.",
     )
     parser.add_argument("--out", default="skmoecbm-demo", help="folder to write (%(default)s)")
-    parser.add_argument("--n-train", type=int, default=2000, help="training images (%(default)s)")
-    parser.add_argument("--n-test", type=int, default=1000, help="held-out images (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="source of all chance (%(default)s)")
+    parser.add_argument(
+        "--n-train", type=_whole_number(50), default=2000, help="training images (%(default)s)"
+    )
+    parser.add_argument(
+        "--n-test", type=_whole_number(50), default=1000, help="held-out images (%(default)s)"
+    )
+    _add_seed(parser)
     parser.set_defaults(run="skmoecbm._demo_run:demo")
 
 
@@ -109,7 +134,7 @@ def _add_fit(commands):
         choices=["balanced"],
         help="give rare classes as much weight as frequent ones",
     )
-    parser.add_argument("--seed", type=int, default=0, help="source of all chance (%(default)s)")
+    _add_seed(parser)
     _add_run_options(parser)
     parser.set_defaults(run="skmoecbm._commands:fit")
 
@@ -132,7 +157,9 @@ def _add_explain(commands):
         required=True,
         help="picture to write; several images are numbered: explained-1.png, explained-2.png, ...",
     )
-    parser.add_argument("--top", type=int, default=8, help="concepts to show (%(default)s)")
+    parser.add_argument(
+        "--top", type=_whole_number(1), default=8, help="concepts to show (%(default)s)"
+    )
     _add_run_options(parser)
     parser.set_defaults(run="skmoecbm._commands:explain")
 
@@ -143,9 +170,12 @@ def _add_evaluate(commands):
     _add_table_options(parser)
     parser.add_argument("--out", help="JSON file to write the metrics to")
     parser.add_argument(
-        "--n-bootstrap", type=int, default=1000, help="resamples for the intervals (%(default)s)"
+        "--n-bootstrap",
+        type=_whole_number(0),
+        default=1000,
+        help="resamples for the intervals (%(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="source of all chance (%(default)s)")
+    _add_seed(parser)
     _add_run_options(parser)
     parser.set_defaults(run="skmoecbm._commands:evaluate")
 

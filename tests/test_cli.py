@@ -214,7 +214,8 @@ def test_one_class_only_is_one_sentence(lesions, tmp_path, capsys):
     table = (lesions / "labels.csv").read_text()
     labels = {row["dx"] for row in csv.DictReader(table.splitlines())}
     (tmp_path / "map.json").write_text(json.dumps(dict.fromkeys(labels, "mel")))
-    assert "class" in fails(capsys, options)
+    message = fails(capsys, options)
+    assert "All 150 images have the label 'mel'" in message and "--label-map" in message
 
 
 def test_a_folder_that_is_no_model_is_one_sentence(lesions, tmp_path, capsys):
@@ -346,5 +347,17 @@ def test_the_demo_compares_draws_and_saves(tmp_path, capsys):
     assert main(["predict", str(out / "model"), str(out / "images")]) == 0
 
 
-def test_the_demo_refuses_too_few_images(capsys):
-    assert "--n-train" in fails(capsys, ["demo", "--n-train", "3"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["demo", "--n-train", "3"], "--n-train: must be an integer of at least 50, got '3'"),
+        (["demo", "--seed", "-1"], "--seed: must be an integer of at least 0, got '-1'"),
+        (["demo", "--n-test", "many"], "--n-test: must be an integer of at least 50, got 'many'"),
+        (["explain", "m", "i", "--out", "x.png", "--top", "0"], "--top: must be an integer of"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_by_its_option(capsys, arguments, words):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
