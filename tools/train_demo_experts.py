@@ -241,7 +241,9 @@ def _optimizer(parameters, peak_lr, total_steps):
     )
 
 
-def train_tower(images, attributes, *, epochs=9, seed=0, batch_size=64, peak_lr=2e-3, log=None):
+def train_tower(
+    images, attributes, *, epochs=10, seed=0, batch_size=64, peak_lr=2e-3, n_check=1000, log=None
+):
     """Teach an image tower to name all 25 attributes by a linear head, which is thrown away.
 
     A tower that knows what lies on top of a colour finds the colour sooner: taught on the concepts
@@ -254,6 +256,8 @@ def train_tower(images, attributes, *, epochs=9, seed=0, batch_size=64, peak_lr=
     epochs, seed, batch_size : int
     peak_lr : float
         Peak of the one-cycle schedule of AdamW.
+    n_check : int
+        New drawings on which each epoch is scored.
     log : callable or None
         Called with one dict per epoch.
 
@@ -265,7 +269,7 @@ def train_tower(images, attributes, *, epochs=9, seed=0, batch_size=64, peak_lr=
         What `log` was called with.
     """
     rng = np.random.RandomState(seed)
-    check = make_lesions(1000, mode="independent", random_state=rng.randint(2**31 - 1))
+    check = make_lesions(n_check, mode="independent", random_state=rng.randint(2**31 - 1))
     tower = build_model(rng.randint(2**31 - 1)).visual
     head = torch.nn.Linear(64, attributes.shape[1])
     torch.nn.init.zeros_(head.weight)
@@ -290,7 +294,9 @@ def train_tower(images, attributes, *, epochs=9, seed=0, batch_size=64, peak_lr=
             total += float(loss.detach())
         tower.eval()
         with torch.inference_mode():
-            out = torch.cat([head(tower(to_pixels(part))) for part in np.split(check.images, 4)])
+            out = torch.cat(
+                [head(tower(to_pixels(part))) for part in np.array_split(check.images, 4)]
+            )
         score = [
             roc_auc_score(check.attributes[:, k], out[:, k].numpy()) for k in range(len(ATTRIBUTES))
         ]
@@ -321,6 +327,7 @@ def train_expert(
     batch_size=64,
     peak_lr=1.5e-3,
     n_conjunctions=16,
+    n_check=1000,
     log=None,
 ):
     """Train one expert on its own concepts and return ``(model, history)``.
@@ -338,6 +345,8 @@ def train_expert(
         Peak of the one-cycle schedule of AdamW.
     n_conjunctions : int
         Texts of several concepts per step.
+    n_check : int
+        New drawings on which each epoch is scored.
     log : callable or None
         Called with one dict per epoch.
     """
@@ -345,7 +354,7 @@ def train_expert(
     columns = [ATTRIBUTES.index(name) for name in concepts]
     rng = np.random.RandomState(seed)
     present = attributes[:, columns]
-    check = make_lesions(1000, mode="independent", random_state=rng.randint(2**31 - 1))
+    check = make_lesions(n_check, mode="independent", random_state=rng.randint(2**31 - 1))
     model = build_model(rng.randint(2**31 - 1))
     if tower is not None:
         model.visual.load_state_dict(tower)
