@@ -1,153 +1,26 @@
 """The association matrix: from similarities to the logits of one expert.
 
-All folds of a cross-validation are solved as one stack of problems over one shared matrix of
-similarities, in the eigenbasis of their correlations. MATHS: S = Z A' + b with Z standardised on
-the training rows of each fold.
+S = Z A' + b with Z standardised on the training rows of each fold. All folds of a cross-validation
+are solved as one stack of problems over one shared matrix of similarities.
 """
 
-import numpy as np
 import torch
 
+from skmoecbm._curvature import Curvature
 from skmoecbm._lbfgs import minimize_stack
+from skmoecbm._similarities import FoldedSimilarities, Similarities, moments
 
 __all__ = ["ALPHA_GRID", "AssociationProblem", "FoldedSimilarities", "Similarities", "moments"]
 
 #: Penalties tried for `alpha=None`, strongest first so that each fit warm-starts the next.
 ALPHA_GRID = (300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 
-
 # The first round stops here: the rows that stay undecided are known by then.
 _FIRST_ROUND = 1.5e-2
+# A search step that took longer than this has left the region its coordinates were made for.
+_MANY_STEPS = 12
 # Up to this many coefficients a Newton step is cheaper than the L-BFGS steps it saves.
 _NEWTON_SIZE = 512
-
-
-class Similarities:
-    """Products with a matrix of similarities D that is held in memory.
-
-    Parameters
-    ----------
-    values : array-like of shape (n, m), float
-        Cosine similarities, each row an image and each column a concept.
-    device : torch.device
-        Where the products are computed, in float64.
-    """
-
-    def __init__(self, values, device):
-        values = torch.as_tensor(np.asarray(values, dtype=np.float64), device=device)
-        # Similarities of one concept crowd around a mean far from 0 (0.2 to 0.3 under CLIP);
-        # moments about that mean keep their digits.
-        self.offset = values.mean(0)
-        self._centred = values - self.offset
-        self.shape = tuple(values.shape)
-
-    def times(self, matrix):
-        """Return (D - offset) @ matrix' of shape (n, c) for a matrix (c, m)."""
-        return self._centred @ matrix.T
-
-    def transposed_times(self, rows):
-        """Return rows' @ (D - offset) of shape (c, m) for rows (n, c)."""
-        return rows.T @ self._centred
-
-    def second_moments(self, weights):
-        """Return the weighted means of (D - offset)**2, shape (f, m), for weights (f, n)."""
-        return weights @ self._centred.square()
-
-    def eigenbasis(self, weights, mean, scale):
-        """Return eigenvectors (m, r) and eigenvalues (r,) of the correlations under `weights`."""
-        z = (self._centred - mean) / scale * weights.sqrt()[:, None]
-        n, m = self.shape
-        if n >= m:
-            return _leading(*torch.linalg.eigh(z.T @ z))
-        values, left = _leading_pairs(torch.linalg.eigh(z @ z.T))
-        return (z.T @ left) / values.sqrt(), values
-
-
-class FoldedSimilarities:
-    """The same products through D = X T', for more concepts than embedding dimensions.
-
-    Parameters
-    ----------
-    embeddings : array-like of shape (n, d), float
-        L2-normalised image embeddings.
-    texts : array-like of shape (m, d), float
-        L2-normalised concept embeddings.
-    device : torch.device
-        Where the products are computed, in float64.
-    """
-
-    def __init__(self, embeddings, texts, device):
-        embeddings = torch.as_tensor(np.asarray(embeddings, dtype=np.float64), device=device)
-        self._texts = torch.as_tensor(np.asarray(texts, dtype=np.float64), device=device)
-        centre = embeddings.mean(0)
-        self._centred = embeddings - centre
-        self.offset = self._texts @ centre
-        self.shape = (len(embeddings), len(self._texts))
-
-    def times(self, matrix):
-        """Return (D - offset) @ matrix' of shape (n, c) for a matrix (c, m)."""
-        return self._centred @ (matrix @ self._texts).T
-
-    def transposed_times(self, rows):
-        """Return rows' @ (D - offset) of shape (c, m) for rows (n, c)."""
-        return (rows.T @ self._centred) @ self._texts.T
-
-    def second_moments(self, weights):
-        """Return the weighted means of (D - offset)**2, shape (f, m), for weights (f, n)."""
-        moment = torch.einsum("fn,nd,ne->fde", weights, self._centred, self._centred)
-        return torch.einsum("md,fde,me->fm", self._texts, moment, self._texts)
-
-    def eigenbasis(self, weights, mean, scale):
-        """Return eigenvectors (m, r) and eigenvalues (r,) of the correlations under `weights`."""
-        centre = weights @ self._centred
-        x = (self._centred - centre) * weights.sqrt()[:, None]
-        q, r = torch.linalg.qr(self._texts / scale[:, None])
-        vectors, values = _leading(*torch.linalg.eigh(r @ (x.T @ x) @ r.T))
-        return q @ vectors, values
-
-
-def _leading(values, vectors):
-    values, vectors = _leading_pairs((values, vectors))
-    return vectors, values
-
-
-def _leading_pairs(pair):
-    """Drop the eigenvalues that are zero up to rounding."""
-    values, vectors = pair
-    kept = values > 1e-10 * values[-1].clamp_min(1e-300)
-    return values[kept], vectors[:, kept]
-
-
-def moments(similarities, weights):
-    """Return weighted mean and standard deviation of each concept, per fold.
-
-    Parameters
-    ----------
-    similarities : Similarities or FoldedSimilarities
-        Of shape (n, m).
-    weights : torch.Tensor of shape (f, n)
-        Row weights of each fold, zero on its held-out rows.
-
-    Returns
-    -------
-    mean : torch.Tensor of shape (f, m)
-        About `similarities.offset`.
-    scale : torch.Tensor of shape (f, m)
-        Positive. A constant concept gets 1. With few rows a standard deviation may be tiny by
-        chance and would blow up new images; a floor of median / (1 + n / 4) fades as rows come.
-    """
-    total = weights.sum(1, keepdim=True)
-    share = weights / total
-    mean = similarities.transposed_times(share.T)
-    variance = (similarities.second_moments(share) - mean.square()).clamp_min(0.0)
-    # Squared rounding of the means: below it a column is constant.
-    constant = variance <= 1e-20 * (similarities.offset + mean).square().clamp_min(1e-12)
-    scale = torch.where(constant, 0.0, variance.sqrt())
-    floor = torch.stack(
-        [row[row > 0].median() if bool((row > 0).any()) else row.new_tensor(1.0) for row in scale]
-    )[:, None] / (1.0 + total / 4.0)
-    scale = torch.where(constant, 1.0, torch.maximum(scale, floor))
-    return mean, scale
 
 
 class AssociationProblem:
@@ -174,9 +47,9 @@ class AssociationProblem:
         Of the similarities about `similarities.offset`.
     prior : torch.Tensor of shape (F, K', m)
         A0, scaled.
-    basis : tuple of eigenvectors (m, r) and eigenvalues (r,), or None
-        Coordinates in which the loss is nearly a sphere; only speed depends on them, so a problem
-        on nearly the same rows may lend its own.
+    curvature : Curvature or None
+        Made by the first solve; only speed depends on it, so a problem on nearly the same rows
+        may lend its own.
     """
 
     def __init__(
@@ -188,7 +61,7 @@ class AssociationProblem:
         self._share = weights / self.totals[:, None]
         n_folds, n_outputs, n_concepts = len(weights), targets.shape[1], similarities.shape[1]
         self.shape = (n_folds, n_outputs, n_concepts)
-        self.basis = None
+        self.curvature, self._steps = None, 0
         if standardize:
             self.mean, self.scale = moments(similarities, weights)
             self.prior = self._scaled_prior(prior, prior_strength)
@@ -234,7 +107,7 @@ class AssociationProblem:
     def solve(self, alpha, *, start=None, max_iter=300, tol=1e-4):
         """Return association (F, K', m), intercept (F, K'), steps and convergence.
 
-        Two rounds of preconditioned L-BFGS, the second in the basis of the rows that the first
+        Preconditioned L-BFGS, a cold start in two rounds, the second for the rows that the first
         left undecided; small problems are then finished by Newton steps to the limit of float64.
 
         Parameters
@@ -251,12 +124,15 @@ class AssociationProblem:
         n_iter = 0
         # A warm start knows its undecided rows already; else a first round finds them.
         rounds = [tol] if start is not None or tol >= _FIRST_ROUND else [_FIRST_ROUND, tol]
-        for round_tol in rounds:
-            fresh = self.basis is None or round_tol != rounds[0]
-            association, intercept, steps, converged = self._descend(
-                alpha, association, intercept, max_iter - n_iter, round_tol, fresh
+        for number, round_tol in enumerate(rounds):
+            if self.curvature is None or number > 0 or self._steps > _MANY_STEPS:
+                self.curvature = self._curvature_at(
+                    association, intercept, own=number > 0 or start is not None
+                )
+            association, intercept, self._steps, converged = self._descend(
+                alpha, association, intercept, max_iter - n_iter, round_tol
             )
-            n_iter += steps
+            n_iter += self._steps
             if n_iter >= max_iter:
                 break
         if self.shape[1] * (self.shape[2] + 1) <= _NEWTON_SIZE and tol < _FIRST_ROUND:
@@ -264,43 +140,44 @@ class AssociationProblem:
             n_iter += steps
         return association, intercept, n_iter, converged
 
-    def _descend(self, alpha, association, intercept, max_iter, tol, fresh):
-        """One round of L-BFGS in coordinates where the loss is nearly a sphere."""
+    def _curvature_at(self, association, intercept, *, own):
         p = self._probabilities(association, intercept)
-        undecided = p * (1 - p)
-        curvature = torch.einsum("nfk,fn->fk", undecided, self._share).clamp_min(1e-6)
-        if fresh:
-            self.basis = self._undecided_basis(undecided)
-        basis, spectrum = self.basis
-        penalty = alpha / self.totals
-        stiff = (curvature[:, :, None] * spectrum + penalty[:, None, None]).rsqrt()
-        loose = penalty.rsqrt()[:, None, None]
-        weak = curvature.rsqrt()
+        return Curvature(self.similarities, p * (1 - p), self._share, self.scale.mean(0), own=own)
 
-        def stretch(coordinates):
-            """Multiply by the symmetric square root of the inverse curvature."""
-            inside = coordinates @ basis
-            return loose * coordinates + ((stiff - loose) * inside) @ basis.T
+    def _descend(self, alpha, association, intercept, max_iter, tol):
+        """One round of L-BFGS in coordinates where the loss is nearly a sphere."""
+        forward, backward = self.curvature.coordinates(alpha / self.totals.mean())
+        weak = self.curvature.size.rsqrt()
+        association = association - self._common(association - self.prior)
+        ratio = (self.scale / self.scale.mean(0))[:, None, :]
+        # The intercepts follow the slopes so that the undecided rows keep their mean logit.
+        centre = (self.curvature.centre - self.mean[:, None, :]) / self.scale[:, None, :]
 
         def unpack(flat):
             flat = flat.view(self.shape[0], self.shape[1], self.shape[2] + 1)
-            return association + stretch(flat[:, :, :-1]), intercept + weak * flat[:, :, -1]
+            move = forward(flat[:, :, :-1]) * ratio
+            move = move - self._common(move)
+            shift = weak * flat[:, :, -1] - (move * centre).sum(2)
+            return association + move, intercept + shift
 
         def fun(flat):
             loss, slope, slope_intercept = self.loss_and_gradient(*unpack(flat), alpha)
-            whole = torch.cat([stretch(slope), (weak * slope_intercept)[:, :, None]], dim=2)
+            slope = slope - slope_intercept[:, :, None] * centre
+            slope = backward((slope - self._common(slope)) * ratio)
+            whole = torch.cat([slope, (weak * slope_intercept)[:, :, None]], dim=2)
             return loss, whole.flatten(1)
 
         origin = association.new_zeros(self.shape[0], self.shape[1] * (self.shape[2] + 1))
         best, n_iter, converged = minimize_stack(fun, origin, max_iter=max_iter, tol=tol)
         return *unpack(best), n_iter, converged
 
-    def _undecided_basis(self, undecided):
-        """Eigenbasis of the correlations among the rows whose class is still open."""
-        rows = torch.einsum("nfk,fn->n", undecided, self._share)
-        rows = (rows / rows.sum() + 1e-9 * self._share.mean(0)) / (1.0 + 1e-9)
-        mean = self.similarities.transposed_times(rows[:, None])[0]
-        return self.similarities.eigenbasis(rows, mean, self.scale.mean(0))
+    def _common(self, rows):
+        """Return the part of A that all classes share, to be taken out.
+
+        It cancels in the softmax, so only the weak pull towards the prior sees it; left in, it
+        would be the one direction along which the descent crawls.
+        """
+        return rows.mean(1, keepdim=True) if self.shape[1] > 1 else torch.zeros_like(rows)
 
     def _polish(self, alpha, association, intercept, max_steps=12):
         """Newton's method from a point near the optimum, as long as the gradient shrinks."""

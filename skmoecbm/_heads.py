@@ -65,8 +65,6 @@ class HeadFit:
     prior : ndarray of shape (K', m)
     n_iter : int
     converged : bool
-    basis : tuple of torch.Tensor or None
-        The solver's coordinates, for the folds to start with.
     """
 
     association: np.ndarray
@@ -76,7 +74,6 @@ class HeadFit:
     prior: np.ndarray
     n_iter: int
     converged: bool
-    basis: object = None
 
 
 def two_columns(logits):
@@ -268,7 +265,7 @@ def fit_head(expert, target, head, prior, alpha, warm=None):
         )
     mean = problem.mean + problem.similarities.offset
     arrays = [x[0].cpu().numpy() for x in (a, b, mean, problem.scale, problem.prior)]
-    return HeadFit(*arrays, n_iter, bool(converged.all()), problem.basis)
+    return HeadFit(*arrays, n_iter, bool(converged.all()))
 
 
 def out_of_fold(expert, target, head, prior, alpha, folds, warm):
@@ -281,7 +278,6 @@ def out_of_fold(expert, target, head, prior, alpha, folds, warm):
     """
     problem = expert_problem(expert, target, head, prior, folds.train)
     start = None
-    problem.basis = warm.basis
     if head.activation != "softmax":
         device = target.device
         a = torch.as_tensor(warm.association, device=device) / torch.as_tensor(

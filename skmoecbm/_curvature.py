@@ -1,0 +1,86 @@
+"""Coordinates in which the loss of an association is nearly a sphere.
+
+A logistic loss curves along the concepts as the correlations among its undecided rows do:
+H_k = sum_i p_ik (1 - p_ik) z_i z_i' + alpha / n for class k. Concept similarities are so strongly
+correlated (one eigenvalue in the hundreds) that plain descent crawls; in the coordinates here a
+few dozen steps do. Only speed depends on them, never the solution.
+"""
+
+import torch
+
+__all__ = ["Curvature"]
+
+# Up to this many numbers (128 MB) each class has a matrix of its own; beyond, all share one; and
+# beyond this many concepts, one eigenbasis.
+_OWN_NUMBERS = 2**24
+_DENSE_SIZE = 2048
+
+
+class Curvature:
+    """How the loss curves around a point.
+
+    Parameters
+    ----------
+    similarities : Similarities or FoldedSimilarities
+        Of shape (n, m).
+    undecided : torch.Tensor of shape (n, F, K')
+        p (1 - p) at the point.
+    share : torch.Tensor of shape (F, n)
+        Row weights of each fold, summing to 1.
+    scale : torch.Tensor of shape (m,)
+        Standard deviations of the similarities. All folds share the coordinates D / scale: with
+        their own scales, a hundredth apart, the small eigenvalues of one would drown in the large
+        ones of another.
+    own : bool
+        Whether each class has its own matrix; else one serves all, up to its size.
+    """
+
+    def __init__(self, similarities, undecided, share, scale, *, own):
+        n_outputs, n_concepts = undecided.shape[2], similarities.shape[1]
+        rows = torch.einsum("nfk,fn->nk", undecided, share) / len(share)
+        rows = rows + 1e-9 * share.mean(0)[:, None]
+        self.size = rows.sum(0)
+        self._thin = n_concepts > _DENSE_SIZE
+        own = own and not self._thin and n_outputs * n_concepts**2 <= _OWN_NUMBERS
+        weights = rows if own else rows.sum(1, keepdim=True)
+        weights = weights / weights.sum(0)
+        centres = similarities.transposed_times(weights)
+        self.centre = centres.expand(n_outputs, -1)
+        if self._thin:
+            self._basis = similarities.eigenbasis(weights[:, 0], centres[0], scale)
+            return
+        grams = [
+            similarities.correlations(w, c, scale) for w, c in zip(weights.T, centres, strict=True)
+        ]
+        grams = torch.stack(grams).expand(n_outputs, -1, -1)
+        self._grams = grams * self.size[:, None, None]
+
+    def coordinates(self, penalty):
+        """Return a function from coordinates (F, K', m) to steps of A, and its transpose.
+
+        Parameters
+        ----------
+        penalty : torch.Tensor, scalar
+            alpha / n.
+        """
+        if self._thin:
+            basis, spectrum = self._basis
+            stiff = (self.size[:, None] * spectrum + penalty).rsqrt()
+            loose = penalty.rsqrt()
+
+            def stretch(rows):
+                """Multiply by the symmetric square root of the inverse curvature."""
+                return loose * rows + ((stiff - loose) * (rows @ basis)) @ basis.T
+
+            return stretch, stretch
+        identity = torch.eye(self._grams.shape[-1]).to(self._grams)
+        lower = torch.linalg.cholesky(self._grams + penalty * identity)
+        inverse = torch.linalg.solve_triangular(lower, identity, upper=False)
+
+        def forward(rows):
+            return (rows.transpose(0, 1) @ inverse).transpose(0, 1)
+
+        def backward(rows):
+            return (rows.transpose(0, 1) @ inverse.transpose(1, 2)).transpose(0, 1)
+
+        return forward, backward
