@@ -34,7 +34,8 @@ class ConceptBottleneckClassifier(ConceptClassifier):
     alpha : float or None, default=None
         Strength of the pull ``alpha / (2 n) * ||A - A0||**2``; None chooses it on the folds.
     l1 : float, default=0.0
-        Strength of ``l1 / n * ||A||_1``.
+        Strength of ``l1 / n * ||A||_1``; without effect on ``"softmax"``, whose rows have a
+        constant sum.
     cv : int, splitter or iterable, default=5
         Folds on which `alpha` is chosen; at most as many as rows (groups) of the rarest class.
     class_weight : "balanced", dict or None, default=None

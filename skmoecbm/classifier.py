@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.callback import with_callbacks
 from sklearn.utils import check_random_state
+from sklearn.utils.parallel import Parallel, delayed
 
 from skmoecbm._base import fit_task
 from skmoecbm._columns import Layout
@@ -254,39 +255,48 @@ class GatedConceptBottleneckClassifier(FittedMixture):
     def _fit_experts(self, data, target, head, directions, warm, folds, context, X, y):
         """Fit each expert on all rows, then its folds from there; returns logits (n, E, K)."""
         n_folds = 0 if folds is None else len(folds)
-        oof = np.zeros((len(target.codes), len(data), len(self.classes_)))
-        self.heads_ = []
-        for e, (expert, direction) in enumerate(zip(data, directions, strict=True)):
-            branch = context.subcontext(task_name=f"expert {expert.name}", max_subtasks=n_folds + 1)
+        branches = [
+            context.subcontext(task_name=f"expert {expert.name}", max_subtasks=n_folds + 1)
+            for expert in data
+        ]
+
+        def fit_one(e):
+            branch = branches[e]
             branch.call_on_fit_task_begin(estimator=self, X=X, y=y)
             with fit_task(branch, self, X, y, "all rows"):
-                fitted = fit_head(expert, target, head, direction, self.alpha_, warm[e])
+                fitted = fit_head(data[e], target, head, directions[e], self.alpha_, warm[e])
             tasks = [branch.subcontext(task_name=f"fold {f}") for f in range(n_folds)]
             for task in tasks:
                 task.call_on_fit_task_begin(estimator=self, X=X, y=y)
+            logits = np.zeros((len(target.codes), len(self.classes_)))
             # The folds are one stack of problems: they begin and end together.
             if folds is not None and len(data) > 1:
-                oof[:, e] = out_of_fold(expert, target, head, direction, self.alpha_, folds, fitted)
+                logits = out_of_fold(
+                    data[e], target, head, directions[e], self.alpha_, folds, fitted
+                )
             for task in [*tasks, branch]:
                 task.call_on_fit_task_end(estimator=self, X=X, y=y)
-            classifier = clone(head)
-            classifier.classes_, classifier.class_log_prior_ = self.classes_, self.class_log_prior_
-            classifier._take(
-                fitted,
-                self.alpha_,
-                self.alpha_path_,
-                self.prior_used_[expert.name],
-                expert.name,
-                self.concept_names_[e],
-            )
-            width = len(self.concept_names_[e])
-            classifier.n_features_in_ = width
-            classifier._layout = Layout(
-                [expert.name], [np.arange(width)], [self.concept_names_[e]], np.array([], int)
-            )
-            self.heads_.append(classifier)
-        self.oof_logits_ = oof
-        return oof
+            return fitted, logits
+
+        parallel = Parallel(n_jobs=self.n_jobs, prefer="threads")
+        found = parallel(delayed(fit_one)(e) for e in range(len(data)))
+        self.heads_ = [self._fitted_head(head, e, fitted) for e, (fitted, _) in enumerate(found)]
+        self.oof_logits_ = np.stack([logits for _, logits in found], axis=1)
+        return self.oof_logits_
+
+    def _fitted_head(self, head, e, fitted):
+        """Return the classifier of one expert, as if it had been fitted alone."""
+        name, concepts = self.expert_names_[e], self.concept_names_[e]
+        classifier = clone(head)
+        classifier.classes_, classifier.class_log_prior_ = self.classes_, self.class_log_prior_
+        classifier._take(
+            fitted, self.alpha_, self.alpha_path_, self.prior_used_[name], name, concepts
+        )
+        classifier.n_features_in_ = len(concepts)
+        classifier._layout = Layout(
+            [name], [np.arange(len(concepts))], [concepts], np.array([], int)
+        )
+        return classifier
 
     def _fit_gate(self, oof, target, inputs, present, folds, groups, counts, gate):
         """Second stage, or the reason why there is none."""

@@ -707,3 +707,10 @@ def test_bad_parameters_of_the_parts_name_the_part():
     overlapping = [(np.arange(30), np.arange(20, 60)), (np.arange(30, 60), np.arange(30))]
     with pytest.raises(InputError, match=r"'cv' parameter.*at most once"):
         _gated(cv=overlapping).fit(X, y)
+
+
+def test_experts_fitted_side_by_side_are_the_same():
+    X, y = make_blocks(n=60)
+    alone = GatedConceptBottleneckClassifier(cv=2).fit(X, y).predict_proba(X)
+    together = GatedConceptBottleneckClassifier(cv=2, n_jobs=2).fit(X, y).predict_proba(X)
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-12)
