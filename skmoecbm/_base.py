@@ -14,7 +14,9 @@ from skmoecbm._columns import read_experts
 from skmoecbm._targets import check_groups, encode_labels, row_weights
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
-__all__ = ["AdditivePart", "ConceptClassifier", "fit_task"]
+__all__ = ["AdditivePart", "ConceptClassifier", "fit_task", "is_small"]
+
+_SMALL_TABLE = 2**20
 
 
 @dataclass
@@ -164,6 +166,12 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self.class_log_prior_ = np.log(np.maximum(frequency, 1e-12))
         self._layout = layout
         return data, gate_values, codes, weights, groups, present
+
+
+def is_small(X):
+    """Tell whether a table is so small that threads would cost more than they give."""
+    shape = np.shape(X)
+    return len(shape) < 2 or shape[0] * shape[1] <= _SMALL_TABLE
 
 
 @contextmanager

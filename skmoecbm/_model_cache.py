@@ -10,7 +10,14 @@ import torch
 
 from skmoecbm._model_network import build_network, file_sha256, tokenizer_sha256
 from skmoecbm._model_source import DEMO_NAMES, DEMO_NOTICE, local_folder, locate, read_json
-from skmoecbm._precision import MIN_COSINE, candidates, precision_context, probe_images
+from skmoecbm._precision import (
+    MIN_COSINE,
+    SMALL_NETWORK,
+    candidates,
+    precision_context,
+    probe_images,
+)
+from skmoecbm._validation import one_thread
 from skmoecbm.exceptions import BackboneError
 
 __all__ = ["Network", "NetworkCache", "json_sha256"]
@@ -27,9 +34,10 @@ class Network:
         text_cfg = self.source.model_cfg["text_cfg"]
         self.n_tokens = text_config.get("vocab_size", text_cfg.get("vocab_size", 49408))
         self.tokenizer_lock = threading.Lock()
+        self.n_parameters = sum(weight.numel() for weight in self.module.parameters())
+        self.is_small = self.n_parameters < SMALL_NETWORK
         self.size = self._image_size()
         self.dim = self._probe_dim()
-        self.n_parameters = sum(weight.numel() for weight in self.module.parameters())
         self.content = {
             "model": self.source.model,
             "revision": self.source.revision,
@@ -56,7 +64,7 @@ class Network:
 
     def encode(self, pixels, precision):
         """Return the image features, float32 on the CPU, not normalised."""
-        with precision_context(precision, self.device):
+        with precision_context(precision, self.device), one_thread(self.is_small):
             features = self.module.encode_image(pixels.to(self.device))
         return features.float().cpu()
 

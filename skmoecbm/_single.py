@@ -3,11 +3,11 @@
 import numpy as np
 from sklearn.callback import with_callbacks
 
-from skmoecbm._base import AdditivePart, ConceptClassifier, fit_task
+from skmoecbm._base import AdditivePart, ConceptClassifier, fit_task, is_small
 from skmoecbm._folds import make_folds
 from skmoecbm._heads import FALLBACK_ALPHA, Target, fit_head, select_alpha, two_columns
 from skmoecbm._priors import prior_direction
-from skmoecbm._validation import check_choice, check_number, resolve_device
+from skmoecbm._validation import check_choice, check_number, one_thread, resolve_device
 from skmoecbm.exceptions import InputError
 
 __all__ = ["ConceptBottleneckClassifier", "choose_alpha"]
@@ -147,6 +147,10 @@ class ConceptBottleneckClassifier(ConceptClassifier):
         InputError
             For a parameter out of range or data that cannot be used; the message says which.
         """
+        with one_thread(is_small(X)):
+            return self._fit(X, y, sample_weight, groups)
+
+    def _fit(self, X, y, sample_weight, groups):
         self._check_parameters()
         device = resolve_device(self.device, self)
         start = self._start_fit(X, y, sample_weight, groups, self.class_weight, "auto", ())

@@ -44,8 +44,8 @@ def encode_labels(owner, y, n):
         raise InputError(f"Labels must be of one type. Got {kinds}; use str or int.") from error
     if len(classes) < 2:
         raise InputError(
-            f"{name} needs at least two classes to tell apart. Got 1 class, {classes[0]!r}, "
-            f"in {n} row(s) (n_samples={n}). Add images of another class."
+            f"{name} needs at least two classes to tell apart. Got 1 class, "
+            f"{classes.tolist()[0]!r}, in {n} row(s) (n_samples={n}). Add images of another class."
         )
     return classes, codes
 

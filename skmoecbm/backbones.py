@@ -12,7 +12,13 @@ from PIL import Image
 
 from skmoecbm._model_cache import NetworkCache, json_sha256
 from skmoecbm._precision import precision_context
-from skmoecbm._validation import check_choice, check_number, parameter_error, resolve_device
+from skmoecbm._validation import (
+    check_choice,
+    check_number,
+    one_thread,
+    parameter_error,
+    resolve_device,
+)
 from skmoecbm.exceptions import BackboneError, InputError, SkmoecbmWarning
 
 __all__ = ["Backbone", "clear_backbones", "load_backbone", "set_backbone_cache_size"]
@@ -174,7 +180,7 @@ class Backbone:
             )
 
         def encode(batch):
-            with precision_context("fp32", network.device):
+            with precision_context("fp32", network.device), one_thread(network.is_small):
                 features = network.module.encode_text(torch.stack(batch).to(network.device))
             return features.float().cpu()
 

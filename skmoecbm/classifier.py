@@ -8,7 +8,7 @@ from sklearn.callback import with_callbacks
 from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 
-from skmoecbm._base import fit_task
+from skmoecbm._base import fit_task, is_small
 from skmoecbm._columns import Layout
 from skmoecbm._folds import make_folds
 from skmoecbm._gate_inputs import fit_gate_inputs, gate_inputs
@@ -19,7 +19,7 @@ from skmoecbm._mixture import MIN_ROWS, fit_mixture, uniform_mixture
 from skmoecbm._priors import prior_direction
 from skmoecbm._single import ConceptBottleneckClassifier, choose_alpha
 from skmoecbm._targets import row_weights
-from skmoecbm._validation import check_choice, parameter_error, resolve_device
+from skmoecbm._validation import check_choice, one_thread, parameter_error, resolve_device
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
 __all__ = ["ConceptBottleneckClassifier", "GatedConceptBottleneckClassifier"]
@@ -201,6 +201,10 @@ class GatedConceptBottleneckClassifier(FittedMixture):
         InputError
             For a parameter out of range or data that cannot be used; the message says which.
         """
+        with one_thread(is_small(X)):
+            return self._fit(X, y, sample_weight, groups)
+
+    def _fit(self, X, y, sample_weight, groups):
         head, gate, input_kind, gate_columns = self._check_parameters()
         device = resolve_device(self.device, self)
         data, gate_values, codes, weights, groups, present = self._start_fit(
@@ -214,7 +218,7 @@ class GatedConceptBottleneckClassifier(FittedMixture):
                 "experts=[(name, columns), ...]; a scaler between union and classifier drops the "
                 "experts, and none is needed: similarities are standardised here.",
                 SkmoecbmWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         self.expert_names_, self.expert_columns_ = layout.names, layout.columns
         self.concept_names_ = layout.concepts

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from sklearn.utils import Bunch, check_random_state
 
-from skmoecbm._validation import check_choice, check_number, parameter_error
+from skmoecbm._validation import check_choice, check_number, one_thread, parameter_error
 from skmoecbm.datasets import _lesion_attributes as known
 from skmoecbm.datasets._lesion_canvas import Canvas, enlarge, noise, uniform
 from skmoecbm.datasets._lesion_photo import add_camera, add_hair, add_vignette, draw_skin
@@ -152,7 +152,7 @@ def make_lesions(n, *, image_size=64, mode="class", photographic=False, random_s
     target, attributes = known.sample_attributes(n, mode, rng)
     generator = torch.Generator().manual_seed(int(rng.randint(np.iinfo(np.int32).max)))
     images = np.empty((n, image_size, image_size, 3), dtype=np.uint8)
-    with torch.inference_mode():
+    with torch.inference_mode(), one_thread():
         for start in range(0, n, BATCH):
             part = slice(start, start + BATCH)
             drawn = draw_lesions(
