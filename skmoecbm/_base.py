@@ -170,7 +170,7 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
 def is_small(X):
     """Tell whether a table is so small that threads would cost more than they give."""
-    shape = np.shape(X)
+    shape = getattr(X, "shape", ())
     return len(shape) < 2 or shape[0] * shape[1] <= _SMALL_TABLE
 
 

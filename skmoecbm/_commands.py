@@ -189,6 +189,8 @@ def _reason(classifier):
 
 def predict(args):
     """Predict images with a saved model, as CSV."""
+    import numpy as np
+
     images = list_images(args.images)
     model = _load(args)
     features, classifier = model[:-1].transform(images), model[-1]
@@ -196,13 +198,17 @@ def predict(args):
     predictions = classifier.classes_[probabilities.argmax(axis=1)]
     columns = ["image", "prediction", *(f"probability_{name}" for name in classifier.classes_)]
     numbers = [probabilities]
+    # An image that no expert can see has the class frequencies; a table must not call that a
+    # prediction.
+    seen = np.any([block.present for block in features.blocks], axis=0)
     if hasattr(classifier, "gate_weights"):
         columns += [f"gate_{name}" for name in classifier.expert_names_]
         numbers.append(classifier.gate_weights(features))
     with _csv_writer(args.out) as writer:
         writer.writerow(columns)
-        for image, prediction, *row in zip(images, predictions, *numbers, strict=True):
-            writer.writerow([image, prediction, *(f"{x:.6f}" for part in row for x in part)])
+        for image, there, prediction, *row in zip(images, seen, predictions, *numbers, strict=True):
+            cells = [prediction, *(f"{x:.6f}" for part in row for x in part)]
+            writer.writerow([image, *(cells if there else [""] * len(cells))])
     if args.out != "-":
         print(f"{len(images):,} predictions written to {args.out}")
 

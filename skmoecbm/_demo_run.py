@@ -123,6 +123,8 @@ def demo(args):
         f"\ngated mixture minus plain average, macro-AUROC: {gain.value:+.4f} "
         f"[{gain.low:+.4f}, {gain.high:+.4f}]; the guard chose: {arms[GATE][0].selected_}"
     )
+    if arms[GATE][0].selected_ == "uniform":
+        print("No gate was clearly better than the plain average here, so the average was kept.")
     print(f"note: {experts.experts_[0][1].notice_}\n")
 
     model = Pipeline([("experts", experts), ("classifier", arms[GATE][0])])

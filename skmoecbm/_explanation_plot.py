@@ -186,7 +186,7 @@ class _Page:
 
     def weights(self, experts, top):
         """Draw the weights of the experts as one stacked bar with a legend."""
-        self.text(_MARGIN, top - 0.09, "weight of each expert", color=_GREY, size=8.5)
+        self.text(_MARGIN, top - 0.09, "share of each expert (gate × scale)", color=_GREY, size=8.5)
         axes = self.axes(_MARGIN, top - 0.42, _SIDE, 0.2)
         left = 0.0
         for number, expert in enumerate(experts):

@@ -39,8 +39,7 @@ class Similarities:
 
     def correlations(self, weights, mean, scale):
         """Return the second moments (m, m) about `mean` of D / scale, under `weights`."""
-        rows = weights > 1e-3 * weights.max()
-        z = (self._centred[rows] - mean) / scale * weights[rows].sqrt()[:, None]
+        z = (self._centred - mean) / scale * weights.sqrt()[:, None]
         return z.T @ z
 
     def eigenbasis(self, weights, mean, scale):

@@ -173,14 +173,18 @@ def _read_bytes(folder, name, limit):
     """Return the bytes of one of a model's files, or say what is wrong with the folder."""
     path = folder / name
     if not folder.is_dir():
-        raise FormatError(f"There is no folder '{folder}'. Give the folder that save wrote.")
+        raise FormatError(
+            f"There is no folder '{folder}'. Give the folder that 'save' or 'skmoecbm fit --out' "
+            "wrote."
+        )
     try:
         if path.stat().st_size > limit:
             raise FormatError(f"'{path}' is larger than {limit / 2**20:.0f} MB; it is not loaded.")
         return path.read_bytes()
     except FileNotFoundError:
         raise FormatError(
-            f"'{folder}' is not a saved model: it has no {name}. Give the folder that save wrote."
+            f"'{folder}' is not a saved model: it has no {name}. Give the folder that 'save' or "
+            "'skmoecbm fit --out' wrote."
         ) from None
     except OSError as error:
         raise FormatError(f"'{path}' cannot be read: {error.strerror}.") from error

@@ -216,7 +216,7 @@ def warn_missing(failures):
     if failures:
         row, reason = failures[0]
         warnings.warn(
-            f"{len(failures):,} image(s) cannot be read and count as missing; the first is "
+            f"{len(failures):,} image(s) cannot be read and count as missing; the first: "
             f"image {row:,} {reason}",
             SkmoecbmWarning,
             stacklevel=3,

@@ -383,7 +383,7 @@ def test_missing_images_are_nan_rows_and_warn_once(fakes, images):
     expected = np.asarray(encoder.transform(images))
     X = list(images)
     X[2], X[5], X[9], X[11] = None, b"damaged", "no/such.png", b"damaged"
-    with pytest.warns(SkmoecbmWarning, match=r"^4 image\(s\).*the first is image 2 ") as caught:
+    with pytest.warns(SkmoecbmWarning, match=r"^4 image\(s\).*the first: image 2 ") as caught:
         features = encoder.transform(X)
     assert len(caught) == 1
     present = np.array([i not in (2, 5, 9, 11) for i in range(20)])

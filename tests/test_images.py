@@ -314,7 +314,7 @@ def test_every_bad_file_is_an_error_that_names_row_file_and_reason(bad_files, pi
 
 def test_bad_files_can_count_as_missing_with_one_warning(bad_files, pixels):
     images = [pixels, *bad_files, None, pixels]
-    with pytest.warns(SkmoecbmWarning, match=r"11 image\(s\) .* missing; the first is") as caught:
+    with pytest.warns(SkmoecbmWarning, match=r"11 image\(s\) .* missing; the first: ") as caught:
         results = list(iter_images(images, on_error="missing"))
     assert len(caught) == 1
     assert [result is None for result in results] == [False] + [True] * 11 + [False]
