@@ -138,6 +138,9 @@ class AssociationProblem:
         if self.shape[1] * (self.shape[2] + 1) <= _NEWTON_SIZE and tol < _FIRST_ROUND:
             association, intercept, steps = self._polish(alpha, association, intercept)
             n_iter += steps
+        if self.shape[1] > 1:
+            # A constant on all classes changes nothing; centred, a bias reads the same each time.
+            intercept = intercept - intercept.mean(1, keepdim=True)
         return association, intercept, n_iter, converged
 
     def _curvature_at(self, association, intercept, *, own):
