@@ -20,12 +20,6 @@ __all__ = ["as_text_list", "image_rows", "text_rows"]
 # that another process with the same backbone and device waits before it is let in.
 _CHUNK = 512
 
-# A JPEG is decoded at no less than this many times the side of what the network sees. Measured on
-# 210 photographs under networks of 64 pixels, re-encoded at several sizes: between 3 and 5.6 times
-# the embedding moves by 5e-6 to 8e-5 in cosine on average, 5e-4 at the 99th percentile, 1.3e-3 at
-# most; at 2 times by up to 3.4e-3, below that by up to 3e-2.
-_DRAFT = 3
-
 _thread_locks = {}
 
 
@@ -56,11 +50,12 @@ def image_rows(backbone, store, X, *, device, value_range, on_error, batch_size,
     keys = image_keys(images, value_range=value_range, on_error=on_error, failures=failures)
 
     def embed(positions):
+        # Decoded whole: the JPEG decoder's own halving (`draft_size`) moves single embeddings by
+        # more than 1e-3, even at ten times the network's input.
         decoded = iter_images(
             [images[i] for i in positions],
             value_range=value_range,
             on_error=on_error,
-            draft_size=_DRAFT * backbone.image_size,
             rows=positions,
             failures=failures,
         )
