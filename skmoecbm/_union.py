@@ -14,7 +14,7 @@ from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import InputError
 from skmoecbm.features import ExpertFeatures
 
-__all__ = ["ExpertUnion"]
+__all__ = ["ExpertUnion", "choose_columns"]
 
 
 class ExpertUnion(CallbackSupportMixin, TransformerMixin, BaseEstimator):
@@ -132,7 +132,7 @@ class ExpertUnion(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         columns = [entry[2:] for entry in self.experts]
         return self._join(
             Parallel(n_jobs=self.n_jobs, prefer="threads")(
-                delayed(encoder.transform)(_choose(name, X, *column))
+                delayed(encoder.transform)(choose_columns(name, X, *column))
                 for (name, encoder), column in zip(self.experts_, columns, strict=True)
             )
         )
@@ -212,7 +212,9 @@ class ExpertUnion(CallbackSupportMixin, TransformerMixin, BaseEstimator):
             if hasattr(encoder, "set_output"):
                 encoder.set_output(transform="default")  # a DataFrame would lose the block
             subcontext = context.subcontext(task_name=f"fit-{name}", task_id=i)
-            jobs.append((self, subcontext, encoder, _choose(name, X, *columns), y, transform))
+            jobs.append(
+                (self, subcontext, encoder, choose_columns(name, X, *columns), y, transform)
+            )
         done = Parallel(n_jobs=self.n_jobs, prefer="threads")(
             delayed(_fit_one)(*job) for job in jobs
         )
@@ -253,7 +255,7 @@ def _concepts(encoder):
     return bank.texts if bank is not None else [str(n) for n in encoder.get_feature_names_out()]
 
 
-def _choose(name, X, columns=None):
+def choose_columns(name, X, columns=None):
     """Return the columns of `X` that expert `name` sees."""
     if columns is None:
         return X

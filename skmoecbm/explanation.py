@@ -15,7 +15,7 @@ from skmoecbm._explanation_tables import (
     text_of,
     top_table,
 )
-from skmoecbm._union import _choose
+from skmoecbm._union import choose_columns
 from skmoecbm._validation import check_number
 from skmoecbm.encoder import ConceptEncoder, ExpertUnion
 from skmoecbm.exceptions import InputError
@@ -390,7 +390,7 @@ def _seen_by_encoders(step, X):
     if isinstance(step, ExpertUnion):
         columns = [entry[2:] for entry in step.experts]
         seen = [
-            (encoder, _choose(name, X, *column))
+            (encoder, choose_columns(name, X, *column))
             for (name, encoder), column in zip(step.experts_, columns, strict=True)
         ]
     return [pair for pair in seen if isinstance(pair[0], ConceptEncoder)]

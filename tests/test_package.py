@@ -193,6 +193,19 @@ def test_libraries_for_some_users_only_are_imported_where_they_are_used():
     assert early == []
 
 
+def test_no_file_takes_a_name_with_an_underscore_from_another():
+    taken = [
+        f"{path.name}: {alias.name}"
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("skmoecbm.")
+        for alias in node.names
+        if alias.name.startswith("_")  # but for a module of its own folder
+        if not hasattr(import_module(node.module), "__path__")
+    ]
+    assert taken == []
+
+
 def test_no_file_is_longer_than_400_lines():
     lengths = {path.name: len(path.read_text("utf-8").splitlines()) for path in source_files()}
     assert {name: n for name, n in lengths.items() if n > 400} == {}
