@@ -167,10 +167,11 @@ class _Page:
             if summary["class"] == summary["predicted"]
             else f"not predicted ({_cut(str(summary['predicted']), 24)} is)"
         )
+        which = _cut(summary["image"] or f"image {summary['row']}", 40)
         self.text(
             _MARGIN,
             top - 0.38,
-            f"image {summary['row']} · {kind} · others: {', '.join(others)}",
+            _cut(f"{which} · {kind} · others: {', '.join(others)}", 130),
             color=_GREY,
         )
 

@@ -1,13 +1,22 @@
 """Tables, JSON, text and HTML of an `Explanation`."""
 
 import html
+import os
 from collections.abc import Sequence
 
 import numpy as np
 
 from skmoecbm.exceptions import InputError
 
-__all__ = ["Contributions", "html_of", "long_table", "summarise_row", "text_of", "top_table"]
+__all__ = [
+    "Contributions",
+    "html_of",
+    "image_name",
+    "long_table",
+    "summarise_row",
+    "text_of",
+    "top_table",
+]
 
 _SHOWN_ROWS = 3
 _SHOWN_CONCEPTS = 5
@@ -30,6 +39,15 @@ class Contributions(Sequence):
             raise InputError(f"There is no expert {expert!r} here; there are {names}.")
         part = self._parts[names.index(expert) if isinstance(expert, str) else expert]
         return (part.weight[:, None] * part.values)[:, :, None] * part.association.T
+
+
+def image_name(image):
+    """Return the file's name of an image that was given as a path, without its folder, or None."""
+    if not isinstance(image, str | os.PathLike):
+        return None
+    name = os.path.basename(os.fsdecode(image))
+    # names of files may hold line breaks, and bytes that are no UTF-8
+    return " ".join(name.encode("utf-8", "replace").decode("utf-8").split()) or None
 
 
 def top_table(explanation, k, class_):
@@ -97,7 +115,16 @@ def long_table(explanation, class_):
         "expert_weight": np.nan,
     }
     frame = pd.concat([*tables, pd.DataFrame(bias)], ignore_index=True)
+    if (names := _image_names(explanation)) is not None:
+        each = [*(np.repeat(names, len(c)) for c in explanation.concept_names), names]
+        frame.insert(1, "image", pd.Series(np.concatenate(each), dtype=object))
     return frame.sort_values("row", kind="stable", ignore_index=True)
+
+
+def _image_names(explanation):
+    """Return the image names of all rows, objects (n,), or None where no image has one."""
+    names = [image_name(image) for image in explanation.images or ()]
+    return np.array(names, dtype=object) if any(names) else None
 
 
 def summarise_row(explanation, i, k=None, class_=None):
@@ -137,6 +164,7 @@ def summarise_row(explanation, i, k=None, class_=None):
         expert["rest_concepts"] = len(mine)
     return {
         "row": int(row.rows[0]),
+        "image": None if row.images is None else image_name(row.images[0]),
         "predicted": row.predicted.tolist()[0],
         "class": label,
         "probability": float(row.probabilities[0, row.classes.index(label)]),
@@ -163,7 +191,7 @@ def text_of(explanation):
     for i in range(min(len(explanation), _SHOWN_ROWS)):
         row = summarise_row(explanation, i, _SHOWN_CONCEPTS)
         weights = ", ".join(_weight(expert) for expert in row["experts"])
-        lines.append(f"row {row['row']}: {_about(row)}, logit {row['logit']:+.2f}; {weights}")
+        lines.append(f"{_which(row)}: {_about(row)}, logit {row['logit']:+.2f}; {weights}")
         lines += [
             f"  {entry['contribution']:+6.2f}  {entry['concept']} ({entry['expert']})"
             for entry in row["contributions"]
@@ -189,7 +217,7 @@ def html_of(explanation):
         largest = max(abs(value) for _, _, value in entries) or 1.0
         weights = ", ".join(_weight(expert) for expert in row["experts"])
         cells.append(
-            f"<p><b>row {row['row']}: {html.escape(_about(row))}</b>; {html.escape(weights)}</p>"
+            f"<p><b>{html.escape(f'{_which(row)}: {_about(row)}')}</b>; {html.escape(weights)}</p>"
             "<table><thead><tr><th>concept</th><th>expert</th><th>logits</th><th></th></tr></thead>"
             "<tbody>"
         )
@@ -218,6 +246,10 @@ def _headline(explanation):
     return (
         f"Explanation of {n:,} row{'s' * (n != 1)}, {len(explanation.classes)} classes: {experts}"
     )
+
+
+def _which(row):
+    return f"row {row['row']}" + (f", {row['image']}" if row["image"] else "")
 
 
 def _about(row):

@@ -288,7 +288,8 @@ class Explanation(Sequence):
         Returns
         -------
         DataFrame
-            Columns `row`, `class`, `expert`, `concept`, `contribution`, `value`, `similarity`,
+            Columns `row`, `image` (the file's name, only where images were given as paths),
+            `class`, `expert`, `concept`, `contribution`, `value`, `similarity`,
             `expert_weight`. The bias has no expert and the concept `"(bias)"`. Contributions of a
             row sum to its logit.
         """

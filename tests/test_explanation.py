@@ -2,6 +2,7 @@ import json
 import pickle
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from skmoecbm import (
 from skmoecbm.datasets import make_lesions
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 from skmoecbm.explanation import Explanation, explain
+from skmoecbm.hub import save
 
 
 @dataclass
@@ -243,6 +245,40 @@ def test_frame_has_a_line_per_concept_and_one_for_the_bias():
     assert frame[frame.concept == "(bias)"].expert.isna().all()
 
 
+def test_images_given_as_paths_are_named_without_their_folder():
+    images = ["/home/ann/who/<b>1.jpg", Path("/home/ann/2\n.jpg"), b"/home/ann", "/home/ann/\udcff"]
+    explanation = _explanation(images=images)
+    names = ["<b>1.jpg", "2 .jpg", None, "?"]
+    assert [row["image"] for row in explanation.to_dict()["rows"]] == names
+    frame = explanation.to_frame()
+    assert [frame[frame.row == row].image.unique().tolist() for row in range(4)] == [
+        [name] for name in names
+    ]
+    assert explanation[1:][0].to_dict()["rows"][0]["image"] == "2 .jpg"
+    text = repr(explanation)
+    assert "row 0, <b>1.jpg: " in text and "row 1, 2 .jpg: " in text and "row 2: " in text
+    assert "row 0, &lt;b&gt;1.jpg: " in explanation._repr_html_()
+    drawn = [line for line in _texts(explanation.plot()) if "predicted" in line]
+    assert [line.partition(" · ")[0] for line in drawn] == ["<b>1.jpg", "2 .jpg", "image 2", "?"]
+    for shown in (text, explanation._repr_html_(), frame.to_csv(), *drawn):
+        assert "ann" not in shown
+    assert "image" not in _explanation(images=[None] * 4).to_frame()
+    assert "image" not in _explanation().to_frame()
+
+
+def test_names_of_explained_images_do_not_reach_the_saved_model(tmp_path):
+    data = make_lesions(40, random_state=0)
+    path = tmp_path / "secret-name.png"
+    Image.fromarray(data.images[0]).save(path)
+    model = make_pipeline(
+        ConceptEncoder("demo-general", "lesions", cache_dir=None),
+        ConceptBottleneckClassifier(alpha=1.0),
+    ).fit(list(data.images), data.target)
+    assert "row 0, secret-name.png: " in repr(explain(model, [path]))
+    save(model, tmp_path / "model")
+    assert all(b"secret-name" not in file.read_bytes() for file in (tmp_path / "model").iterdir())
+
+
 def test_unknown_class_row_and_k_are_refused():
     explanation = _explanation()
     with pytest.raises(InputError, match="Class 'z' is not explained here"):
@@ -350,7 +386,11 @@ def test_plot_keeps_all_text_inside_the_page_and_labels_apart():
     words = ["a lesion whose border fades gradually into the skin around it, on one side", "veil"]
     concepts = [f"{words[j % 2]} {j}" for j in range(350)]
     explanation = _explanation(
-        sizes=(350, 350), n_classes=2, concepts=concepts, classes=["a rather long name", "b" * 80]
+        sizes=(350, 350),
+        n_classes=4,
+        concepts=concepts,
+        classes=["a rather long name", "b" * 80, "c" * 80, "d" * 80],
+        images=[f"/folder/{'long name ' * 12}.png"] * 4,
     )
     for class_ in explanation.classes:
         figure = explanation.plot(0, k=12, class_=class_)
