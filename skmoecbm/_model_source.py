@@ -7,6 +7,7 @@ from pathlib import Path
 
 import huggingface_hub
 import open_clip
+from huggingface_hub import errors as hub_errors
 
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import BackboneError
@@ -192,7 +193,7 @@ def from_tag(name, revision=None):
             weights = Path(open_clip.download_pretrained(tag_cfg))
         except Exception as error:
             raise BackboneError(
-                f"Could not download the weights of {name!r}: {error}. {WAY_ON}"
+                f"Could not download the weights of {name!r}: {hub_reason(error)}. {WAY_ON}"
             ) from error
     text_cfg = model_cfg["text_cfg"]
     text_config = tokenizer = None
@@ -241,9 +242,33 @@ def snapshot(repository, revision, patterns):
     except Exception as error:
         at = f" at revision {revision!r}" if revision else ""
         raise BackboneError(
-            f"Could not get {repository!r}{at} from the Hugging Face Hub: "
-            f"{type(error).__name__}: {error}. {WAY_ON}"
+            f"Could not get {repository!r}{at} from the Hugging Face Hub: {hub_reason(error)}. "
+            f"{WAY_ON}"
         ) from error
+
+
+def hub_reason(error):
+    """Return in one clause why nothing came; the Hub's own texts run over several lines."""
+    cause = error.__cause__
+    if isinstance(error, hub_errors.LocalEntryNotFoundError) and cause is not None:
+        if isinstance(cause, hub_errors.OfflineModeIsEnabled):
+            return "the Hugging Face cache does not hold it, and HF_HUB_OFFLINE is set"
+        if not isinstance(cause, hub_errors.HfHubHTTPError):
+            return f"the Hub cannot be reached ({hub_reason(cause)})"
+        return hub_reason(cause)
+    # a gated repository is told as a kind of missing one
+    for kind, reason in (
+        (
+            hub_errors.GatedRepoError,
+            "its owners grant access, to who is logged in (`hf auth login`)",
+        ),
+        (hub_errors.RepositoryNotFoundError, "there is no such repository, or it is private"),
+        (hub_errors.RevisionNotFoundError, "the repository has no such revision"),
+    ):
+        if isinstance(error, kind):
+            return reason
+    line = next(iter(str(error).strip().splitlines()), "").rstrip(" .!:")
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def fetch_weights(repository, filename, revision):
