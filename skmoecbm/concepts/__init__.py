@@ -1,20 +1,15 @@
 """Concepts: banks of phrases, and which of them to keep."""
 
-from skmoecbm.concepts._bank import (
-    Concept,
-    ConceptBank,
-    ConceptClass,
-    Provenance,
-    as_bank,
-    list_concepts,
-    load_concepts,
-)
+from skmoecbm.concepts._bank import ConceptBank
+from skmoecbm.concepts._library import as_bank, list_concepts, load_concepts
+from skmoecbm.concepts._parts import Concept, ConceptClass, Facet, Provenance
 from skmoecbm.concepts._select import TopKConcepts
 
 __all__ = [
     "Concept",
     "ConceptBank",
     "ConceptClass",
+    "Facet",
     "Provenance",
     "TopKConcepts",
     "as_bank",

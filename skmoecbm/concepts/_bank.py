@@ -1,100 +1,27 @@
 """A bank of concepts: phrases, the classes they were written for, where they come from."""
 
 import json
-import os
-from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from skmoecbm.concepts._parsing import folded, read_json, sentences
+from skmoecbm.concepts._parts import Concept, ConceptClass, Facet, Part, Provenance
+from skmoecbm.concepts._readers import (
+    csv_fields,
+    dict_fields,
+    knobo_fields,
+    labo_fields,
+    list_fields,
+)
 from skmoecbm.exceptions import FormatError, InputError
 
-__all__ = [
-    "Concept",
-    "ConceptBank",
-    "ConceptClass",
-    "Provenance",
-    "as_bank",
-    "list_concepts",
-    "load_concepts",
-]
+__all__ = ["ConceptBank"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, str_strip_whitespace=True, str_min_length=1
-    )
-
-
-class ConceptClass(_Part):
-    """A class that concepts are written for.
-
-    Attributes
-    ----------
-    key : str
-        How the class is called in `Concept.classes` and, most often, in `y`.
-    name : str
-        The name whose embedding stands for the class; the key where none is given.
-    synonyms : tuple of str
-        Other spellings that labels may have.
-    """
-
-    key: str
-    name: str
-    synonyms: tuple[str, ...] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_is_key(cls, data):
-        return {"name": data["key"], **data} if isinstance(data, dict) and "key" in data else data
-
-
-class Concept(_Part):
-    """A phrase that can be seen in an image, with its other wordings.
-
-    Attributes
-    ----------
-    text : str
-        The phrase, and the name of the concept.
-    facet : str or None
-        What kind of thing it speaks of ("colour", "border").
-    classes : tuple of str
-        Keys of the classes it was written for; may be none or several.
-    phrases : tuple of str
-        Other wordings; their embeddings are averaged with that of `text`.
-    backbones : tuple of str or None
-        The models of fixed vocabulary that know it; others of that kind leave it out without a
-        word. A model of free text uses every concept.
-    negative : str or None
-        The phrase of its absence ("no hair").
-    source, note : str or None
-        Where it comes from; what else to know.
-    """
-
-    text: str
-    facet: str | None = None
-    classes: tuple[str, ...] = ()
-    phrases: tuple[str, ...] = ()
-    backbones: tuple[str, ...] | None = None
-    negative: str | None = None
-    source: str | None = None
-    note: str | None = None
-
-
-class Provenance(_Part):
-    """Who wrote a bank, when, under which licence."""
-
-    author: str | None = None
-    date: str | None = None
-    licence: str | None = None
-    note: str | None = None
-
-
-class ConceptBank(_Part):
+class ConceptBank(Part):
     """Concepts and the classes they were written for; immutable.
 
     Attributes
@@ -104,8 +31,12 @@ class ConceptBank(_Part):
     classes : tuple of ConceptClass, length C
     concepts : tuple of Concept, length m
         Their texts differ, also when compared without case.
+    facets : tuple of Facet
+        Where there are any, every concept that has a facet has one of these.
     templates : tuple of str
         Prompts with one `{}` where the phrase goes; embeddings are averaged over them.
+    modality_templates : dict of str to tuple of str
+        Prompts for other kinds of images, by name; see `templates_for`.
     provenance : Provenance
     format_version : 1
 
@@ -130,7 +61,9 @@ class ConceptBank(_Part):
     description: str = Field(default="", min_length=0)
     classes: tuple[ConceptClass, ...] = ()
     concepts: tuple[Concept, ...] = Field(min_length=1)
+    facets: tuple[Facet, ...] = ()
     templates: tuple[str, ...] = Field(default=("{}",), min_length=1)
+    modality_templates: dict[str, tuple[str, ...]] = Field(default={}, min_length=0)
     provenance: Provenance = Provenance()
 
     def __init__(self, **fields):
@@ -150,13 +83,25 @@ class ConceptBank(_Part):
                         f"and {one.key!r}; a label with it could not be matched"
                     )
                 owner[spelling] = one.key
-        keys, seen = set(self.class_keys), set()
+        keys, facets, seen = set(self.class_keys), {one.name for one in self.facets}, set()
+        if len(facets) < len(self.facets):
+            raise ValueError("two facets have the same name; join them")
         for concept in self.concepts:
-            unknown = [key for key in concept.classes if key not in keys]
+            unknown = [key for key in (*concept.classes, *concept.against) if key not in keys]
             if unknown:
                 raise ValueError(
                     f"concept {concept.text!r} is written for class {unknown[0]!r}, "
                     f"which is not among the classes {sorted(keys)}"
+                )
+            both = sorted(set(concept.classes) & set(concept.against))
+            if both:
+                raise ValueError(
+                    f"concept {concept.text!r} is written both for and against class {both[0]!r}"
+                )
+            if facets and concept.facet is not None and concept.facet not in facets:
+                raise ValueError(
+                    f"concept {concept.text!r} has the facet {concept.facet!r}, "
+                    f"which is not among the facets {sorted(facets)}"
                 )
             if folded(concept.text) in seen:
                 raise ValueError(
@@ -164,7 +109,7 @@ class ConceptBank(_Part):
                     "a concept of several classes is one entry with several `classes`"
                 )
             seen.add(folded(concept.text))
-        for template in self.templates:
+        for template in (*self.templates, *sum(self.modality_templates.values(), ())):
             if template.count("{}") != 1:
                 raise ValueError(f"template {template!r} must hold '{{}}' once, for the phrase")
         return self
@@ -201,6 +146,17 @@ class ConceptBank(_Part):
         return np.array(rows, dtype=bool).reshape(len(self), len(keys))
 
     @property
+    def answers(self):
+        """What a concept says of a class: int8 array of shape (m, C).
+
+        1 where it was written for the class, -1 where it speaks against it, else 0.
+        """
+        keys = self.class_keys
+        rows = [[key in concept.against for key in keys] for concept in self.concepts]
+        against = np.array(rows, dtype=np.int8).reshape(len(self), len(keys))
+        return self.incidence.astype(np.int8) - against
+
+    @property
     def class_synonyms(self):
         """Every spelling of a class, lower-case -> its key."""
         return {
@@ -229,6 +185,86 @@ class ConceptBank(_Part):
         """Return the bank with only the concepts at `indices`, in their order."""
         return self.model_copy(update={"concepts": tuple(self.concepts[i] for i in indices)})
 
+    def where(self, *, facet=None, level=None, classes=None):
+        """Return the bank with only the concepts that have what is asked for.
+
+        Parameters
+        ----------
+        facet : str or list of str, default=None
+        level : {"general", "specialist"}, default=None
+            Of the concept's facet; what a generalist or a specialist model may be given.
+        classes : str or list of str, default=None
+            Concepts written for at least one of these classes, by key.
+
+        Raises
+        ------
+        InputError
+            If a facet, level or class is not known here, or no concept is left.
+
+        Examples
+        --------
+        >>> from skmoecbm.concepts import load_concepts
+        >>> load_concepts("lesions").where(facet="border").texts
+        ['irregular border', 'blurred border']
+        """
+        facets = {one.name for one in self.facets} | {c.facet for c in self.concepts if c.facet}
+        levels = {one.name: one.level for one in self.facets}
+        wanted = {
+            "facet": (facet, facets, lambda c: {c.facet}),
+            "level": (level, set(levels.values()) - {None}, lambda c: {levels.get(c.facet)}),
+            "classes": (classes, set(self.class_keys), lambda c: set(c.classes)),
+        }
+        kept = set(range(len(self)))
+        for what, (values, known, of) in wanted.items():
+            if values is None:
+                continue
+            values = {values} if isinstance(values, str) else set(values)
+            if not values <= known:
+                raise InputError(
+                    f"The bank {self.name!r} has no {what} {sorted(values - known)[0]!r}; "
+                    f"there are {sorted(known)}."
+                )
+            kept &= {i for i, concept in enumerate(self.concepts) if of(concept) & values}
+        if not kept:
+            raise InputError(
+                f"No concept of the bank {self.name!r} has all that was asked for (facet={facet!r},"
+                f" level={level!r}, classes={classes!r})."
+            )
+        return self.subset(sorted(kept))
+
+    def templates_for(self, modality):
+        """Return the prompts for a kind of image, a tuple of str.
+
+        Raises
+        ------
+        InputError
+            If the bank has no prompts of this name.
+        """
+        if modality not in self.modality_templates:
+            raise InputError(
+                f"The bank {self.name!r} has no templates for {modality!r}; "
+                f"there are {sorted(self.modality_templates)}."
+            )
+        return self.modality_templates[modality]
+
+    def to_frame(self):
+        """Return one row per concept: text, facet, level, classes, against, source, note.
+
+        Returns
+        -------
+        pandas.DataFrame of m rows
+            `classes` and `against` are tuples of keys.
+        """
+        import pandas as pd
+
+        level = {one.name: one.level for one in self.facets}
+        rows = [
+            (c.text, c.facet, level.get(c.facet), c.classes, c.against, c.source, c.note)
+            for c in self.concepts
+        ]
+        columns = ["concept", "facet", "level", "classes", "against", "source", "note"]
+        return pd.DataFrame(rows, columns=columns)
+
     @classmethod
     def from_dict(cls, concepts, *, name="custom"):
         """Make a bank from class -> phrases; a phrase of several classes becomes one concept.
@@ -244,25 +280,7 @@ class ConceptBank(_Part):
         InputError
             If it is not such a dict, or a phrase is empty.
         """
-        if not isinstance(concepts, Mapping) or not concepts:
-            raise InputError(
-                f"Concepts must be a non-empty dict of class -> phrases. Got {concepts!r:.80}."
-            )
-        merged = {}
-        for key, phrases in concepts.items():
-            if isinstance(phrases, str) or not isinstance(phrases, list | tuple):
-                raise InputError(f"The concepts of class {key!r} must be a list of str.")
-            for phrase in phrases:
-                if not isinstance(phrase, str) or not phrase.strip():
-                    raise InputError(f"Class {key!r} has an empty phrase ({phrase!r}); remove it.")
-                _, keys = merged.setdefault(folded(phrase), (phrase, []))
-                if str(key) not in keys:
-                    keys.append(str(key))
-        return cls(
-            name=name,
-            classes=[{"key": str(key)} for key in concepts],
-            concepts=[{"text": text, "classes": keys} for text, keys in merged.values()],
-        )
+        return cls(**dict_fields(concepts, name))
 
     @classmethod
     def from_json(cls, path):
@@ -276,7 +294,7 @@ class ConceptBank(_Part):
         path, data = Path(path), read_json(path)
         try:
             if isinstance(data, list):
-                return _from_list(data, path.stem)
+                return cls(**list_fields(data, path.stem))
             if not isinstance(data, dict):
                 raise InputError("a bank is a JSON object.")
             if "concepts" in data and not isinstance(data.get("concepts"), str):
@@ -308,74 +326,49 @@ class ConceptBank(_Part):
         FormatError
             If the file is not such a JSON object.
         """
-        path, data = Path(path), read_json(path)
-        if not isinstance(data, dict) or not all(isinstance(v, list) for v in data.values()):
-            raise FormatError(f"'{path}' is not a LaBo file: a JSON object of class -> phrases.")
-        try:
-            phrases = {key: [p for p in values if p != ""] for key, values in data.items()}
-            return cls.from_dict(phrases, name=path.stem)
-        except InputError as error:
-            raise FormatError(f"'{path}' is not a LaBo file: {error}") from error
+        return cls(**labo_fields(path))
 
+    @classmethod
+    def from_csv(cls, path):
+        """Read a table of concepts, one line for each, or for each class that it belongs to.
 
-def as_bank(concepts):
-    """Return the `ConceptBank` that `concepts` means.
+        Parameters
+        ----------
+        path : path
+            UTF-8, with a header. The column `concept` must be there; `class`, `facet`,
+            `phrases`, `negative`, `source` and `note` may be. Several classes or phrases in one
+            cell are parted by `|`.
 
-    Parameters
-    ----------
-    concepts : ConceptBank, dict of class to phrases, list of phrases, str or PathLike
-        A str is the name of a bundled bank, or a path that ends in ".json".
+        Raises
+        ------
+        FormatError
+            If a column is unknown or missing, a line is short, or two lines of one concept
+            disagree.
+        """
+        return cls(**csv_fields(path))
 
-    Raises
-    ------
-    InputError
-        If it is none of these, or a name is not bundled.
-    FormatError
-        If a file is not a bank.
-    """
-    if isinstance(concepts, ConceptBank):
-        return concepts
-    if isinstance(concepts, Mapping):
-        return ConceptBank.from_dict(concepts)
-    if isinstance(concepts, os.PathLike) or (
-        isinstance(concepts, str) and concepts.lower().endswith(".json")
-    ):
-        return ConceptBank.from_json(concepts)
-    if isinstance(concepts, str):
-        return load_concepts(concepts)
-    if isinstance(concepts, list | tuple):
-        return _from_list(concepts, "custom")
-    raise InputError(
-        "Concepts must be a ConceptBank, a dict of class -> phrases, a list of phrases, the name "
-        f"of a bundled bank or a path to a .json file. Got {type(concepts).__name__} instead."
-    )
+    @classmethod
+    def from_knobo(cls, answers, questions=None):
+        """Read KnoBo's table of answers: class -> question -> "yes", "no" or "unknown".
 
+        The questions are the concepts; yes is written for the class, no against it. Classes whose
+        names differ in case alone are joined; where their answers differ, it is unknown.
 
-def list_concepts():
-    """Return the names of the bundled banks, a sorted list of str."""
-    folder = resources.files("skmoecbm.concepts") / "banks"
-    return sorted(one.name[:-5] for one in folder.iterdir() if one.name.endswith(".json"))
+        Parameters
+        ----------
+        answers : path
+            A JSON file.
+        questions : path, default=None
+            A text file, one question a line: only these, in this order. None takes all.
 
+        References
+        ----------
+        Yang et al., "A Textbook Remedy for Domain Shifts: Knowledge Priors for Medical Image
+        Analysis", NeurIPS 2024.
 
-def load_concepts(name):
-    """Return a bundled `ConceptBank` by name.
-
-    Raises
-    ------
-    InputError
-        If no bank has this name; the message lists those there are.
-    """
-    if name not in list_concepts():
-        raise InputError(
-            f"There is no bundled bank {name!r}; there are {list_concepts()}. "
-            "A bank of your own is a dict, a list, or a path that ends in '.json'."
-        )
-    with resources.as_file(resources.files("skmoecbm.concepts") / "banks") as folder:
-        return ConceptBank.from_json(folder / f"{name}.json")
-
-
-def _from_list(phrases, name):
-    bad = next((p for p in phrases if not isinstance(p, str) or not p.strip()), None)
-    if not phrases or bad is not None:
-        raise InputError(f"Concepts must be a non-empty list of non-empty str. Got {bad!r}.")
-    return ConceptBank(name=name, concepts=[{"text": phrase} for phrase in phrases])
+        Raises
+        ------
+        FormatError
+            If a file is not such, or a question has no answers.
+        """
+        return cls(**knobo_fields(answers, questions))
