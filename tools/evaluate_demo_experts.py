@@ -63,8 +63,8 @@ def presence(seed, n=4000):
     return pd.DataFrame(rows)
 
 
-def _scores(classifier, train, y_train, test, y_test):
-    classifier.fit(train, y_train)
+def _scores(classifier, train, y_train, test, y_test, **fit_parameters):
+    classifier.fit(train, y_train, **fit_parameters)
     proba = classifier.predict_proba(test)
     auroc = [
         roc_auc_score(y_test == name, column)
@@ -78,8 +78,11 @@ def _scores(classifier, train, y_train, test, y_test):
     }
 
 
-def compare(train, y_train, test, y_test, *, class_weight="balanced", seed=0):
-    """Return a frame of scores of single experts, mixtures and controls."""
+def compare(train, y_train, test, y_test, *, groups=None, class_weight="balanced", seed=0):
+    """Return a frame of scores of single experts, mixtures and controls.
+
+    `groups` keep the images of one lesion in one fold, where a fit makes folds.
+    """
     kwargs = {"class_weight": class_weight, "random_state": seed}
     rows = {}
     for name in train.expert_names:
@@ -89,12 +92,12 @@ def compare(train, y_train, test, y_test, *, class_weight="balanced", seed=0):
             y_train,
             test.select([name]),
             y_test,
+            groups=groups,
         )
     mixtures = {"average": "uniform", "gate": "linear"}
     for label, gate in mixtures.items():
-        rows[label] = _scores(
-            GatedConceptBottleneckClassifier(gate=gate, **kwargs), train, y_train, test, y_test
-        )
+        model = GatedConceptBottleneckClassifier(gate=gate, **kwargs)
+        rows[label] = _scores(model, train, y_train, test, y_test, groups=groups)
     raw = [np.hstack([block.embeddings for block in part.blocks]) for part in (train, test)]
     rows["raw embeddings"] = _scores(_logistic(class_weight), raw[0], y_train, raw[1], y_test)
     flat = [np.asarray(part) for part in (train, test)]
@@ -114,9 +117,8 @@ def compare(train, y_train, test, y_test, *, class_weight="balanced", seed=0):
             )
             for part in (train, test)
         ]
-        controls.append(
-            _scores(GatedConceptBottleneckClassifier(**kwargs), parts[0], y_train, parts[1], y_test)
-        )
+        model = GatedConceptBottleneckClassifier(**kwargs)
+        controls.append(_scores(model, parts[0], y_train, parts[1], y_test, groups=groups))
     rows["random vectors"] = pd.DataFrame(controls).mean().to_dict()
     return pd.DataFrame(rows).T
 
@@ -150,7 +152,10 @@ def photographs(folder, resize, seed, cache_dir):
     y = table["dx"].to_numpy(dtype=str)
     train = np.flatnonzero(table["split_lesion"] == "train")
     test = np.flatnonzero(table["split_lesion"] == "val")
-    return compare(features[train], y[train], features[test], y[test], seed=seed)
+    lesions = table["lesion_id"].to_numpy(dtype=str)
+    return compare(
+        features[train], y[train], features[test], y[test], groups=lesions[train], seed=seed
+    )
 
 
 def main():
