@@ -13,6 +13,14 @@ import safetensors
 import safetensors.numpy
 from pydantic import ValidationError
 
+from skmoecbm._model_folder import (
+    ARRAYS,
+    CARD,
+    CONFIG,
+    read_bytes,
+    read_config_bytes,
+    refuse_other_files,
+)
 from skmoecbm._packing import pack, unpack
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import FormatError, InputError
@@ -20,9 +28,6 @@ from skmoecbm.schema import ArrayEntry, ModelConfig, parse_config, tell
 
 __all__ = ["load", "read_config", "save"]
 
-_CONFIG, _ARRAYS, _CARD = "config.json", "model.safetensors", "README.md"
-_FILES = {_CONFIG, _ARRAYS, _CARD}
-_MAX_CONFIG_BYTES = 64 * 2**20
 _MAX_ARRAYS_BYTES = 4 * 2**30
 _DTYPES = {"F64": "float64", "F32": "float32", "I64": "int64", "BOOL": "bool"}
 
@@ -64,12 +69,7 @@ def save(model, folder, *, label_map=None):
     True
     """
     folder = _folder_of("save", folder)
-    foreign = sorted({path.name for path in folder.iterdir()} - _FILES) if folder.is_dir() else []
-    if foreign:
-        raise InputError(
-            f"The folder '{folder}' holds files that are not of a saved model ({foreign[0]!r}). "
-            "Choose a new folder, so that nothing else is lost."
-        )
+    refuse_other_files(folder)
     arrays = {}
     try:
         node = pack(model, arrays)
@@ -90,9 +90,7 @@ def save(model, folder, *, label_map=None):
         raise InputError(f"The model cannot be saved: {tell(error)}.") from None
     text = config.to_json()
     unpack(parse_config(text).model, dict(arrays))  # what cannot be loaded is not saved
-    _replace_folder(
-        folder, {_CONFIG: text.encode(), _ARRAYS: content, _CARD: _card(config).encode()}
-    )
+    _replace_folder(folder, {CONFIG: text.encode(), ARRAYS: content, CARD: _card(config).encode()})
 
 
 def load(folder, *, backbones=None):
@@ -130,7 +128,7 @@ def load(folder, *, backbones=None):
     model = unpack(config.model, arrays)
     if arrays:
         raise FormatError(
-            f"'{folder / _ARRAYS}' has an array {min(arrays)!r} that its model does not use; the "
+            f"'{folder / ARRAYS}' has an array {min(arrays)!r} that its model does not use; the "
             "file is damaged, fetch or save it again."
         )
     _set_backbones(model, backbones or {})
@@ -155,45 +153,19 @@ def read_config(folder):
         If the folder is not a saved model, or of a newer version.
     """
     folder = _folder_of("read_config", folder)
-    return parse_config(_read_bytes(folder, _CONFIG, _MAX_CONFIG_BYTES))
+    return parse_config(read_config_bytes(folder))
 
 
 def _folder_of(owner, folder):
     if not isinstance(folder, str | os.PathLike) or not str(folder):
         raise parameter_error(owner, "folder", "the path of a folder", folder)
-    folder = Path(folder)
-    if folder.is_file():
-        raise (InputError if owner == "save" else FormatError)(
-            f"'{folder}' is a file; a saved model is a folder. Give the folder."
-        )
-    return folder
-
-
-def _read_bytes(folder, name, limit):
-    """Return the bytes of one of a model's files, or say what is wrong with the folder."""
-    path = folder / name
-    if not folder.is_dir():
-        raise FormatError(
-            f"There is no folder '{folder}'. Give the folder that 'save' or 'skmoecbm fit --out' "
-            "wrote."
-        )
-    try:
-        if path.stat().st_size > limit:
-            raise FormatError(f"'{path}' is larger than {limit / 2**20:.0f} MB; it is not loaded.")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise FormatError(
-            f"'{folder}' is not a saved model: it has no {name}. Give the folder that 'save' or "
-            "'skmoecbm fit --out' wrote."
-        ) from None
-    except OSError as error:
-        raise FormatError(f"'{path}' cannot be read: {error.strerror}.") from error
+    return Path(folder)
 
 
 def _read_arrays(folder, config):
     """Return the arrays, each as the manifest says."""
-    path = folder / _ARRAYS
-    content = _read_bytes(folder, _ARRAYS, _MAX_ARRAYS_BYTES)
+    path = folder / ARRAYS
+    content = read_bytes(folder, ARRAYS, _MAX_ARRAYS_BYTES)
     if hashlib.sha256(content).hexdigest() != config.arrays_sha256:
         raise FormatError(
             f"'{path}' is not the file that config.json was saved with (cut short, damaged or "
