@@ -7,21 +7,50 @@ from pathlib import Path
 
 import numpy as np
 
+from skmoecbm._label_table import list_some, read_table
 from skmoecbm.exceptions import InputError
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "LabelledImages",
+    "Places",
     "find_images",
     "list_images",
     "read_label_map",
     "read_labelled_images",
+    "rename_labels",
     "unify_labels",
 ]
 
 IMAGE_SUFFIXES = frozenset(
     [".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"]
 )
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where rows stand in their file, in words.
+
+    Attributes
+    ----------
+    file : str
+        The file's name.
+    lines : list of int, length n
+        The line of each row as an editor counts: the header is line 1.
+    """
+
+    file: str
+    lines: list
+
+    def __getitem__(self, row):
+        """Return such as "metadata.csv line 17"."""
+        return f"{self.file} line {self.lines[row]}"
+
+    def of_several(self, rows, names, limit=5):
+        """Return the first of some rows, each with its name, and how many more there are."""
+        listed = [f"line {self.lines[row]} ({names[row]!r})" for row in rows[:limit]]
+        more = f" and {len(rows) - limit:,} more" if len(rows) > limit else ""
+        return f"{self.file} {', '.join(listed)}{more}"
 
 
 @dataclass(frozen=True)
@@ -36,18 +65,15 @@ class LabelledImages:
         What must not be split between folds, e.g. the lesion or the patient.
     n_without_file : int
         Rows of the table that were left out because no file was found.
+    places : Places
+        Where each image stands in the table.
     """
 
     images: list
     labels: np.ndarray
     groups: np.ndarray | None
     n_without_file: int
-
-
-def _some(names, limit=5):
-    names = [str(name) for name in names]
-    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
-    return ", ".join(repr(name) for name in names[:limit]) + more
+    places: Places
 
 
 def _existing_folder(folder):
@@ -97,7 +123,7 @@ def list_images(paths):
     return found
 
 
-def find_images(folder, identifiers):
+def find_images(folder, identifiers, places=None):
     """Return the file of each identifier, or None where there is none.
 
     Parameters
@@ -106,6 +132,8 @@ def find_images(folder, identifiers):
         Searched through and through.
     identifiers : sequence of str, length n
         A path relative to the folder, a file name, or a file name without its ending.
+    places : Places, default=None
+        Where they stand, for the error.
 
     Returns
     -------
@@ -123,70 +151,36 @@ def find_images(folder, identifiers):
             for name in {file.name, file.stem}:
                 by_name.setdefault(name, []).append(file)
     found = []
-    for identifier in identifiers:
+    for row, identifier in enumerate(identifiers):
         direct = folder / identifier
         if identifier and direct.is_file():
             found.append(direct)
             continue
         files = by_name.get(identifier, [])
         if len(files) > 1:
+            at = "" if places is None else f" ({places[row]})"
             raise InputError(
-                f"The image {identifier!r} fits {len(files)} files: {_some(files, 3)}. Write its "
-                f"path relative to {str(folder)!r}, with its ending, in the table."
+                f"The image {identifier!r}{at} fits {len(files)} files: {list_some(files, 3)}. "
+                f"Write its path relative to {str(folder)!r}, with its ending, in the table."
             )
         found.append(files[0] if files else None)
     return found
 
 
-def _read_table(path):
-    import pandas as pd
-
-    path = Path(path)
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
-        # Everything stays text: an identifier "007" is no number, a class "None" is no gap.
-        return pd.read_csv(
-            path,
-            sep=max(",;\t", key=header.count),
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-        )
-    except FileNotFoundError:
-        raise InputError(f"The table {str(path)!r} does not exist. Check the path.") from None
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise InputError(
-            f"The table {str(path)!r} cannot be read as CSV: {error}. "
-            "Give a text file whose first line names the columns."
-        ) from error
-    except pd.errors.EmptyDataError:
-        raise InputError(f"The table {str(path)!r} is empty. It needs a header line.") from None
-
-
-def _column(table, name, path):
-    if name not in table.columns:
-        raise InputError(
-            f"The table {str(path)!r} has no column {name!r}. "
-            f"Its columns are {_some(table.columns, 20)}."
-        )
-    return table[name]
-
-
-def _select(table, conditions, path):
+def _select(table, conditions):
     for condition in conditions:
         name, sign, value = condition.partition("=")
         if not sign:
             raise InputError(
                 f"--select-rows must be COLUMN=VALUE, such as split=train. Got {condition!r}."
             )
-        chosen = _column(table, name, path) == value
-        if not chosen.any():
+        cells = table.column(name, "--select-rows")
+        if value not in cells:
             raise InputError(
-                f"No row of {str(path)!r} is left with {condition}. "
-                f"The column {name!r} holds {_some(sorted(table[name].unique()))}."
+                f"No row of {str(table.path)!r} is left with {condition}. "
+                f"The column {name!r} holds {list_some(sorted(set(cells)))}."
             )
-        table = table[chosen]
+        table = table.take([cell == value for cell in cells])
     return table
 
 
@@ -209,13 +203,13 @@ def read_label_map(path):
     """
     path = Path(path)
     if path.suffix.lower() != ".json":
-        table = _read_table(path)
-        if table.shape[1] != 2:
+        table = read_table(path)
+        if len(table.columns) != 2:
             raise InputError(
                 f"The label map {str(path)!r} must have two columns, from and to. "
-                f"It has {table.shape[1]}: {_some(table.columns)}."
+                f"It has {len(table.columns)}: {list_some(table.columns)}."
             )
-        return dict(zip(table.iloc[:, 0], table.iloc[:, 1], strict=True))
+        return dict(table.rows)
     try:
         mapping = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -268,40 +262,47 @@ def read_labelled_images(
     InputError
         If a column is absent, a label or group empty, a file missing, or no row left.
     """
-    table = _select(_read_table(table_path), select_rows, table_path)
-    identifiers = _column(table, image_column, table_path)
-    labels = _column(table, label_column, table_path)
-    groups = None if group_column is None else _column(table, group_column, table_path)
-    if not len(table):
+    table = _select(read_table(table_path), select_rows)
+    identifiers = table.column(image_column, "--image-column")
+    labels = table.column(label_column, "--label-column")
+    groups = None if group_column is None else table.column(group_column, "--group-column")
+    if not table.rows:
         raise InputError(f"The table {str(table_path)!r} has no rows below its header.")
+    places = Places(table.path.name, table.lines)
     for name, values in ((label_column, labels), (group_column, groups)):
-        if values is not None and (empty := values.str.strip() == "").any():
+        empty = [row for row, value in enumerate(values or ()) if not value.strip()]
+        if empty:
             raise InputError(
-                f"{empty.sum():,} of {len(table):,} rows of {str(table_path)!r} have nothing in "
-                f"column {name!r}, such as the rows of images {_some(identifiers[empty])}. "
+                f"{len(empty):,} of {len(table.rows):,} rows of {str(table_path)!r} have nothing "
+                f"in column {name!r}: {places.of_several(empty, identifiers)}. "
                 "Fill them in, or leave these rows out."
             )
-    files = find_images(folder, identifiers)
-    here = np.array([file is not None for file in files])
-    if not here.all() and not (skip_missing and here.any()):
+    files = find_images(folder, identifiers, places)
+    gone = [row for row, file in enumerate(files) if file is None]
+    if gone and not (skip_missing and len(gone) < len(files)):
         raise InputError(
-            f"{(~here).sum():,} of {len(files):,} images named in column {image_column!r} are not "
-            f"in {str(folder)!r}: {_some(identifiers[~here])}. Check --images and "
+            f"{len(gone):,} of {len(files):,} images named in column {image_column!r} are not "
+            f"in {str(folder)!r}: {places.of_several(gone, identifiers)}. Check --images and "
             "--image-column, or leave these rows out with --on-error missing."
         )
+    here = np.array([file is not None for file in files])
     # Labels and groups are stripped: " mel" in a table is the class "mel".
-    labels = labels.str.strip()
-    if label_map is not None:
-        labels = labels.replace(label_map)
+    labels = np.array([label.strip() for label in labels], dtype=str)[here]
     return LabelledImages(
         images=[file for file in files if file is not None],
-        labels=labels.to_numpy(dtype=str)[here],
-        groups=None if groups is None else groups.str.strip().to_numpy(dtype=str)[here],
-        n_without_file=int((~here).sum()),
+        labels=labels if label_map is None else rename_labels(labels, label_map),
+        groups=None if groups is None else np.array([group.strip() for group in groups])[here],
+        n_without_file=len(gone),
+        places=Places(places.file, np.array(places.lines)[here].tolist()),
     )
 
 
-def unify_labels(labels, bank, *, known=None):
+def rename_labels(labels, label_map):
+    """Return the labels, ndarray of str of shape (n,), with those that the map names replaced."""
+    return np.array([label_map.get(label, label) for label in labels.tolist()], dtype=str)
+
+
+def unify_labels(labels, bank, *, known=None, places=None):
     """Give labels that mean the same class of a concept bank one spelling.
 
     Parameters
@@ -313,6 +314,8 @@ def unify_labels(labels, bank, *, known=None):
     known : sequence of str, optional
         The spellings to use (a fitted model's classes); by default the most frequent one in
         `labels` of each class.
+    places : Places, default=None
+        Where the labels stand, for the error.
 
     Returns
     -------
@@ -340,8 +343,10 @@ def unify_labels(labels, bank, *, known=None):
     if strange:
         classes = known if known is not None else bank.class_keys
         where = "of the model" if known is not None else f"of the concept bank {bank.name!r}"
+        first = next(row for row, label in enumerate(labels) if unified[label] is None)
+        at = "" if places is None else f" (first in {places[first]})"
         raise InputError(
-            f"{len(strange)} label(s) fit no class {where}: {_some(strange)}. Its classes are "
-            f"{_some(classes, 20)}. Name the class of each label in a file for --label-map."
+            f"{len(strange)} label(s) fit no class {where}: {list_some(strange)}{at}. Its classes "
+            f"are {list_some(classes, 20)}. Name the class of each label in a file for --label-map."
         )
     return np.array([unified[label] for label in labels], dtype=str)

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from skmoecbm._folder import (
+    Places,
     find_images,
     list_images,
     read_label_map,
@@ -121,8 +122,58 @@ def test_missing_files_are_counted_and_the_first_named(folder):
     rows = "".join(f"x{number},nv\n" for number in range(1200))
     message = error(read, folder, f"id,dx\na,nv\n{rows}")
     assert "1,200 of 1,201 images" in message
-    assert "'x0', 'x1', 'x2', 'x3', 'x4' and 1,195 more" in message
+    listed = ", ".join(f"line {number + 3} ('x{number}')" for number in range(5))
+    assert f": labels.csv {listed} and 1,195 more." in message
     assert "--on-error missing" in message
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ("gone,nv,1", "labels.csv line 7 ('gone')"),
+        ("a, ,1", "nothing in column 'dx': labels.csv line 7 ('a')"),
+        ("a,mel,", "nothing in column 'who': labels.csv line 7 ('a')"),
+        ("a,mel", "nothing in column 'who': labels.csv line 7 ('a')"),
+        ("e,mel,1", "The image 'e' (labels.csv line 7) fits 2 files"),
+        ("a,mel,1,x", "labels.csv line 7 has 4 cells, but the header of"),
+        ('a,"mel,1', "cannot be read as CSV: labels.csv line 7: "),
+        ('a,"m"el,1', "cannot be read as CSV: labels.csv line 7: "),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_an_error_names_the_line_that_an_editor_shows(folder, bad, words, end):
+    """After an empty line, a line break within a cell and rows that are not selected."""
+    text = f'id,dx,who\nb,nv,2\n\nc,"n\nv",3\nb,nv,3\n{bad}\nb,nv,4\nd,nv,3\n'
+    path = folder.parent / "labels.csv"
+    path.write_bytes(text.replace("\n", end).encode())
+    options = {"image_column": "id", "label_column": "dx", "group_column": "who"}
+    assert words in error(read_labelled_images, folder, path, **options)
+
+
+def test_places_follow_the_rows_that_are_selected_and_have_a_file(folder):
+    text = "id,dx,use\na,nv,no\ngone,nv,yes\nb,mel,yes\n\nc,nv,yes\n"
+    data = read(folder, text, select_rows=["use=yes"], skip_missing=True)
+    assert [data.places[row] for row in range(2)] == ["labels.csv line 4", "labels.csv line 6"]
+
+
+def test_empty_cells_beyond_the_header_and_lines_of_blanks_are_no_rows(folder):
+    data = read(folder, "id,dx\na,nv,,\n   \nb,mel, \n")
+    assert data.labels.tolist() == ["nv", "mel"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"label_column": "label"}, "Name one with --label-column."),
+        ({"image_column": "label"}, "Name one with --image-column."),
+        ({"group_column": "label"}, "Name one with --group-column."),
+        ({"select_rows": ["label=x"]}, "Name one with --select-rows."),
+        ({"label_column": "dx"}, "has 2 columns named 'dx'. Its columns are 'id', 'dx', 'dx'."),
+    ],
+)
+def test_a_wrong_column_names_its_option_and_the_columns_there_are(folder, options, words):
+    message = error(read, folder, "id,dx,dx\na,nv,1\n", **{"label_column": "id", **options})
+    assert words in message and "'id', 'dx'" in message
 
 
 def test_missing_files_can_be_left_out_with_their_labels(folder):
@@ -212,6 +263,8 @@ def test_a_bank_without_classes_changes_no_label():
     ("bank", "known"), [(BANK, None), (BANK, ["mel", "nv"]), (CLASSLESS, ["mel", "nv"])]
 )
 def test_a_label_of_no_class_is_an_error_that_names_label_and_classes(bank, known):
-    message = error(unify_labels, ["mel", "wart"], bank, known=known)
+    places = Places("labels.csv", [2, 5, 6])
+    message = error(unify_labels, ["mel", "wart", "wart"], bank, known=known, places=places)
+    assert "'wart' (first in labels.csv line 5)" in message
     assert "1 label(s)" in message and "'wart'" in message and "--label-map" in message
     assert ("'mel', 'nv'" if known else "'m', 'n'") in message
