@@ -1,25 +1,34 @@
-"""What the commands of the command line do, but for the demo."""
+"""What the commands of the command line do, but for the demo.
 
-import csv
+Paths, tables and columns are checked first, before the import of torch, which takes seconds.
+"""
+
 import json
+import logging
+import re
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
-from skmoecbm._folder import list_images, read_label_map, read_labelled_images, unify_labels
+from skmoecbm._folder import (
+    list_images,
+    read_label_map,
+    read_labelled_images,
+    rename_labels,
+    unify_labels,
+)
+from skmoecbm._model_folder import read_config_bytes, refuse_other_files
+from skmoecbm._outputs import csv_writer, draw_explanations, open_output, output_path
 from skmoecbm.exceptions import InputError
 
 __all__ = [
     "cache",
     "concepts",
-    "draw_explanations",
     "encode",
     "evaluate",
     "explain",
     "fit",
     "note",
-    "output_path",
     "predict",
 ]
 
@@ -29,29 +38,6 @@ PICTURE_SUFFIXES = (".png", ".pdf", ".svg", ".jpg", ".jpeg")
 def note(text):
     """Tell the user something that is not the result: on standard error."""
     print(text, file=sys.stderr)
-
-
-def output_path(path, *, folder=False):
-    """Make room for an output before the long work, so that a typo costs no hour of encoding."""
-    path = Path(path)
-    try:
-        (path if folder else path.parent).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"Nothing can be written to {str(path)!r}: {error.strerror}. Give another --out."
-        ) from error
-    if not folder and path.is_dir():
-        raise InputError(f"--out {str(path)!r} is a folder. Name a file in it.")
-    return path
-
-
-@contextmanager
-def _csv_writer(out):
-    if out == "-":
-        yield csv.writer(sys.stdout, lineterminator="\n")
-    else:
-        with output_path(out).open("w", newline="", encoding="utf-8") as file:
-            yield csv.writer(file, lineterminator="\n")
 
 
 def _cache_dir(value):
@@ -117,9 +103,8 @@ def _encoders(model):
     return [pair[:2] for pair in getattr(first, "experts_", [(model.steps[0][0], first)])]
 
 
-def _read_labelled(args, label_map=None):
-    if args.label_map is not None:
-        label_map = read_label_map(args.label_map)
+def _read_labelled(args):
+    label_map = None if args.label_map is None else read_label_map(args.label_map)
     data = read_labelled_images(
         args.images,
         args.labels,
@@ -135,8 +120,25 @@ def _read_labelled(args, label_map=None):
     return data
 
 
+@contextmanager
+def _rows_by_line(places):
+    """Put the line of the table into an error that counts the images."""
+    try:
+        yield
+    except InputError as error:
+        found = re.match(r"image ([\d,]+) (?=\()", str(error))
+        if not found:
+            raise
+        place = places[int(found[1].replace(",", ""))]
+        raise InputError(f"{place}: image {str(error)[found.end() :]}") from error
+
+
 def fit(args):
     """Fit a gated mixture on a folder of images and save it."""
+    out = output_path(args.out, folder=True)
+    refuse_other_files(out)
+    data = _read_labelled(args)
+
     from sklearn.pipeline import Pipeline
 
     from skmoecbm.classifier import GatedConceptBottleneckClassifier
@@ -144,8 +146,7 @@ def fit(args):
     from skmoecbm.hub import save
 
     bank = as_bank(args.concepts)
-    data = _read_labelled(args)
-    labels = unify_labels(data.labels, bank)
+    labels = unify_labels(data.labels, bank, places=data.places)
     classes = sorted(set(labels.tolist()))
     if len(classes) < 2:
         raise InputError(
@@ -153,14 +154,12 @@ def fit(args):
             "least; check --label-column, --label-map and --select-rows."
         )
     experts = _experts(args, bank)
-    out = output_path(args.out, folder=True)
-    if any(out.iterdir()) and not (out / "config.json").exists():
-        raise InputError(f"The folder {str(out)!r} holds other things. Give a new one as --out.")
     grouped = "" if data.groups is None else f" in {len(set(data.groups)):,} groups"
     note(f"{len(labels):,} images{grouped}, {len(classes)} classes: {', '.join(classes)}")
     start = time.perf_counter()
     # All models are loaded and all concepts embedded first: a wrong name costs no encoding.
-    features = experts.fit(data.images).transform(data.images)
+    with _rows_by_line(data.places):
+        features = experts.fit(data.images).transform(data.images)
     encoded = time.perf_counter()
     classifier = GatedConceptBottleneckClassifier(
         gate=args.gate,
@@ -191,6 +190,9 @@ def predict(args):
     """Predict images with a saved model, as CSV."""
     import numpy as np
 
+    if args.out != "-":
+        output_path(args.out)
+    read_config_bytes(args.model)
     images = list_images(args.images)
     model = _load(args)
     features, classifier = model[:-1].transform(images), model[-1]
@@ -204,7 +206,7 @@ def predict(args):
     if hasattr(classifier, "gate_weights"):
         columns += [f"gate_{name}" for name in classifier.expert_names_]
         numbers.append(classifier.gate_weights(features))
-    with _csv_writer(args.out) as writer:
+    with csv_writer(args.out) as writer:
         writer.writerow(columns)
         for image, there, prediction, *row in zip(images, seen, predictions, *numbers, strict=True):
             cells = [prediction, *(f"{x:.6f}" for part in row for x in part)]
@@ -213,40 +215,35 @@ def predict(args):
         print(f"{len(images):,} predictions written to {args.out}")
 
 
-def draw_explanations(explanation, out, *, top=8):
-    """Write one picture per row and return their paths.
+@contextmanager
+def _without_notices():
+    """Keep notices about the experts out of the log, where the result says them itself."""
 
-    Parameters
-    ----------
-    explanation : Explanation
-    out : path
-        Of the picture; with several rows ``name.png`` becomes ``name-1.png``, ``name-2.png``, ...
-    top : int, default=8
-        Concepts shown, the strongest first.
+    def is_other(record):
+        return not getattr(record, "is_notice", False)
 
-    Returns
-    -------
-    list of Path
-    """
-    out = Path(out)
-    paths = [out.with_stem(f"{out.stem}-{row + 1}") for row in range(len(explanation))]
-    paths = [out] if len(paths) == 1 else paths
-    for row, path in enumerate(paths):
-        explanation.plot(row, k=top).savefig(path, dpi=110)
-    return paths
+    logger = logging.getLogger("skmoecbm")
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 def explain(args):
     """Draw explanations of a saved model's decisions."""
-    from skmoecbm.explanation import explain as explain_images
-
     out = output_path(args.out)
     if out.suffix.lower() not in PICTURE_SUFFIXES:
         raise InputError(
             f"--out must end in one of {', '.join(PICTURE_SUFFIXES)}. Got {args.out!r}."
         )
+    read_config_bytes(args.model)
     images = list_images(args.images)
-    explanation = explain_images(_load(args), images)
+
+    from skmoecbm.explanation import explain as explain_images
+
+    with _without_notices():
+        explanation = explain_images(_load(args), images)
     print(explanation)
     for path in draw_explanations(explanation, out, top=args.top):
         print(f"picture written to {path}")
@@ -254,38 +251,51 @@ def explain(args):
 
 def evaluate(args):
     """Score a saved model on labelled images."""
+    if args.out is not None:
+        output_path(args.out)
+    read_config_bytes(args.model)
+    data = _read_labelled(args)
+
     from skmoecbm._evaluate import evaluate as evaluate_model
     from skmoecbm.hub import read_config
 
-    if args.out is not None:
-        output_path(args.out)
-    data = _read_labelled(args, label_map=read_config(args.model).label_map)
+    labels, label_map = data.labels, read_config(args.model).label_map
+    if args.label_map is None and label_map is not None:
+        labels = rename_labels(labels, label_map)
     model = _load(args)
     classifier = model[-1]
     labels = unify_labels(
-        data.labels, _encoders(model)[0][1].bank_, known=classifier.classes_.tolist()
-    )
-    result = evaluate_model(
-        model,
-        data.images,
         labels,
-        groups=data.groups,
-        n_bootstrap=args.n_bootstrap,
-        random_state=args.seed,
+        _encoders(model)[0][1].bank_,
+        known=classifier.classes_.tolist(),
+        places=data.places,
     )
+    with _rows_by_line(data.places):
+        result = evaluate_model(
+            model,
+            data.images,
+            labels,
+            groups=data.groups,
+            n_bootstrap=args.n_bootstrap,
+            random_state=args.seed,
+        )
     print(result)
     if args.out is not None:
-        Path(args.out).write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+        with open_output(args.out) as file:
+            file.write(json.dumps(result.to_dict(), indent=2) + "\n")
         print(f"metrics written to {args.out}")
 
 
 def encode(args):
     """Write the similarity of images to concepts, as CSV."""
+    if args.out != "-":
+        output_path(args.out)
+    images = list_images(args.images)
+
     from skmoecbm.concepts import as_bank
 
-    images = list_images(args.images)
     features = _experts(args, as_bank(args.concepts)).fit_transform(images)
-    with _csv_writer(args.out) as writer:
+    with csv_writer(args.out) as writer:
         writer.writerow(["image", *features.columns])
         for image, row in zip(images, features, strict=True):
             writer.writerow([image, *(f"{number:.6f}" for number in row)])

@@ -5,7 +5,8 @@ import time
 
 import numpy as np
 
-from skmoecbm._commands import draw_explanations, note, output_path
+from skmoecbm._commands import note
+from skmoecbm._outputs import draw_explanations, output_path
 
 __all__ = ["compare_arms", "demo", "fit_arms"]
 

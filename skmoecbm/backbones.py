@@ -354,7 +354,7 @@ def _log_notice(notice):
     # Through logging, where a user can silence it; Python prints it where nobody listens.
     if notice is not None and notice not in _notices:
         _notices.add(notice)
-        logger.warning(notice)
+        logger.warning(notice, extra={"is_notice": True})
 
 
 def _is_out_of_memory(error):

@@ -271,8 +271,10 @@ def _warnings_and_logs_as_notes():
         logger.removeHandler(handler)
 
 
-def _in_options(message):
-    """Return a message with Python's ``on_error='missing'`` as ``--on-error missing``."""
+def _in_options(message, args):
+    """Return a message in the words of the command line: ``on_error='missing'`` is an option."""
+    if hasattr(args, "experts"):
+        message = re.sub(r"^The backbone ('[^']*')", r"The model \1 of --experts", message)
     return re.sub(
         r"\b(on_error|device|resize|gate|class_weight)='(\w+)'",
         lambda found: f"--{found[1].replace('_', '-')} {found[2]}",
@@ -306,7 +308,9 @@ def main(argv=None):
                 return 0
             if args.debug:
                 raise
-            print(f"skmoecbm {args.command}: error: {_in_options(str(error))}", file=sys.stderr)
+            print(
+                f"skmoecbm {args.command}: error: {_in_options(str(error), args)}", file=sys.stderr
+            )
             return 2
         except KeyboardInterrupt:
             print("\nInterrupted. Embeddings made so far are kept.", file=sys.stderr)

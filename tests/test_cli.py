@@ -193,9 +193,10 @@ def test_a_model_of_one_expert_is_fitted_and_used(lesions, tmp_path, capsys):
     ("change", "words"),
     [
         (["--concepts", "no-such-bank"], ["no-such-bank", "lesions"]),
-        (["--experts", "demo-generl"], ["demo-generl"]),
+        (["--experts", "demo-generl"], ["The model 'demo-generl' of --experts is unknown"]),
+        (["--experts", "hf-hub:org/none"], ["'org/none'", "the Hugging Face cache does not hold"]),
         (["--experts", "demo-general", "demo-general"], ["demo-general"]),
-        (["--label-column", "diagnosis"], ["no column 'diagnosis'", "'dx'"]),
+        (["--label-column", "diagnosis"], ["no column 'diagnosis'", "'dx'", "--label-column"]),
         (["--image-column", "lesion"], ["150 of 150 images", "--image-column"]),
         (["--label-column", "split"], ["'test', 'train'", "--label-map"]),
         (["--images", "nowhere"], ["nowhere", "does not exist"]),
@@ -207,7 +208,7 @@ def test_a_model_of_one_expert_is_fitted_and_used(lesions, tmp_path, capsys):
 def test_a_mistake_in_fit_is_one_sentence(lesions, tmp_path, capsys, change, words):
     message = fails(capsys, [*fit_options(lesions, tmp_path / "model"), *change])
     assert all(word in message for word in words), message
-    assert not (tmp_path / "model").exists() or not list((tmp_path / "model").iterdir())
+    assert not (tmp_path / "model").exists()
 
 
 def test_one_class_only_is_one_sentence(lesions, tmp_path, capsys):
@@ -225,20 +226,126 @@ def test_a_folder_that_is_no_model_is_one_sentence(lesions, tmp_path, capsys):
     assert "nowhere" in fails(capsys, ["predict", tmp_path / "nowhere", photo])
 
 
-def test_wrong_outputs_are_refused_before_the_work(model, lesions, tmp_path, capsys):
+def test_wrong_outputs_are_refused_before_the_work(model, lesions, tmp_path, capsys, monkeypatch):
     photo = lesions / "photos" / "left" / "image0.png"
     assert "end in one of" in fails(capsys, ["explain", model, photo, "--out", "why.docx"])
     assert "is a folder" in fails(capsys, ["predict", model, photo, "--out", tmp_path])
     (tmp_path / "file").write_text("")
     message = fails(capsys, ["predict", model, photo, "--out", tmp_path / "file" / "p.csv"])
-    assert "Nothing can be written" in message
+    assert "Nothing can be written" in message and "is a file" in message
+    message = fails(capsys, ["predict", model, photo, "--out", tmp_path / ("x" * 300) / "p.csv"])
+    assert "Nothing can be written" in message and "name too long" in message
+    monkeypatch.setattr("skmoecbm._outputs.os.access", lambda place, mode: place != tmp_path)
+    for name in ("p.csv", "new/p.csv"):
+        message = fails(capsys, ["predict", model, photo, "--out", tmp_path / name])
+        assert f"you may not write to '{tmp_path}'" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_model_is_not_fitted_where_it_could_not_be_saved(lesions, tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "thesis.docx").write_text("")
+    start = time.process_time()
+    assert "'thesis.docx'" in fails(capsys, fit_options(lesions, tmp_path))
+    assert "is a file" in fails(capsys, fit_options(lesions, tmp_path / "thesis.docx" / "model"))
+    assert time.process_time() - start < 1
+
+
+def test_outputs_make_their_folders_when_there_is_something_to_write(model, lesions, tmp_path):
+    photo = str(lesions / "photos" / "left" / "image0.png")
+    for place in ("a/b/p.csv", "c/d/e.png"):
+        command = "predict" if place.endswith("csv") else "explain"
+        assert main([command, str(tmp_path / "no-model"), photo, "--out", str(tmp_path / place)])
+        assert list(tmp_path.iterdir()) == []
+    for place in ("a/b/p.csv", "c/d/e.png"):
+        command = "predict" if place.endswith("csv") else "explain"
+        assert main([command, str(model), photo, "--out", str(tmp_path / place)]) == 0
+        assert (tmp_path / place).stat().st_size > 50
+
+
+def test_mistakes_in_paths_and_columns_are_told_before_torch_is_imported(model, lesions, tmp_path):
+    photo, table = str(lesions / "photos" / "left" / "image0.png"), table_options(lesions)
+    out = ["--out", str(tmp_path / "x.png")]
+    evaluate = ["evaluate", str(model), *table]
+    commands = [
+        *(
+            [*command, *change]
+            for command in (fit_options(lesions, tmp_path / "m"), evaluate)
+            for change in (
+                ["--label-column", "diagnosis"],
+                ["--image-column", "lesion"],
+                ["--labels", "nowhere.csv"],
+                ["--images", "nowhere"],
+                ["--label-map", "nowhere.json"],
+            )
+        ),
+        [*fit_options(lesions, tmp_path / "m"), "--out", str(lesions / "photos")],
+        ["evaluate", "nowhere", *table],
+        ["predict", str(model), "nowhere.png"],
+        ["predict", "nowhere", photo],
+        ["predict", str(model), photo, "--out", str(tmp_path)],
+        ["explain", str(model), "nowhere.png", *out],
+        ["explain", "nowhere", photo, *out],
+        ["encode", "nowhere.png", "--experts", "demo-general", "--concepts", "lesions"],
+    ]
+    code = (
+        "import json, sys\nfrom skmoecbm.cli import main\n"
+        "for command in json.loads(sys.argv[1]):\n"
+        "    assert main(command) == 2, command\n"
+        "    heavy = {'torch', 'open_clip', 'sklearn', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "    assert not heavy, (heavy, command)"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(commands)], capture_output=True, text=True
+    )
+    assert child.returncode == 0, child.stderr
+    assert len(child.stderr.splitlines()) == len(commands)
+
+
+def test_the_notice_of_the_experts_is_told_once(model, lesions, tmp_path):
+    photo = str(lesions / "photos" / "left" / "image0.png")
+    for command, place in (("predict", "p.csv"), ("explain", "e.png")):
+        arguments = [command, str(model), photo, "--out", str(tmp_path / place)]
+        child = subprocess.run(
+            [sys.executable, "-m", "skmoecbm.cli", *arguments], capture_output=True, text=True
+        )
+        assert child.returncode == 0, child.stderr
+        assert (child.stdout + child.stderr).count("not for clinical use") == 1
+    assert "row 0, image0.png: " in child.stdout
+
+
+def test_an_unreadable_image_is_named_by_its_line_in_the_table(model, lesions, tmp_path, capsys):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 not a picture")
+    for number in (0, 1, 2):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    (tmp_path / "t.csv").write_text("image,dx\n0,mel\n\n1,nv\nbroken,nv\n2,mel\n")
+    change = ["--images", tmp_path, "--labels", tmp_path / "t.csv"]
+    message = fails(capsys, [*fit_options(lesions, tmp_path / "model"), *change])
+    assert "error: t.csv line 5: image ('" in message and "--on-error missing" in message
+    message = fails(capsys, ["evaluate", model, *table_options(lesions), *change])
+    assert "error: t.csv line 5: image ('" in message
+
+
+def test_the_models_own_label_map_is_used_at_evaluation(lesions, tmp_path, capsys):
+    rows = (lesions / "labels.csv").read_text().splitlines()
+    named = [",".join([name, f"code-{dx.removesuffix('-like')}", *rest]) for name, dx, *rest in
+             (row.split(",") for row in rows[1:])]  # fmt: skip
+    (tmp_path / "t.csv").write_text("\n".join([rows[0], *named]))
+    codes = {row.split(",")[1] for row in named}
+    (tmp_path / "map.json").write_text(json.dumps({code: code[5:] for code in codes}))
+    change = ["--labels", str(tmp_path / "t.csv")]
+    out = tmp_path / "model"
+    arguments = [*fit_options(lesions, out), *change, "--label-map", str(tmp_path / "map.json")]
+    assert main(arguments) == 0
+    evaluate = ["evaluate", str(out), *table_options(lesions), *change, "--n-bootstrap", "0"]
+    assert main(evaluate) == 0
 
 
 def test_an_unknown_label_at_evaluation_names_the_classes(model, lesions, tmp_path, capsys):
     (tmp_path / "labels.csv").write_text("image,dx\nimage0,wart\n")
     options = ["evaluate", model, *table_options(lesions), "--labels", tmp_path / "labels.csv"]
     message = fails(capsys, options)
-    assert "'wart'" in message and "--label-map" in message
+    assert "'wart' (first in labels.csv line 2)" in message and "--label-map" in message
 
 
 def test_the_four_commands_run_on_real_photographs(data_dir, tmp_path, capsys):
