@@ -63,22 +63,27 @@ class AssociationProblem:
         self.shape = (n_folds, n_outputs, n_concepts)
         self.curvature, self._steps = None, 0
         if standardize:
-            self.mean, self.scale = moments(similarities, weights)
-            self.prior = self._scaled_prior(prior, prior_strength)
+            self.mean, self.scale, constant = moments(similarities, weights)
+            self.prior = self._scaled_prior(prior, prior_strength, constant)
         else:
             self.mean = -similarities.offset.expand(n_folds, -1)
             self.scale = torch.ones_like(self.mean)
             self.prior = torch.zeros(self.shape, dtype=torch.float64, device=self.mean.device)
 
-    def _scaled_prior(self, prior, strength):
+    def _scaled_prior(self, prior, strength, constant):
         if prior is None:
             return torch.zeros(self.shape, dtype=torch.float64, device=self.mean.device)
         prior = prior / prior.abs().sum(1, keepdim=True).clamp_min(1e-300)
-        prior = prior.expand(self.shape)
+        # Of a concept that never varied the training rows say nothing, its unit included.
+        prior = torch.where(constant[:, None, :], 0.0, prior)
         intercept = torch.zeros(self.shape[:2], dtype=torch.float64, device=prior.device)
         spread = self.logits(prior, intercept)
         deviation = torch.einsum("nfk,fn->f", spread.square(), self._share) / self.shape[1]
-        return prior * (strength / deviation.sqrt().clamp_min(1e-300))[:, None, None]
+        deviation = deviation.sqrt()
+        # Rounding is no evidence either: blown up to the strength asked for it would be ruinous.
+        spoken = deviation > 1e-8 * prior.abs().amax((1, 2))
+        factor = torch.where(spoken, strength / torch.where(spoken, deviation, 1.0), 0.0)
+        return prior * factor[:, None, None]
 
     def logits(self, association, intercept):
         """Return S of shape (n, F, K') for association (F, K', m) and intercept (F, K')."""

@@ -117,6 +117,8 @@ def expert_problem(expert, target, head, prior, masks, rows=None):
     if prior is not None:
         prior = torch.as_tensor(prior, dtype=torch.float64, device=target.device)
         if not softmax and target.n_classes == 2:
+            # Each class speaks with one voice, however many concepts were written for it.
+            prior = prior / prior.abs().sum(1, keepdim=True).clamp_min(1e-300)
             prior = prior[1:] - prior[:1]
     problem = AssociationProblem(
         similarities,

@@ -25,8 +25,8 @@ def prior_direction(owner, prior, block, classes, n_concepts):
     Raises
     ------
     InputError
-        If labels match none of the classes that the concepts were written for, or the array has
-        another shape.
+        If labels match none of the classes that the concepts were written for, two of them match
+        the same class, or the array has another shape.
     """
     if prior is None:
         return None, None
@@ -65,4 +65,11 @@ def match_classes(block, classes):
             f"label(s) {lost[:10]} match none of their keys, names or synonyms. Map the labels, "
             "add synonyms to the concept bank, or set prior=None to learn without them."
         )
+    for key in keys:
+        same = [str(label) for label, own in zip(classes, found, strict=True) if own == key]
+        if len(same) > 1:
+            raise InputError(
+                f"The labels {same} all mean the class {key!r} of expert {block.name!r}, so their "
+                "prior could not tell them apart. Give them one name in y, or set prior=None."
+            )
     return [keys.index(key) for key in found]

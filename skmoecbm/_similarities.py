@@ -115,7 +115,7 @@ def _leading_pairs(pair):
 
 
 def moments(similarities, weights):
-    """Return weighted mean and standard deviation of each concept, per fold.
+    """Return weighted mean and deviation of each concept, and which are constant, per fold.
 
     Parameters
     ----------
@@ -131,6 +131,8 @@ def moments(similarities, weights):
     scale : torch.Tensor of shape (f, m)
         Positive. A constant concept gets 1. With few rows a standard deviation may be tiny by
         chance and would blow up new images; a floor of median / (1 + n / 4) fades as rows come.
+    constant : torch.Tensor of shape (f, m), bool
+        Concepts that do not vary beyond rounding.
     """
     total = weights.sum(1, keepdim=True)
     share = weights / total
@@ -143,4 +145,4 @@ def moments(similarities, weights):
         [row[row > 0].median() if bool((row > 0).any()) else row.new_tensor(1.0) for row in scale]
     )[:, None] / (1.0 + total / 4.0)
     scale = torch.where(constant, 1.0, torch.maximum(scale, floor))
-    return mean, scale
+    return mean, scale, constant

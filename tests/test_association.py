@@ -176,6 +176,60 @@ def test_prior_given_as_an_array_keeps_its_direction():
     assert clf.prior_used_ == "array"
 
 
+def test_prior_of_two_classes_does_not_count_the_concepts_of_each():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 400)
+    # Two phrases tell the first class; forty of the second one say nothing.
+    D = np.c_[2.0 * (y == 0)[:, None] + rng.normal(size=(400, 2)), rng.normal(size=(400, 40))]
+    of_first = np.arange(42) < 2
+    features = ExpertFeatures.from_similarities(
+        {"x": (D, [f"concept {j}" for j in range(42)])},
+        incidence=np.c_[of_first, ~of_first],
+        class_keys=["mel", "nv"],
+    )
+    clf = ConceptBottleneckClassifier(alpha=1e8).fit(features, np.array(["mel", "nv"])[y])
+    Z, A0 = _zero_shot(clf, features)
+    direction = np.where(of_first, -1 / 2, 1 / 40)
+    expected = direction / (standardised(D.astype(np.float32))[0] @ direction).std()
+    np.testing.assert_allclose(A0[0], expected, rtol=1e-5)
+    by_count = np.where(of_first, -1.0, 1.0)
+    assert ((Z @ by_count > 0) == y).mean() < 0.7 < 0.9 < clf.score(features, clf.classes_[y])
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_prior_on_concepts_that_never_varied_is_no_prior(folded):
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    if folded:
+        images = np.repeat(rng.normal(size=(1, 4)), 40, axis=0)
+        part, make = (images, rng.normal(size=(30, 4))), ExpertFeatures.from_embeddings
+    else:
+        part, make = (np.full((40, 30), 0.1),), ExpertFeatures.from_similarities
+    names = [f"concept {j}" for j in range(30)]
+    incidence = np.eye(2)[np.arange(30) % 2]
+    features = make({"x": (*part, names)}, incidence=incidence, class_keys=["0", "1"])
+    clf = ConceptBottleneckClassifier(alpha=1.0).fit(features, y)
+    np.testing.assert_array_equal(clf.prior_association_, 0)
+    # One informative concept beside a constant one: it alone carries the prior's strength.
+    D = np.c_[np.full(40, 1 / 3), y + rng.normal(size=40)]
+    clf = ConceptBottleneckClassifier(alpha=1.0, prior=np.eye(2)).fit(D, y)
+    np.testing.assert_allclose(clf.prior_association_, [[0, 1]], rtol=1e-9, atol=0)
+
+
+def test_two_labels_of_one_class_are_refused_where_a_prior_would_treat_them_alike():
+    rng = np.random.default_rng(0)
+    features = ExpertFeatures.from_similarities(
+        {"x": (rng.normal(size=(30, 2)), ["p", "q"])},
+        incidence=np.eye(2),
+        class_keys=["mel", "nv"],
+        class_synonyms={"melanoma": "mel"},
+    )
+    y = np.array(["mel", "melanoma", "nv"])[np.arange(30) % 3]
+    with pytest.raises(ValueError, match=r"\['mel', 'melanoma'\] all mean the class 'mel'"):
+        ConceptBottleneckClassifier(alpha=1.0).fit(features, y)
+    assert ConceptBottleneckClassifier(alpha=1.0, prior=None).fit(features, y).classes_.size == 3
+
+
 # ---- moments ---------------------------------------------------------------------------------
 
 
