@@ -7,7 +7,7 @@ from skmoecbm._gates import ConstantGate, LinearGate, MLPGate, UniformGate
 from skmoecbm._gating import GateState
 from skmoecbm._parameters import pack_parameters, unpack_parameters
 from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
-from skmoecbm.concepts import TopKConcepts
+from skmoecbm.concepts import SubmodularSelector, TopKConcepts
 from skmoecbm.exceptions import FormatError, InputError
 from skmoecbm.schema import GatedNode, HeadNode, Labels
 
@@ -30,6 +30,7 @@ OBJECTS = {
         ConstantGate,
         LinearGate,
         MLPGate,
+        SubmodularSelector,
         TopKConcepts,
         UniformGate,
     )

@@ -1,6 +1,5 @@
 """Images (or reports) to similarities with concepts, as scikit-learn transformers."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +7,14 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils.validation import check_is_fitted
 
-from skmoecbm._blocks import ExpertBlock, unit_rows
+from skmoecbm._blocks import ExpertBlock
 from skmoecbm._encoder_rows import as_text_list, image_rows, text_rows
+from skmoecbm._encoder_texts import class_rows, concept_rows, known_concepts, prompted
 from skmoecbm._union import ExpertUnion
 from skmoecbm._validation import check_choice, check_number, parameter_error, resolve_device
 from skmoecbm.backbones import load_backbone
 from skmoecbm.concepts import as_bank
-from skmoecbm.exceptions import InputError, SkmoecbmWarning
+from skmoecbm.exceptions import InputError
 from skmoecbm.features import ExpertFeatures
 from skmoecbm.images import as_image_list
 from skmoecbm.store import EmbeddingStore
@@ -39,10 +39,12 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         `"text"` compares reports instead of images; None, NaN and blank texts are missing.
     revision : str, default=None
         Commit, tag or branch of a Hub model.
-    templates : list of str, default=None
-        Prompts with one `{}` each, in place of the bank's.
-    select : selector such as `TopKConcepts`, default=None
-        Chooses concepts in `fit`, which then needs `y`; None keeps all.
+    templates : list of str, or str, default=None
+        Prompts with one `{}` each, in place of the bank's; or the name of those that the bank has
+        for a kind of image ("dermoscopy").
+    select : selector, default=None
+        Chooses concepts in `fit`: `SubmodularSelector` or `TopKConcepts`, which then need `y`;
+        None keeps all.
     resize : {"crop", "pad", "squash"}, default="crop"
         How an image is fitted to the model's square; the centre crop cuts a quarter off a 4:3
         image.
@@ -222,7 +224,7 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         tags.input_tags.one_d_array = True
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
-        tags.target_tags.required = self.select is not None
+        tags.target_tags.required = getattr(self.select, "needs_labels", self.select is not None)
         tags.transformer_tags.preserves_dtype = []
         return tags
 
@@ -239,13 +241,16 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         if self.cache_dir is not None and not isinstance(self.cache_dir, str | Path):
             raise parameter_error(self, "cache_dir", "a path, 'auto' or None", self.cache_dir)
         templates = self.templates
-        if templates is not None and (
+        if not isinstance(templates, str | None) and (
             not isinstance(templates, list | tuple)
             or not templates
             or any(not isinstance(t, str) or t.count("{}") != 1 for t in templates)
         ):
             raise parameter_error(
-                self, "templates", "None or a list of str that each hold '{}' once", templates
+                self,
+                "templates",
+                "None, a name that the bank knows, or a list of str that each hold '{}' once",
+                templates,
             )
 
     def _load(self):
@@ -268,22 +273,20 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
                 f"There must be one label per {self.modality}. Got {n_rows} {self.modality}s and "
                 f"{len(y)} labels: inconsistent numbers of samples."
             )
-        if y is None and self.select is not None:
+        labels = self.select is not None and getattr(self.select, "needs_labels", True)
+        if y is None and labels:
             raise InputError(
                 "Selecting concepts needs labels: call fit(X, y), or set select=None to keep all."
             )
         backbone = self._load()
-        bank = _known(bank, backbone)
-        if self.templates is not None:
-            bank = bank.model_copy(update={"templates": tuple(self.templates)})
-        texts = self._text_embeddings(backbone, bank, [(c.text, *c.phrases) for c in bank.concepts])
-        names = [(one.name,) for one in bank.classes]
-        known = names and all(_knows(backbone, *name) for name in names)
-        class_texts = self._text_embeddings(backbone, bank, names) if known else None
+        bank = prompted(known_concepts(bank, backbone), self.templates, self)
+        store, place = self._store(), self._place()
+        texts = concept_rows(backbone, store, bank, device=place)
+        class_texts = class_rows(backbone, store, bank, device=place)
         rows = select = None
         if self.select is not None:
             rows = self._rows(backbone, X)
-            select = clone(self.select).fit(rows[0], y, texts, bank.incidence)
+            select = clone(self.select).fit(rows[0], y, texts, bank.incidence, bank=bank)
             bank, texts = bank.subset(select.support_), texts[select.support_]
         self.bank_ = bank
         self.concept_embeddings_ = texts
@@ -295,16 +298,6 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         self.select_ = select
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return backbone, rows
-
-    def _text_embeddings(self, backbone, bank, wordings):
-        """Return one unit vector per entry: the mean over its phrases and the templates."""
-        wordings = [[p for p in phrases if _knows(backbone, p)] for phrases in wordings]
-        prompts = [[t.replace("{}", p) for p in ps for t in bank.templates] for ps in wordings]
-        rows, _ = text_rows(
-            backbone, self._store(), [p for ps in prompts for p in ps], device=self._place()
-        )
-        ends = np.cumsum([len(ps) for ps in prompts])[:-1]
-        return unit_rows([part.mean(axis=0, dtype=np.float64) for part in np.split(rows, ends)])
 
     def _rows(self, backbone, X):
         if self.modality == "text":
@@ -358,35 +351,3 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
                 )
             ]
         )
-
-
-def _knows(backbone, phrase):
-    return backbone.lexicon is None or phrase.strip().lower() in backbone.lexicon
-
-
-def _known(bank, backbone):
-    """Return the bank without the concepts that a model of fixed vocabulary does not know."""
-    unknown = {
-        i: concept
-        for i, concept in enumerate(bank.concepts)
-        if not any(_knows(backbone, phrase) for phrase in (concept.text, *concept.phrases))
-    }
-    if not unknown:
-        return bank
-    if len(unknown) == len(bank):
-        raise InputError(
-            f"{backbone.name!r} knows none of the {len(bank)} concepts of the bank {bank.name!r}. "
-            f"It was trained on a small lexicon ({', '.join(sorted(backbone.lexicon)[:5])}, ...): "
-            "use load_concepts('lesions'), or a backbone of free text."
-        )
-    # concepts that the bank reserves for other models are expected to be unknown to this one
-    told = [c.text for c in unknown.values() if not c.backbones or backbone.name in c.backbones]
-    if told:
-        warnings.warn(
-            f"{len(told)} of {len(bank)} concepts are not in the lexicon of {backbone.name!r} and "
-            f"are dropped (an unknown word is a random direction): {', '.join(map(repr, told))}. "
-            "Use load_concepts('lesions'), or a backbone of free text.",
-            SkmoecbmWarning,
-            stacklevel=5,  # past scikit-learn's wrapper of fit
-        )
-    return bank.subset([i for i in range(len(bank)) if i not in unknown])

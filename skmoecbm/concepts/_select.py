@@ -1,68 +1,40 @@
 """Which concepts to keep."""
 
 import numpy as np
-from scipy.special import log_softmax
 from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
-from skmoecbm._validation import check_number, parameter_error
+from skmoecbm._validation import check_choice, check_number, parameter_error
+from skmoecbm.concepts._greedy import greedy_cover
+from skmoecbm.concepts._scores import RELEVANCE, LabelledEmbeddings
 from skmoecbm.exceptions import InputError
 
-__all__ = ["TopKConcepts"]
+__all__ = ["SubmodularSelector", "TopKConcepts"]
 
 
-class TopKConcepts(BaseEstimator):
-    """Keep the concepts whose similarity tells classes apart best.
+class _Selector(BaseEstimator):
+    """What the selectors share: scores per (class, concept written for it), spread, table."""
 
-    The score of a concept is the divergence of P(class | concept) from uniform, with P the softmax
-    over classes of the class means of its similarity, each in units of the similarity's standard
-    deviation over images. Unlike LaBo's score it is defined for similarities of any sign, and
-    neither adding a constant to a concept's similarities nor scaling them changes it.
+    needs_labels = True
 
-    Parameters
-    ----------
-    k : int, default=25
-        How many to keep.
-    per_class : bool, default=True
-        Keep k for each class, among the concepts written for it; k in all where the bank has no
-        classes, or if False.
-
-    Attributes
-    ----------
-    scores_ : ndarray of shape (m,), float64
-        Divergence in nats, in [0, log C].
-    support_ : ndarray of int
-        The concepts kept, ascending.
-
-    References
-    ----------
-    Yang et al., "Language in a Bottle", CVPR 2023, equation 3 (the score this one replaces).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skmoecbm.concepts import TopKConcepts
-    >>> X = np.array([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.1], [-1.0, -0.1]])
-    >>> TopKConcepts(1).fit(X, ["a", "a", "b", "b"], np.eye(2)).support_
-    array([0])
-    """
-
-    def __init__(self, k=25, *, per_class=True):
-        self.k = k
-        self.per_class = per_class
-
-    def fit(self, embeddings, y, concept_embeddings, incidence=None):
+    def fit(self, embeddings, y, concept_embeddings, incidence=None, *, bank=None):
         """Score the concepts and choose.
 
         Parameters
         ----------
         embeddings : array of shape (n, d)
             L2-normalised image embeddings; all-NaN rows are left out.
-        y : array of shape (n,)
+        y : array of shape (n,), or indicator matrix of shape (n, C)
             Class labels.
         concept_embeddings : array of shape (m, d)
             L2-normalised concept embeddings.
         incidence : array of shape (m, C), bool, default=None
-            Whether a concept was written for a class.
+            Whether a concept was written for a class. A concept of several classes is a candidate
+            of each of them.
+        bank : ConceptBank, default=None
+            Tells which label means which column of `incidence`, and the texts for `to_frame`.
+            Without it the columns are the sorted labels.
 
         Returns
         -------
@@ -71,43 +43,295 @@ class TopKConcepts(BaseEstimator):
         Raises
         ------
         InputError
-            If a parameter is bad, lengths differ, or fewer than two classes are left.
+            If a parameter is bad, shapes differ, a label is none of the bank's classes, or fewer
+            than two classes are left.
         """
+        self._check_parameters()
+        T = np.asarray(concept_embeddings, dtype=np.float64)
+        data = LabelledEmbeddings(embeddings, y, type(self).__name__)
+        if T.ndim != 2 or T.shape[1] != data.embeddings.shape[1]:
+            raise InputError(
+                f"Concept embeddings must have shape (m, {data.embeddings.shape[1]}), the width of "
+                f"the image embeddings. Got {T.shape}."
+            )
+        rng = check_random_state(self.random_state)
+        # one draw for the random scores of every resample, another stream for the resamples
+        streams = [np.random.RandomState(seed) for seed in rng.randint(2**31 - 1, size=2)]
+        self._candidates = self._candidates_of(data, len(T), incidence, bank)
+        self._texts = None if bank is None else tuple(bank.texts)
+        self._pair_scores = [
+            data.score(self.relevance, T[rows], column, streams[0])
+            for _, column, rows in self._candidates
+        ]
+        self.scores_ = self._best_of_pairs(self._pair_scores, len(T))
+        self.scores_std_ = None
+        if self.n_bootstrap:
+            draws = np.empty((self.n_bootstrap, len(T)))
+            for b in range(self.n_bootstrap):
+                again = data.resampled(streams[1])
+                parts = [
+                    again.score(self.relevance, T[rows], column, streams[0])
+                    for _, column, rows in self._candidates
+                ]
+                draws[b] = self._best_of_pairs(parts, len(T))
+            self.scores_std_ = np.nanstd(draws, axis=0)
+        self.support_ = np.unique(self._choose(T)).astype(np.intp)
+        return self
+
+    def to_frame(self):
+        """Return one row per concept and class it was written for, best first within a class.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns class (None without classes), concept (its text, or its number without a
+            bank), score, spread (standard deviation over bootstraps of the images, of the best
+            of the concept's classes; NaN without), selected.
+        """
+        import pandas as pd
+
+        check_is_fitted(self, "support_")
+        kept = np.zeros(len(self.scores_), dtype=bool)
+        kept[self.support_] = True
+        frames = []
+        for (label, _, rows), scores in zip(self._candidates, self._pair_scores, strict=True):
+            order = np.argsort(-scores, kind="stable")
+            chosen = rows[order]
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "class": [label] * len(rows),
+                        "concept": chosen
+                        if self._texts is None
+                        else [self._texts[i] for i in chosen],
+                        "score": scores[order],
+                        "spread": np.nan if self.scores_std_ is None else self.scores_std_[chosen],
+                        "selected": kept[chosen],
+                    }
+                )
+            )
+        return pd.concat(frames, ignore_index=True)
+
+    def _check_parameters(self):
+        check_choice(self, "relevance", self.relevance, RELEVANCE)
+        check_number(self, "n_bootstrap", self.n_bootstrap, low=0, integer=True)
+
+    def _candidates_of(self, data, n_concepts, incidence, bank):
+        """Return (label, its column in the data, candidate concepts) per class."""
+        if incidence is None and bank is not None and bank.classes:
+            incidence = bank.incidence
+        whole = [(None, None, np.arange(n_concepts))]
+        if incidence is None or not np.asarray(incidence).any():
+            return whole
+        incidence = np.asarray(incidence, dtype=bool)
+        n_classes = len(data.labels)
+        if bank is not None and bank.classes and incidence.shape == (n_concepts, len(bank.classes)):
+            keys = bank.class_keys
+            if data.labels.dtype.kind == "i" and data.members.shape[1] == len(keys):
+                names = bank.match_labels(data.labels.tolist())
+                if None in names.values():  # columns of an indicator matrix, in the bank's order
+                    names = dict(zip(data.labels.tolist(), keys, strict=True))
+            else:
+                names = bank.match_labels(data.labels.tolist())
+            lost = [label for label, key in names.items() if key is None]
+            if lost:
+                raise InputError(
+                    f"The concepts were written for the classes {keys}, and the label(s) "
+                    f"{lost[:10]} match none of their keys, names or synonyms. Map the labels, or "
+                    "add synonyms to the concept bank."
+                )
+            columns = [keys.index(names[label]) for label in data.labels.tolist()]
+        elif incidence.shape == (n_concepts, n_classes):
+            columns = range(n_classes)
+        else:
+            raise InputError(
+                f"incidence must have shape (concepts, classes) = ({n_concepts}, {n_classes}). "
+                f"Got {incidence.shape}; pass bank= where the bank has other classes than y."
+            )
+        return [
+            (label, k, np.flatnonzero(incidence[:, column]))
+            for k, (label, column) in enumerate(zip(data.labels.tolist(), columns, strict=True))
+            if incidence[:, column].any()
+        ]
+
+    def _best_of_pairs(self, parts, n_concepts):
+        """Return per concept the best score over its classes; NaN for those of no class in y."""
+        best = np.full(n_concepts, np.nan)
+        for (_, _, rows), scores in zip(self._candidates, parts, strict=True):
+            best[rows] = np.fmax(best[rows], scores)
+        return best
+
+
+class TopKConcepts(_Selector):
+    """Keep the concepts with the highest scores.
+
+    Parameters
+    ----------
+    k : int, default=25
+        How many to keep.
+    per_class : bool, default=True
+        Keep k for each class, among the concepts written for it; k in all where the bank has no
+        classes, or if False.
+    relevance : {"mi", "auroc", "welch", "similarity", "random"}, default="mi"
+        The score; see `SubmodularSelector`.
+    n_bootstrap : int, default=0
+        Resamples of the images from which `scores_std_` is taken.
+    random_state : int, RandomState or None, default=None
+        For `relevance="random"` and the resamples.
+
+    Attributes
+    ----------
+    scores_ : ndarray of shape (m,), float64
+        The best over the classes that a concept was written for; NaN where none of them is in y.
+    scores_std_ : ndarray of shape (m,), float64, or None
+        Its standard deviation over resamples.
+    support_ : ndarray of int
+        The concepts kept, ascending.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmoecbm.concepts import TopKConcepts
+    >>> X = np.array([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.1], [-1.0, -0.1]])
+    >>> TopKConcepts(1, per_class=False).fit(X, ["a", "a", "b", "b"], np.eye(2)).support_
+    array([0])
+    """
+
+    def __init__(self, k=25, *, per_class=True, relevance="mi", n_bootstrap=0, random_state=None):
+        self.k = k
+        self.per_class = per_class
+        self.relevance = relevance
+        self.n_bootstrap = n_bootstrap
+        self.random_state = random_state
+
+    def _check_parameters(self):
+        super()._check_parameters()
         check_number(self, "k", self.k, low=1, integer=True)
         if not isinstance(self.per_class, bool | np.bool_):
             raise parameter_error(self, "per_class", "True or False", self.per_class)
-        X = np.asarray(embeddings, dtype=np.float64)
-        T = np.asarray(concept_embeddings, dtype=np.float64)
-        y = np.asarray(y)
-        if len(X) != len(y):
-            raise InputError(
-                f"Selecting concepts needs one label per image. Got {len(y)} labels "
-                f"for {len(X)} images."
-            )
-        seen = ~np.isnan(X).any(axis=1)
-        X, y = X[seen], y[seen]
-        classes, codes = np.unique(y, return_inverse=True)
-        if len(classes) < 2:
-            raise InputError(
-                f"Selecting concepts needs images of at least two classes. Got {len(classes)}."
-            )
-        # the class means first, then the product; the spread of X t is that of tᵀ Cov t
-        members = np.eye(len(classes))[codes]
-        centre = X.mean(axis=0)
-        means = (members.T @ (X - centre)) / members.sum(axis=0)[:, None]
-        covariance = (X - centre).T @ (X - centre) / len(X)
-        spread = np.sqrt(np.maximum(np.einsum("md,md->m", T @ covariance, T), 0.0))
-        dead = spread <= 1e-9
-        z = (means @ T.T) / np.where(dead, np.inf, spread)
-        log_p = log_softmax(z, axis=0)
-        self.scores_ = np.log(len(classes)) + np.sum(np.exp(log_p) * log_p, axis=0)
-        self.scores_[dead] = 0.0
 
-        groups = [np.arange(len(T))]
-        if self.per_class and incidence is not None and np.asarray(incidence).any():
-            groups = [np.flatnonzero(column) for column in np.asarray(incidence).T]
-        best = [
-            group[np.argsort(-self.scores_[group], kind="stable")][: self.k] for group in groups
-        ]
-        self.support_ = np.unique(np.concatenate(best))
-        return self
+    def _choose(self, texts):
+        if not self.per_class:
+            ranked = np.where(np.isnan(self.scores_), -np.inf, self.scores_)
+            return np.argsort(-ranked, kind="stable")[: self.k]
+        return np.concatenate(
+            [
+                rows[np.argsort(-scores, kind="stable")][: self.k]
+                for (_, _, rows), scores in zip(self._candidates, self._pair_scores, strict=True)
+            ]
+        )
+
+
+class SubmodularSelector(_Selector):
+    """Keep concepts that tell the classes apart and do not repeat one another.
+
+    For a class with candidates C, the picks S maximise greedily
+
+        relevance_weight · Σ_{c in S} r(c)  +  coverage · Σ_{i in C} max_{j in S} max(cos(i, j), 0)
+
+    with r the score, cut at knowing nothing and divided by the largest of the class's candidates,
+    so that it lies in [0, 1] whatever the kind of score.
+
+    Parameters
+    ----------
+    n_per_class : int, default=25
+        Picks for each class (in all, where the bank has no classes).
+    relevance : {"mi", "auroc", "welch", "similarity", "random"}, default="mi"
+        `"mi"`: bits by which the concept parts the classes: the divergence of P(class | concept)
+        from uniform, P the softmax of the classes' mean similarities in standard deviations; in
+        [0, log2 C]. `"auroc"`: of the class's images against the rest; looks at each image, the
+        others at class means. `"welch"`: Welch's t of the same two groups. `"similarity"`: mean
+        similarity of the class's images in standard deviations. All are defined for
+        similarities of any sign; neither adding a constant to a concept's similarities nor
+        scaling them changes one. `"random"`: uniform in [0, 1], the control.
+    relevance_weight : float, default=10.0
+    coverage : float, default=1.0
+        0 picks by score alone.
+    scope : {"class", "global"}, default="class"
+        `"class"` picks for each class among its candidates; `"global"` picks over all candidates
+        together, at most `n_per_class` for each class: a concept counts for each class it was
+        written for, and is left out once all of them are full. It holds the cosines of all pairs
+        of candidates in memory.
+    n_bootstrap : int, default=0
+        Resamples of the images from which `scores_std_` is taken.
+    random_state : int, RandomState or None, default=None
+        For `relevance="random"` and the resamples.
+
+    Attributes
+    ----------
+    scores_, scores_std_, support_
+        As of `TopKConcepts`.
+
+    References
+    ----------
+    Yang et al., "Language in a Bottle", CVPR 2023, section 3.2 and equations 2 and 3. Their score
+    takes the logarithm of similarities and is not defined where one is negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmoecbm.concepts import SubmodularSelector
+    >>> X = np.array([[1.0, 0.0], [0.8, 0.6], [-0.8, 0.6], [-1.0, 0.0]])
+    >>> T = np.array([[1.0, 0.0], [1.0, 0.0], [0.6, 0.8]])  # the second repeats the first
+    >>> SubmodularSelector(2).fit(X, ["a", "a", "b", "b"], T).support_
+    array([0, 2])
+    """
+
+    def __init__(
+        self,
+        n_per_class=25,
+        *,
+        relevance="mi",
+        relevance_weight=10.0,
+        coverage=1.0,
+        scope="class",
+        n_bootstrap=0,
+        random_state=None,
+    ):
+        self.n_per_class = n_per_class
+        self.relevance = relevance
+        self.relevance_weight = relevance_weight
+        self.coverage = coverage
+        self.scope = scope
+        self.n_bootstrap = n_bootstrap
+        self.random_state = random_state
+
+    def _check_parameters(self):
+        super()._check_parameters()
+        check_number(self, "n_per_class", self.n_per_class, low=1, integer=True)
+        check_number(self, "relevance_weight", self.relevance_weight, low=0)
+        check_number(self, "coverage", self.coverage, low=0)
+        check_choice(self, "scope", self.scope, ("class", "global"))
+
+    def _relevance(self, scores):
+        nothing = 0.5 if self.relevance == "auroc" else 0.0
+        useful = np.maximum(np.nan_to_num(scores, nan=nothing) - nothing, 0.0)
+        return self.relevance_weight * useful / max(useful.max(), 1e-300)
+
+    def _choose(self, texts):
+        if self.scope == "global":
+            rows = np.unique(np.concatenate([rows for _, _, rows in self._candidates]))
+            quotas = np.stack(
+                [np.isin(rows, candidates) for _, _, candidates in self._candidates], axis=1
+            )
+            limits = np.full(quotas.shape[1], self.n_per_class)
+            T = texts[rows]
+            return rows[
+                greedy_cover(
+                    T @ T.T,
+                    self._relevance(self.scores_[rows]),
+                    self.coverage,
+                    len(rows),
+                    quotas,
+                    limits,
+                )
+            ]
+        picks = []
+        for (_, _, rows), scores in zip(self._candidates, self._pair_scores, strict=True):
+            T = texts[rows]
+            picks.append(
+                rows[
+                    greedy_cover(T @ T.T, self._relevance(scores), self.coverage, self.n_per_class)
+                ]
+            )
+        return np.concatenate(picks)
