@@ -55,6 +55,8 @@ def fit_inverse_temperature(logits, codes, weights, *, kappa=KAPPA):
     Guo et al., On Calibration of Modern Neural Networks (2017), with a log-normal prior.
     """
     total = weights.sum()
+    if total == 0:
+        return 1.0  # no row: the prior alone
     share = weights / total
     # The largest logit at 0: then exp never overflows, and softmax needs one pass.
     logits = logits - logits.max(axis=-1, keepdims=True)

@@ -3,11 +3,22 @@
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv
+from sklearn.model_selection import (
+    BaseCrossValidator,
+    BaseShuffleSplit,
+    GroupKFold,
+    PredefinedSplit,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    check_cv,
+)
 
 from skmoecbm._validation import parameter_error
 
 __all__ = ["Folds", "make_folds"]
+
+#: Shuffled draws tried for each number of folds where the plain ones lose a class.
+_DRAWS = 10
 
 
 @dataclass
@@ -29,8 +40,11 @@ class Folds:
         return len(self.train)
 
 
-def make_folds(owner, cv, codes, weights, groups=None):
-    """Return `Folds`, or None where the data allow none.
+def make_folds(owner, cv, codes, weights, groups=None, present=None):
+    """Return `Folds` and None, or None and the reason why the data allow none.
+
+    Every fold trains on rows of every class for every expert: out-of-fold logits of a class that
+    was never seen would pass for evidence about alpha, temperatures and gate.
 
     Parameters
     ----------
@@ -38,50 +52,78 @@ def make_folds(owner, cv, codes, weights, groups=None):
         Named in errors.
     cv : int, splitter or iterable of (train, test)
         An integer asks for at most that many stratified folds, never more than the rows (or
-        groups) of the rarest class. Rows of weight zero take no part in choosing them.
+        groups) of the rarest class, and fewer where some fold would train without a class. Rows
+        of weight zero take no part in choosing them, nor in what a splitter of scikit-learn sees.
     codes : ndarray of shape (n,), int
         Class index per row.
     weights : ndarray of shape (n,)
         Row weights.
     groups : ndarray of shape (n,) or None
         Rows of one group never straddle folds.
+    present : ndarray of shape (n, E), bool, or None
+        Which experts each row has; None is all.
 
     Raises
     ------
     InputError
         If `cv` is neither, or predicts a row twice.
     """
-    n = len(codes)
-    rows = np.arange(n)
+    used = weights > 0
+    present = used[:, None] if present is None else present & used[:, None]
+    # What every fold must train on: the rows of each class that each expert sees.
+    cells = [(codes == c) & seen for seen in present.T for c in np.unique(codes[used])]
     if isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
         if cv < 2:
             raise parameter_error(owner, "cv", "an integer of at least 2 or a splitter", cv)
-        rows = np.flatnonzero(weights > 0)
-        kept = codes[rows]
-        if groups is None:
-            limit = np.unique(kept, return_counts=True)[1].min()
-        else:
-            limit = min(len(np.unique(groups[rows][kept == c])) for c in np.unique(kept))
-        n_splits = int(min(cv, limit))
-        if n_splits < 2:
-            return None
-        splitter = (StratifiedKFold if groups is None else StratifiedGroupKFold)(n_splits)
-    else:
-        try:
-            splitter = check_cv(cv, codes, classifier=True)
-        except ValueError as error:
-            expected = "an integer of at least 2, a splitter or an iterable of (train, test)"
-            raise parameter_error(owner, "cv", expected, cv) from error
-        kept = codes
-    kept_groups = None if groups is None else groups[rows]
-    train, held_out = [], np.full(n, -1)
-    splits = splitter.split(np.zeros((len(rows), 1)), kept, kept_groups)
+        units = np.arange(len(codes)) if groups is None else groups
+        if min(len(np.unique(units[cell])) for cell in cells) < 2:
+            return None, "a class, or what an expert saw of it, is too little for two folds"
+        limit = min(len(np.unique(units[used & (codes == c)])) for c in np.unique(codes[used]))
+        for n_splits in range(int(min(cv, limit)), 1, -1):
+            for splitter in _splitters(n_splits, groups is not None):
+                folds = _split(owner, cv, splitter, np.flatnonzero(used), codes, groups)
+                if _all_trained(folds, cells):
+                    return folds, None
+        return None, "no two folds were found that both train on every class of every expert"
+    try:
+        splitter = check_cv(cv, codes, classifier=True)
+    except ValueError as error:
+        expected = "an integer of at least 2, a splitter or an iterable of (train, test)"
+        raise parameter_error(owner, "cv", expected, cv) from error
+    # Where folds are given row by row, their numbers are those of all rows.
+    by_rule = isinstance(cv, (BaseCrossValidator, BaseShuffleSplit))
+    by_rule = by_rule and not isinstance(cv, PredefinedSplit)
+    rows = np.flatnonzero(used) if by_rule else np.arange(len(codes))
+    folds = _split(owner, cv, splitter, rows, codes, groups)
+    if not _all_trained(folds, cells):
+        return None, "a fold of cv trains without a class, or without an expert's part of one"
+    return folds, None
+
+
+def _splitters(n_splits, grouped):
+    """Yield the plain stratified folds, then other draws for where these lose a class."""
+    yield (StratifiedGroupKFold if grouped else StratifiedKFold)(n_splits)
+    # Stratified group folds are greedy: shuffled, they are mostly the same again.
+    kind = GroupKFold if grouped else StratifiedKFold
+    for seed in range(_DRAWS):
+        yield kind(n_splits, shuffle=True, random_state=seed)
+
+
+def _split(owner, cv, splitter, rows, codes, groups):
+    """Return the folds that a splitter makes of some rows."""
+    train, held_out = [], np.full(len(codes), -1)
+    groups = None if groups is None else groups[rows]
+    splits = splitter.split(np.zeros((len(rows), 1)), codes[rows], groups)
     for fold, (train_rows, test_rows) in enumerate(splits):
         test_rows = rows[test_rows]
         if (held_out[test_rows] >= 0).any():
             raise parameter_error(owner, "cv", "folds that hold out each row at most once", cv)
-        mask = np.zeros(n, dtype=bool)
+        mask = np.zeros(len(codes), dtype=bool)
         mask[rows[train_rows]] = True
         train.append(mask)
         held_out[test_rows] = fold
     return Folds(np.array(train), held_out)
+
+
+def _all_trained(folds, cells):
+    return all((folds.train & cell).any(axis=1).all() for cell in cells)

@@ -172,7 +172,8 @@ def select_alpha(experts, target, head, priors, folds):
     average of the experts on at most 2,000 rows: an average over the grid that few rows leave
     wide, where the best of a cross-validation would jump (MATHS section 1).
     """
-    rows = _selection_rows(target)
+    seen = np.stack([expert.present for expert in experts], axis=1)
+    rows = _selection_rows(target, seen, folds)
     masks = folds.train
     scored = (folds.held_out[rows] >= 0) & (target.weights[rows] > 0)
     problems = [
@@ -188,13 +189,12 @@ def select_alpha(experts, target, head, priors, folds):
             a, b, _, _ = solve(problem, head, alpha, starts[e], search=True)
             starts[e] = (a, b)
             logits.append(_pick_held_out(problem.logits(a, b), folds.held_out[rows]))
-        present = np.stack([expert.present[rows] for expert in experts], axis=1)
         losses.append(
             _average_loss(
                 np.stack(logits, 1)[scored],
                 target.codes[rows][scored],
                 target.weights[rows][scored],
-                present[scored],
+                seen[rows][scored],
             )
         )
         alphas.append(alpha)
@@ -212,17 +212,35 @@ def select_alpha(experts, target, head, priors, folds):
     return alpha, {"alpha": alphas, "log_loss": [float(loss) for loss in losses]}, warm
 
 
-def _selection_rows(target):
-    """At most about 2,000 rows, evenly spaced within each class; all of a rare class."""
+def _selection_rows(target, present, folds):
+    """At most about 2,000 rows, evenly spaced within each class; all of what is rare.
+
+    What is left of each class is never less than 20 rows of each expert, nor less than one in the
+    training part of a fold, and of each fold never less than 20 held-out rows, where there are as
+    many.
+    """
     used = np.flatnonzero(target.weights > 0)
     if len(used) <= _SELECTION_ROWS:
         return used
-    kept = []
+    kept = np.zeros(len(target.weights), dtype=bool)
+
+    def keep_at_least(quota, rows):
+        quota = min(quota, len(rows))
+        if kept[rows].sum() < quota:
+            kept[rows[np.linspace(0, len(rows) - 1, quota).round().astype(int)]] = True
+
+    codes, present, train = target.codes[used], present[used], folds.train[:, used]
     for c in range(target.n_classes):
-        rows = used[target.codes[used] == c]
-        quota = max(int(np.ceil(_SELECTION_ROWS * len(rows) / len(used))), min(len(rows), 20))
-        kept.append(rows[np.unique(np.linspace(0, len(rows) - 1, quota).round().astype(int))])
-    return np.sort(np.concatenate(kept))
+        rows = used[codes == c]
+        keep_at_least(max(int(np.ceil(_SELECTION_ROWS * len(rows) / len(used))), 20), rows)
+    for c, e in np.ndindex(target.n_classes, present.shape[1]):
+        mine = (codes == c) & present[:, e]
+        keep_at_least(20, used[mine])
+        for trained in train:
+            keep_at_least(1, used[mine & trained])
+    for fold in range(len(folds)):
+        keep_at_least(20, used[folds.held_out[used] == fold])
+    return np.flatnonzero(kept)
 
 
 def _average_loss(logits, codes, weights, present):

@@ -113,8 +113,11 @@ def fit_mixture(
     settings = {"pool": pool, "calibrate": calibrate, "device": device, "seed": seed}
     candidates = _candidates(gate, names, guard)
     losses, selected = {}, candidates[-1][0]
-    if len(candidates) > 1:
-        folds = [f for f in np.unique(held_out) if f >= 0]
+    folds = [f for f in np.unique(held_out[weights > 0]) if f >= 0]
+    fallback = None
+    if len(candidates) > 1 and len(folds) < 2:
+        selected, fallback = candidates[0][0], "one fold alone holds rows out; the guard needs two"
+    elif len(candidates) > 1:
         trains = np.stack([weights * (held_out != f) for f in folds])
         fits = _fit_candidates(candidates, data, trains, **settings)
         rows = {}
@@ -127,7 +130,7 @@ def fit_mixture(
         selected = _guard(rows, weights, groups, counts) if guard else selected
     chosen = [c for c in candidates if c[0] == selected]
     fit = _fit_candidates(chosen, data, weights[None], **settings)[selected][0]
-    fit.losses, fit.selected = losses, selected
+    fit.losses, fit.selected, fit.fallback = losses, selected, fallback
     if calibrate:
         fit.pool_scale = _scales_by_count(fit, data, pool)
     kept = present.any(1)

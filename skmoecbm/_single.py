@@ -154,7 +154,7 @@ class ConceptBottleneckClassifier(ConceptClassifier):
         self._check_parameters()
         device = resolve_device(self.device, self)
         start = self._start_fit(X, y, sample_weight, groups, self.class_weight, "auto", ())
-        data, _, codes, weights, groups, _ = start
+        data, _, codes, weights, groups, present = start
         if len(data) > 1:
             raise InputError(
                 f"ConceptBottleneckClassifier takes one expert. X has {len(data)}: "
@@ -169,7 +169,7 @@ class ConceptBottleneckClassifier(ConceptClassifier):
         )
         folds = None
         if self.alpha is None:
-            folds = make_folds(self, self.cv, codes, weights, groups)
+            folds, _ = make_folds(self, self.cv, codes, weights, groups, present)
         with fit_task(context, self, X, y, "alpha"):
             alpha, path, warm = choose_alpha(data, target, self, [direction], folds)
         with fit_task(context, self, X, y, "refit") as report:

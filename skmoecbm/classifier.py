@@ -223,7 +223,7 @@ class GatedConceptBottleneckClassifier(FittedMixture):
         self.expert_names_, self.expert_columns_ = layout.names, layout.columns
         self.concept_names_ = layout.concepts
         target = Target(codes, len(self.classes_), weights, device)
-        folds = make_folds(self, self.cv, codes, weights, groups)
+        folds, no_folds = make_folds(self, self.cv, codes, weights, groups, present)
 
         context = self._init_callback_context(max_subtasks=n_experts + 2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
@@ -243,7 +243,10 @@ class GatedConceptBottleneckClassifier(FittedMixture):
             self.gate_input_state_ = fit_gate_inputs(data, gate_values, weights, input_kind)
             inputs = gate_inputs(self.gate_input_state_, data, gate_values, present)
             counts = row_weights(self, sample_weight, None, self.classes_, codes)
-            fitted = self._fit_gate(oof, target, inputs, present, folds, groups, counts, gate)
+            if folds is None:
+                fitted = uniform_mixture(n_experts, no_folds if n_experts > 1 else None)
+            else:
+                fitted = self._fit_gate(oof, target, inputs, present, folds, groups, counts, gate)
             self.gate_state_ = fitted.gate
             self.expert_scale_, self.pool_scale_ = fitted.expert_scale, fitted.pool_scale
             self.selected_, self.fallback_ = fitted.selected, fitted.fallback
@@ -307,8 +310,6 @@ class GatedConceptBottleneckClassifier(FittedMixture):
         n_experts = present.shape[1]
         if n_experts == 1:
             return uniform_mixture(1, None)
-        if folds is None:
-            return uniform_mixture(n_experts, "a class has too few rows or groups for two folds")
         usable = target.weights * (folds.held_out >= 0)
         if np.count_nonzero(usable) < MIN_ROWS:
             return uniform_mixture(n_experts, f"fewer than {MIN_ROWS} rows with a held-out fold")
