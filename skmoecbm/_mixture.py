@@ -20,6 +20,7 @@ __all__ = ["MixtureFit", "fit_mixture", "pooled_scale", "uniform_mixture"]
 MIN_ROWS = 16
 
 _MAX_SUBSETS = 32
+_KINDS = {"uniform", "constant", "linear", "mlp"}
 
 
 @dataclass
@@ -145,6 +146,8 @@ def _candidates(gate, names, guard):
     if gate.kind == "uniform" or not guard:
         return [learned]
     fixed = [("uniform", GateState("uniform")), ("constant", "constant")]
+    while _KINDS & set(names):
+        names = [f"expert {name}" for name in names]  # none may pass for a gate
     fixed += [(name, GateState("expert", {"index": np.array(e)})) for e, name in enumerate(names)]
     return fixed if gate.kind == "constant" else [*fixed, learned]
 

@@ -76,7 +76,8 @@ class GatedConceptBottleneckClassifier(FittedMixture):
     gate_state_ : object with `kind` and `arrays`
     gate_input_state_ : dict of str to ndarray
     selected_ : str
-        What the guard kept: "uniform", "constant", an expert's name, or the gate.
+        What the guard kept: "uniform", "constant", an expert's name, or the gate. Where an expert
+        is called as a gate is, all of them stand here as ``"expert NAME"``.
     fallback_ : str or None
         Why no gate was fitted, if none was.
     oof_log_loss_ : dict of str to float

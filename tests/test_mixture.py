@@ -203,6 +203,25 @@ def test_class_weights_do_not_make_rows_of_a_rare_class_many():
     assert _guard(rows, weights, counts=weights) == "linear"
 
 
+@pytest.mark.parametrize("name", ["uniform", "constant", "linear", "mlp"])
+def test_name_of_an_expert_never_passes_for_a_gate(name):
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 2, 300)
+    X = np.c_[rng.normal(size=(300, 3)), 1.5 * y[:, None] + rng.normal(size=(300, 3))]
+    head = ConceptBottleneckClassifier(alpha=1.0)
+    chosen, losses = [], []
+    for noise, good in (("noise", "good"), (name, "good"), ("noise", name)):
+        experts = [(noise, slice(0, 3)), (good, slice(3, 6))]
+        clf = GatedConceptBottleneckClassifier(head, experts=experts).fit(X, y)
+        losses.append(list(clf.oof_log_loss_.values()))
+        chosen.append(clf.gate_weights(X))
+        if name in (noise, good):
+            both = [f"expert {noise}", f"expert {good}"]
+            assert list(clf.oof_log_loss_) == ["uniform", "constant", *both, "linear"]
+    np.testing.assert_array_equal(losses[1:], [losses[0]] * 2)
+    np.testing.assert_array_equal(chosen[1:], [chosen[0]] * 2)
+
+
 def test_without_guard_the_gate_asked_for_is_kept():
     S, y = _noisy_experts()
     for gate in ("uniform", "constant", "linear"):
