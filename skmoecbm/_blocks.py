@@ -50,6 +50,9 @@ class ExpertBlock:
         Given values; NaN where absent.
     incidence : ndarray of shape (m, C), bool, or None
         Whether a concept was written for a class.
+    answers : ndarray of shape (m, C), int8, or None
+        1 where a concept speaks for a class, -1 against it, else 0; None where nothing speaks
+        against any.
     class_keys : tuple of str, length C, or None
         The classes that the concepts were written for.
     class_synonyms : dict of str to str, or None
@@ -65,6 +68,7 @@ class ExpertBlock:
     texts: np.ndarray | None = None
     similarities: np.ndarray | None = None
     incidence: np.ndarray | None = None
+    answers: np.ndarray | None = None
     class_keys: tuple | None = None
     class_synonyms: dict | None = None
     class_embeddings: np.ndarray | None = None
@@ -214,11 +218,20 @@ def value_rows(name, what, array):
 
 
 def class_parts(
-    name, n_concepts, incidence, class_keys, class_synonyms, class_embeddings=None, width=None
+    name,
+    n_concepts,
+    incidence,
+    class_keys,
+    class_synonyms,
+    class_embeddings=None,
+    width=None,
+    answers=None,
 ):
     """Return the class arguments of one expert's block, checked."""
     if isinstance(incidence, Mapping):
         incidence = incidence.get(name)
+    if isinstance(answers, Mapping):
+        answers = answers.get(name)
     if isinstance(class_keys, Mapping):
         class_keys = class_keys.get(name)
     if isinstance(class_embeddings, Mapping):
@@ -226,10 +239,10 @@ def class_parts(
     if class_synonyms and all(isinstance(v, Mapping) for v in class_synonyms.values()):
         class_synonyms = class_synonyms.get(name)
     if class_keys is None:
-        if incidence is not None or class_synonyms or class_embeddings is not None:
+        if class_synonyms or any(p is not None for p in (incidence, answers, class_embeddings)):
             raise InputError(
-                f"Expert {name!r}: incidence, class_synonyms and class_embeddings need class_keys, "
-                "the list of classes in their order."
+                f"Expert {name!r}: incidence, answers, class_synonyms and class_embeddings need "
+                "class_keys, the list of classes in their order."
             )
         return {}
     keys = tuple(str(key) for key in class_keys)
@@ -241,6 +254,16 @@ def class_parts(
             raise InputError(f"Expert {name!r}: synonym {word!r} names no class of {list(keys)}.")
         synonyms.setdefault(str(word).lower(), key)
     parts = {"class_keys": keys, "class_synonyms": synonyms}
+    if answers is not None:
+        answers = np.array(answers)
+        if answers.shape != (n_concepts, len(keys)) or not np.isin(answers, [-1, 0, 1]).all():
+            raise InputError(
+                f"Expert {name!r}: answers must be -1, 0 or 1 of shape ({n_concepts}, "
+                f"{len(keys)}), concepts by classes. Got shape {answers.shape}."
+            )
+        parts["answers"] = answers.astype(np.int8)
+        if incidence is None:
+            incidence = answers == 1
     if incidence is not None:
         incidence = np.array(incidence)
         if incidence.shape != (n_concepts, len(keys)) or not np.isin(incidence, [0, 1]).all():

@@ -8,25 +8,43 @@ from skmoecbm.exceptions import InputError
 __all__ = ["match_classes", "prior_direction"]
 
 
+PRIORS = ("class", "class_name", "similarity", "answers")
+
+
 def prior_direction(owner, prior, block, classes, n_concepts):
     """Return the direction of A0, shape (K, m) or None, and the name of the prior used.
 
     Parameters
     ----------
     owner : estimator
-    prior : {"class", None} or array-like of shape (K, m)
-        ``"class"``: 1 where a concept was written for the class (MATHS section 1).
+    prior : {"class", "class_name", "similarity", "answers", None} or array-like of shape (K, m)
+        ``"class"``: 1 where a concept was written for the class. ``"class_name"``: 1 for the m / K
+        concepts nearest the class's name in the expert's text space. ``"similarity"``: a concept
+        counts for a class as much as the class resembles the one it was written for (1 for that
+        one itself), by the cosine of their names, of which the mean over pairs of classes counts
+        as 0. ``"answers"``: 1 where a concept speaks for the class, -1 where against it.
     block : ExpertBlock or None
-        Brings the class keys and which concept was written for which class.
+        Brings the class keys, which concept was written for which class, and the embeddings.
     classes : ndarray of shape (K,)
         The labels.
     n_concepts : int
+
+    Returns
+    -------
+    ndarray of shape (K, m), float64, or None
+    str or None
+        The prior used; None for ``"class"`` where the features know of no classes.
 
     Raises
     ------
     InputError
         If labels match none of the classes that the concepts were written for, two of them match
-        the same class, or the array has another shape.
+        the same class, the array has another shape, or the features lack what the prior needs.
+
+    References
+    ----------
+    MATHS section 1. Yang et al., "Language in a Bottle", CVPR 2023, section 3.3 (``"class"``) and
+    its public code (``"similarity"``).
     """
     if prior is None:
         return None, None
@@ -38,14 +56,63 @@ def prior_direction(owner, prior, block, classes, n_concepts):
                 f"(classes, concepts) = ({len(classes)}, {n_concepts}). Got {matrix.shape}."
             )
         return matrix, "array"
-    if prior != "class":
-        raise parameter_error(
-            owner, "prior", "'class', None or an array (classes, concepts)", prior
-        )
-    if block is None or block.incidence is None or not block.class_keys:
+    if prior not in PRIORS:
+        wanted = f"one of {PRIORS}, None or an array (classes, concepts)"
+        raise parameter_error(owner, "prior", wanted, prior)
+    if prior == "class" and (block is None or block.incidence is None or not block.class_keys):
         return None, None
+    _check_parts(prior, block)
     order = match_classes(block, classes)
-    return block.incidence.astype(np.float64)[:, order].T, "class"
+    if prior == "answers":
+        return block.answers.astype(np.float64)[:, order].T, prior
+    if prior == "class_name":
+        names = block.class_embeddings[order].astype(np.float64)
+        cosine = names @ block.texts.astype(np.float64).T
+        n_nearest = max(1, round(n_concepts / len(classes)))
+        nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :n_nearest]
+        direction = np.zeros_like(cosine)
+        np.put_along_axis(direction, nearest, 1.0, axis=1)
+        return direction, prior
+    written_for = block.incidence.astype(np.float64)[:, order].T
+    if prior == "class":
+        return written_for, prior
+    likeness = _likeness(block.class_embeddings[order].astype(np.float64))
+    # of the classes that a concept was written for, the one most alike counts
+    return np.max(likeness[:, :, None] * written_for[None], axis=1), prior
+
+
+def _check_parts(prior, block):
+    """Raise where the features lack what a prior needs: falling back would change results."""
+    needs = {
+        "class": (),
+        "class_name": ("class_embeddings", "texts"),
+        "similarity": ("class_embeddings", "incidence"),
+        "answers": ("answers",),
+    }[prior]
+    lacking = [part for part in needs if block is None or getattr(block, part) is None]
+    if lacking:
+        remedies = {
+            "answers": "a bank whose concepts have `against`, such as ConceptBank.from_knobo",
+            "class_embeddings": "a bank with classes whose names the model knows",
+            "texts": "embeddings, not similarities",
+            "incidence": "a bank whose concepts have `classes`",
+        }
+        carrier = "the features carry" if block is None else f"expert {block.name!r} carries"
+        raise InputError(
+            f"prior={prior!r} needs {remedies[lacking[0]]}; {carrier} no "
+            f"{lacking[0].replace('_', ' ')}. Encode with a ConceptEncoder on such a bank, pass "
+            f"{lacking[0]}= to ExpertFeatures.from_embeddings, or choose another prior."
+        )
+
+
+def _likeness(names):
+    """Return how alike classes are, (K, K) in [0, 1]: 1 for the same, 0 for the mean of pairs."""
+    cosine = names @ names.T
+    others = ~np.eye(len(names), dtype=bool)
+    usual = cosine[others].mean() if others.any() else 0.0
+    likeness = np.clip((cosine - usual) / max(1.0 - usual, 1e-12), 0.0, 1.0)
+    np.fill_diagonal(likeness, 1.0)
+    return likeness
 
 
 def match_classes(block, classes):

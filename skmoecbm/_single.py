@@ -26,9 +26,14 @@ class ConceptBottleneckClassifier(ConceptClassifier):
         ``"linear"``: signed A, a convex problem with one optimum. ``"nonnegative"``: A >= 0.
         ``"softmax"``: the original, ``logits = 100 * D softmax(A)'``, which can only speak *for* a
         class and keeps every concept in use.
-    prior : {"class", None} or array-like of shape (K, m), default="class"
+    prior : {"class", "class_name", "similarity", "answers", None} or array-like of shape (K, m), \
+            default="class"
         ``"class"``: 1 for concepts that were written for the class, where the features carry that
-        (an `ExpertFeatures` from a bank of concepts by class), else no prior.
+        (an `ExpertFeatures` from a bank of concepts by class), else no prior. ``"class_name"``: 1
+        for the m / K concepts nearest the class's name in the expert's text space.
+        ``"similarity"``: a concept counts for a class as much as the class's name resembles that
+        of the one it was written for. ``"answers"``: 1 where a concept speaks for the class, -1
+        where against it (`Concept.against`). Each row is divided by its absolute sum.
     prior_strength : float, default=1.0
         Standard deviation of ``Z A0'`` over the training rows, in logits.
     alpha : float or None, default=None

@@ -335,6 +335,7 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         if bank.classes:
             classes = {
                 "incidence": bank.incidence,
+                "answers": bank.answers if any(c.against for c in bank.concepts) else None,
                 "class_keys": tuple(bank.class_keys),
                 "class_synonyms": bank.class_synonyms,
                 "class_embeddings": self.class_embeddings_,

@@ -178,6 +178,7 @@ class ExpertFeatures:
         experts,
         *,
         incidence=None,
+        answers=None,
         class_keys=None,
         class_synonyms=None,
         class_embeddings=None,
@@ -192,6 +193,9 @@ class ExpertFeatures:
             float32. An all-NaN row of X means that this expert did not see the row.
         incidence : array of shape (m, C), bool or 0/1, or dict of them by expert, default=None
             Whether a concept was written for a class; what the class prior needs.
+        answers : array of shape (m, C) of -1, 0 and 1, or dict of them by expert, default=None
+            Whether a concept speaks against a class (-1) or for it (1); what `prior="answers"`
+            needs. Where `incidence` is not given, it is 1 where this is.
         class_keys : list of str, length C, or dict of them by expert, default=None
             The classes, as they appear in `y`.
         class_synonyms : dict of str to str, or dict of such by expert, default=None
@@ -245,13 +249,16 @@ class ExpertFeatures:
                         class_synonyms,
                         class_embeddings,
                         texts.shape[1],
+                        answers,
                     ),
                 )
             )
         return cls(blocks)
 
     @classmethod
-    def from_similarities(cls, experts, *, incidence=None, class_keys=None, class_synonyms=None):
+    def from_similarities(
+        cls, experts, *, incidence=None, answers=None, class_keys=None, class_synonyms=None
+    ):
         """Make features from similarities, or any other numbers per concept, that you bring.
 
         Parameters
@@ -259,7 +266,7 @@ class ExpertFeatures:
         experts : dict of str to (D, names)
             Per expert the values D (n, m) and the m concept names. An all-NaN row means that this
             expert did not see the row.
-        incidence, class_keys, class_synonyms
+        incidence, answers, class_keys, class_synonyms
             As in `from_embeddings`.
 
         Returns
@@ -286,7 +293,14 @@ class ExpertFeatures:
                     concepts=concepts,
                     present=present,
                     similarities=values.astype(np.float32),
-                    **class_parts(name, len(concepts), incidence, class_keys, class_synonyms, None),
+                    **class_parts(
+                        name,
+                        len(concepts),
+                        incidence,
+                        class_keys,
+                        class_synonyms,
+                        answers=answers,
+                    ),
                 )
             )
         return cls(blocks)
