@@ -11,7 +11,9 @@ def solve_bounded(problem, alpha, l1, *, nonnegative, start=None, max_iter=300, 
     """Solve with an L1 penalty on A, or with A >= 0, by L-BFGS-B.
 
     A is written as P - N with both parts at least 0 (only P for `nonnegative`), which makes the
-    L1 norm linear. All folds go in as one separable problem.
+    L1 norm linear. All folds go in as one separable problem. Of two classes A is one row, the
+    difference of two: non-negative, P and N are these two, so that concepts may speak for either
+    class, each pulled towards its own part of A0.
 
     Parameters
     ----------
@@ -21,7 +23,7 @@ def solve_bounded(problem, alpha, l1, *, nonnegative, start=None, max_iter=300, 
     l1 : float
         Weight of ``l1 / n * ||A||_1``.
     nonnegative : bool
-        Whether A >= 0.
+        Whether A >= 0; with one row, both parts of the difference that it is.
     start : tuple of association and intercept, default=None
     max_iter, tol : int, float
         Steps, and the largest projected gradient at the end.
@@ -31,28 +33,40 @@ def solve_bounded(problem, alpha, l1, *, nonnegative, start=None, max_iter=300, 
     association (F, K', m), intercept (F, K'), steps, convergence (F,)
     """
     association, intercept = start if start is not None else problem.origin()
-    size = association.numel()
-    device = association.device
-    toll = (l1 / problem.totals)[:, None, None].expand(problem.shape).reshape(-1).cpu().numpy()
-    n_parts = 1 if nonnegative else 2
+    size, device = association.numel(), association.device
+    per_row = (1.0 / problem.totals)[:, None, None].expand(problem.shape).reshape(-1).cpu().numpy()
+    two_rows = nonnegative and problem.shape[1] == 1
+    n_parts = 2 if two_rows or not nonnegative else 1
+    rate = np.tile(per_row, n_parts)
+
+    def split(matrix):
+        flat = matrix.reshape(-1).cpu().numpy()
+        return np.concatenate([np.maximum(flat, 0), np.maximum(-flat, 0)][:n_parts])
+
+    target = split(problem.prior)
 
     def unpack(flat):
         positive = flat[:size]
-        negative = 0.0 if nonnegative else flat[size : 2 * size]
+        negative = 0.0 if n_parts == 1 else flat[size : 2 * size]
         a = torch.as_tensor(positive - negative, device=device).view(problem.shape)
         b = torch.as_tensor(flat[n_parts * size :], device=device).view(problem.shape[:2])
         return a, b
 
     def fun(flat):
-        loss, slope, slope_intercept = problem.loss_and_gradient(*unpack(flat), alpha)
+        loss, slope, slope_intercept = problem.loss_and_gradient(
+            *unpack(flat), 0.0 if two_rows else alpha
+        )
         slope = slope.reshape(-1).cpu().numpy()
-        parts = [slope + toll] if nonnegative else [slope + toll, toll - slope]
-        total = float(loss.sum()) + float(np.tile(toll, n_parts) @ flat[: n_parts * size])
-        return total, np.concatenate([*parts, slope_intercept.reshape(-1).cpu().numpy()])
+        slope = np.concatenate([slope, -slope][:n_parts]) + l1 * rate
+        parts = flat[: n_parts * size]
+        total = float(loss.sum()) + l1 * float(rate @ parts)
+        if two_rows:
+            away = parts - target
+            total += 0.5 * alpha * float(rate @ away**2)
+            slope = slope + alpha * rate * away
+        return total, np.concatenate([slope, slope_intercept.reshape(-1).cpu().numpy()])
 
-    flat = association.reshape(-1).cpu().numpy()
-    parts = [np.maximum(flat, 0)] if nonnegative else [np.maximum(flat, 0), np.maximum(-flat, 0)]
-    origin = np.concatenate([*parts, intercept.reshape(-1).cpu().numpy()])
+    origin = np.concatenate([split(association), intercept.reshape(-1).cpu().numpy()])
     bounds = [(0, None)] * (n_parts * size) + [(None, None)] * intercept.numel()
     found = minimize(
         fun,

@@ -23,7 +23,8 @@ class ConceptBottleneckClassifier(ConceptClassifier):
     Parameters
     ----------
     activation : {"linear", "nonnegative", "softmax"}, default="linear"
-        ``"linear"``: signed A, a convex problem with one optimum. ``"nonnegative"``: A >= 0.
+        ``"linear"``: signed A, a convex problem with one optimum. ``"nonnegative"``: A >= 0 (for
+        two classes in each of the two rows, whose difference is kept).
         ``"softmax"``: the original, ``logits = 100 * D softmax(A)'``, which can only speak *for* a
         class and keeps every concept in use.
     prior : {"class", "class_name", "similarity", "answers", None} or array-like of shape (K, m), \

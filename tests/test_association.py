@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
@@ -260,9 +261,8 @@ def test_constant_concept_says_nothing():
 # ---- L1 and non-negative ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_classes", [2, 3])
-def test_nonnegative_meets_the_conditions_of_the_optimum(n_classes):
-    X, y = make_table(sizes=(9,), n_classes=n_classes, noise=2.0)
+def test_nonnegative_meets_the_conditions_of_the_optimum():
+    X, y = make_table(sizes=(9,), n_classes=3, noise=2.0)
     n, alpha, l1 = len(y), 0.7, 3.0
     clf = ConceptBottleneckClassifier(activation="nonnegative", alpha=alpha, l1=l1).fit(X, y)
     Z = standardised(X)[0]
@@ -275,6 +275,44 @@ def test_nonnegative_meets_the_conditions_of_the_optimum(n_classes):
     np.testing.assert_allclose(slope_b, 0, atol=1e-5)
     signed = ConceptBottleneckClassifier(alpha=alpha).fit(X, y)
     assert signed.association_.min() < -0.1
+
+
+@pytest.mark.parametrize("prior", [None, [[3.0, 0, 0, 1, 0], [0, 1, 0, 0, 1]]])
+def test_nonnegative_of_two_classes_is_the_difference_of_two_nonnegative_rows(prior):
+    X, y = make_table(sizes=(5,), n_classes=2, noise=2.0)
+    n, alpha, l1, Y = len(y), 0.7, 1.5, np.eye(2)[y]
+    Z = standardised(X)[0]
+    A0 = np.zeros((2, 5))
+    if prior is not None:
+        A0 = np.array(prior) / np.abs(prior).sum(axis=1, keepdims=True)
+        A0 /= (Z @ (A0[1] - A0[0])).std()
+
+    def objective(flat):
+        A, b = flat[:10].reshape(2, 5), flat[10:]
+        S = Z @ A.T + b
+        residual = (softmax(S, axis=1) - Y) / n
+        value = losses(S, y).mean() + alpha / (2 * n) * ((A - A0) ** 2).sum() + l1 / n * A.sum()
+        slope = residual.T @ Z + alpha / n * (A - A0) + l1 / n
+        return value, np.r_[slope.ravel(), residual.sum(axis=0)]
+
+    bounds = [(0, None)] * 10 + [(None, None)] * 2
+    options = {"gtol": 1e-10, "ftol": 0, "maxiter": 5000, "maxfun": 10000}
+    found = minimize(
+        objective, np.zeros(12), jac=True, method="L-BFGS-B", bounds=bounds, options=options
+    ).x
+    A, b = found[:10].reshape(2, 5), found[10:]
+    clf = ConceptBottleneckClassifier(activation="nonnegative", prior=prior, alpha=alpha, l1=l1)
+    clf.fit(X, y)
+    np.testing.assert_allclose(clf.association_[0], A[1] - A[0], atol=1e-4)
+    assert clf.intercept_[0] == pytest.approx(b[1] - b[0], abs=1e-4)
+    assert clf.association_.min() < -0.1 and clf.association_.max() > 0.1
+    # Which class comes first in the alphabet is no matter.
+    other = ConceptBottleneckClassifier(
+        activation="nonnegative", prior=None if prior is None else prior[::-1], alpha=alpha, l1=l1
+    ).fit(X, 1 - y)
+    np.testing.assert_allclose(
+        clf.predict_proba(X), other.predict_proba(X)[:, ::-1], rtol=0, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
