@@ -94,7 +94,7 @@ class FittedMixture(ConceptClassifier):
         """Return a view of this fitted model that never listens to one expert.
 
         Its predictions are those for rows in which that expert is missing. Nothing is fitted or
-        copied.
+        copied; a view that is fitted again has all experts again.
 
         Parameters
         ----------

@@ -207,6 +207,7 @@ class GatedConceptBottleneckClassifier(FittedMixture):
 
     def _fit(self, X, y, sample_weight, groups):
         head, gate, input_kind, gate_columns = self._check_parameters()
+        vars(self).pop("masked_experts_", None)  # a view made by `without` learns all its experts
         device = resolve_device(self.device, self)
         data, gate_values, codes, weights, groups, present = self._start_fit(
             X, y, sample_weight, groups, self.class_weight, self.experts, gate_columns

@@ -215,6 +215,18 @@ def test_missing_expert_equals_model_without_it(gate):
     np.testing.assert_allclose(last.decision_function(X), expected, atol=1e-12)
 
 
+def test_view_without_an_expert_fits_like_any_other():
+    X, y = make_table(n=60)
+    clf = _gated().fit(X, y)
+    view = clf.without("b")
+    expected = view.predict_proba(X)
+    again = clf.without("b").fit(X, y)
+    _close(again, clf, X, atol=0)
+    np.testing.assert_array_equal(view.predict_proba(X), expected)
+    renamed = clf.without("b").set_params(experts=[("c", EXPERTS[0][1]), ("d", EXPERTS[1][1])])
+    _close(renamed.fit(X, y), clf, X, atol=1e-12)
+
+
 def test_without_refuses_strangers_and_the_last_expert():
     X, y = make_table(n=60)
     clf = _gated("uniform").fit(X, y)
@@ -654,7 +666,7 @@ def test_bad_experts_are_refused_in_a_sentence():
         ("max_iter", 0, "at least 1"),
         ("max_iter", 2.5, "integer"),
         ("tol", 0, "greater than 0"),
-        ("prior", "clas", "'class', None"),
+        ("prior", "clas", "'class'"),
         ("class_weight", "balance", "'balanced', a dict or None"),
         ("device", "tpu", "'auto', 'cpu', 'cuda'"),
     ],
