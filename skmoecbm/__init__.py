@@ -7,7 +7,7 @@ _ROOMS = {
     "_evaluate": ("Evaluation", "evaluate"),
     "_gates": ("ConstantGate", "LinearGate", "MLPGate", "UniformGate"),
     "classifier": ("ConceptBottleneckClassifier", "GatedConceptBottleneckClassifier"),
-    "concepts": ("ConceptBank", "list_concepts", "load_concepts"),
+    "concepts": ("ConceptBank", "lint_concepts", "list_concepts", "load_concepts"),
     "encoder": ("ConceptEncoder", "ExpertUnion"),
     "exceptions": (
         "BackboneError",

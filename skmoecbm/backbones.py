@@ -168,9 +168,9 @@ class Backbone:
             if not isinstance(text, str):
                 raise InputError(f"text {row} must be a string. Got {type(text).__name__} instead.")
         network = self._network
+        self._warn_long(texts)
         # A Hugging Face tokenizer keeps the padding of a call on itself.
         with network.tokenizer_lock:
-            self._warn_long(texts)
             tokens = list(network.tokenizer(texts)) if texts else []
         if any(int(row.max()) >= network.n_tokens for row in tokens):
             raise BackboneError(
@@ -185,6 +185,27 @@ class Backbone:
             return features.float().cpu()
 
         return self._normalise(self._in_batches(encode, tokens, int(batch_size)), "text")
+
+    def count_tokens(self, texts):
+        """Count the tokens of texts before any is cut, those of begin and end included.
+
+        Parameters
+        ----------
+        texts : sequence of n str
+
+        Returns
+        -------
+        list of n int
+            Those above `context_length` are cut by `embed_texts`.
+        """
+        texts = list(texts)
+        tokenizer = self._network.tokenizer
+        with self._network.tokenizer_lock:
+            if not hasattr(tokenizer, "tokenizer"):
+                return [len(tokenizer.encode(text)) + 2 for text in texts]
+            cleaned = [tokenizer.clean_fn(text) for text in texts]
+            rows = tokenizer.tokenizer(cleaned, truncation=False).input_ids if texts else []
+            return [len(row) for row in rows]
 
     def _pixels(self, images):
         """Return the preprocessed images, float32 (n, 3, h, w)."""
@@ -237,13 +258,7 @@ class Backbone:
         return (rows / norms).astype(np.float32)
 
     def _warn_long(self, texts):
-        tokenizer = self._network.tokenizer
-        if hasattr(tokenizer, "tokenizer"):
-            cleaned = [tokenizer.clean_fn(text) for text in texts]
-            tokens = tokenizer.tokenizer(cleaned, truncation=False).input_ids if texts else []
-            lengths = [len(row) for row in tokens]
-        else:
-            lengths = [len(tokenizer.encode(text)) + 2 for text in texts]
+        lengths = self.count_tokens(texts)
         long = [text for text, n in zip(texts, lengths, strict=True) if n > self.context_length]
         if long:
             shown = ", ".join(

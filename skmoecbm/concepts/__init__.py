@@ -2,6 +2,7 @@
 
 from skmoecbm.concepts._bank import ConceptBank
 from skmoecbm.concepts._library import as_bank, list_concepts, load_concepts
+from skmoecbm.concepts._lint import Finding, LintReport, lint_concepts
 from skmoecbm.concepts._parts import Concept, ConceptClass, Facet, Provenance
 from skmoecbm.concepts._select import SubmodularSelector, TopKConcepts
 
@@ -10,10 +11,13 @@ __all__ = [
     "ConceptBank",
     "ConceptClass",
     "Facet",
+    "Finding",
+    "LintReport",
     "Provenance",
     "SubmodularSelector",
     "TopKConcepts",
     "as_bank",
+    "lint_concepts",
     "list_concepts",
     "load_concepts",
 ]

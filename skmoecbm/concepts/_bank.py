@@ -232,6 +232,32 @@ class ConceptBank(Part):
             )
         return self.subset(sorted(kept))
 
+    def clean(self, drop=None, keep=None, *, report=None):
+        """Return the bank without the phrases that `lint_concepts` finds fault with.
+
+        A concept goes where its text is at fault; where another of its `phrases` is, that alone.
+        Of equals one stays, whatever their order, and gets the classes of the others.
+
+        Parameters
+        ----------
+        drop : str or list of str, default=None
+            Rules ("vague") or kinds ("non-visual/location"). None drops the errors: leak,
+            non-visual, demographic, negation, duplicate, and too-long where `report` had a
+            backbone; not parts of class names, vague, near-duplicate and shared ones.
+        keep : str or list of str, default=None
+            Rules or kinds whose findings are let be.
+        report : LintReport, default=None
+            Of this bank, with other rules or a backbone. None lints by the bundled rules.
+
+        Raises
+        ------
+        InputError
+            If a rule is unknown, the report is of another bank, or no concept is left.
+        """
+        from skmoecbm.concepts._lint import cleaned
+
+        return cleaned(self, drop, keep, report)
+
     def templates_for(self, modality):
         """Return the prompts for a kind of image, a tuple of str.
 
