@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.linalg import eigh
 
-__all__ = ["fit_gate_inputs", "gate_inputs"]
+__all__ = ["fit_gate_inputs", "gate_inputs", "input_parts", "join_inputs"]
 
 #: Components kept by default (MATHS section 2).
 N_COMPONENTS = 16
@@ -58,26 +58,39 @@ def gate_inputs(state, data, gate_values, present):
     gate_values : ndarray of shape (n, g)
     present : ndarray of shape (n, E), bool
     """
-    start, scores = 0, 0.0
-    parts = []
+    return join_inputs(state, *input_parts(state, data, gate_values, present), present)
+
+
+def input_parts(state, data, gate_values, present):
+    """Return what each expert adds to the inputs, and the columns that only the gate sees.
+
+    Both are apart from the experts' presence, so that inputs with experts masked need not be
+    computed anew.
+
+    Returns
+    -------
+    list of ndarray of shape (n, q), or (n, m_e) for ``"similarities"``
+    ndarray of shape (n, 2 g)
+    """
+    start, parts = 0, []
     for e, expert in enumerate(data):
         width = expert.values.shape[1]
         mine = slice(start, start + width)
         z = (expert.values - state["mean"][mine]) / state["scale"][mine]
         z = np.where(present[:, [e]], z, 0.0)
-        if "components" in state:
-            scores = scores + z @ state["components"][:, mine].T
-        else:
-            parts.append(z)
+        parts.append(z @ state["components"][:, mine].T if "components" in state else z)
         start += width
-    if "components" in state:
-        parts = [scores]
     extra = (gate_values - state["gate_mean"]) / state["gate_scale"]
     unknown = np.isnan(extra)
-    return np.concatenate(
-        [*parts, np.where(unknown, 0.0, extra), unknown.astype(float), (~present).astype(float)],
-        axis=1,
-    )
+    return parts, np.concatenate([np.where(unknown, 0.0, extra), unknown.astype(float)], axis=1)
+
+
+def join_inputs(state, parts, extra, present):
+    """Return the inputs of rows in which `present` (n, E) tells the experts that count."""
+    parts = [np.where(present[:, [e]], part, 0.0) for e, part in enumerate(parts)]
+    if "components" in state:
+        parts = [sum(parts)]
+    return np.concatenate([*parts, extra, (~present).astype(float)], axis=1)
 
 
 def _moments(values, weights):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from itertools import combinations
+from math import comb
 
 import numpy as np
 
@@ -19,7 +20,7 @@ __all__ = ["MixtureFit", "fit_mixture", "pooled_scale", "uniform_mixture"]
 #: Below this many training rows no gate is told apart from the plain average.
 MIN_ROWS = 16
 
-_MAX_SUBSETS = 32
+_MAX_SUBSETS = 70
 _KINDS = {"uniform", "constant", "linear", "mlp"}
 
 
@@ -76,6 +77,7 @@ def fit_mixture(
     guard,
     groups=None,
     counts=None,
+    masked_inputs=None,
     device="cpu",
     seed=None,
 ):
@@ -103,6 +105,9 @@ def fit_mixture(
         Clusters for the guard's standard errors.
     counts : ndarray of shape (n,) or None
         How often each row was seen (its sample weight, where `weights` holds class weights too).
+    masked_inputs : callable or None
+        Maps row numbers (r,) and a mask of experts (r, E) to the gate inputs (r, q) that these
+        rows would have with only those experts; None where presence changes no input.
     device : str or torch.device
     seed : int or None
 
@@ -133,7 +138,7 @@ def fit_mixture(
     fit = _fit_candidates(chosen, data, weights[None], **settings)[selected][0]
     fit.losses, fit.selected, fit.fallback = losses, selected, fallback
     if calibrate:
-        fit.pool_scale = _scales_by_count(fit, data, pool)
+        fit.pool_scale = _scales_by_count(fit, data, pool, names, masked_inputs)
     kept = present.any(1)
     mixing = gate_weights(fit.gate, inputs[kept], present[kept])
     fit.information = routing_information(mixing, weights[kept])
@@ -210,25 +215,51 @@ def _pool_scales(states, scaled, codes, trains, present, inputs, pool, calibrate
     return np.array(scales)
 
 
-def _scales_by_count(fit, data, pool):
-    """Fit the post-pool scale for each number of present experts, by masking experts."""
+def _scales_by_count(fit, data, pool, names, masked_inputs):
+    """Fit the post-pool scale for each number of present experts.
+
+    From the rows that have so many, and from complete rows with experts masked, each row counting
+    once. A number that no row can tell about keeps the scale of all rows with several experts.
+    """
     logits, codes, weights, present, inputs = data
     n_experts = logits.shape[1]
-    whole = present.all(1) & (weights > 0)
+    scaled = logits * fit.expert_scale[:, None]
+    used, counts = weights > 0, present.sum(1)
+    complete = np.flatnonzero(used & (counts == n_experts))
     scales = np.ones(n_experts)
-    if not whole.any():
-        scales[1:] = fit.pool_scale[1:]
-        return scales
-    scaled = logits[whole] * fit.expert_scale[:, None]
+
+    def mix(rows, mask, own):
+        reads_inputs = fit.gate.kind in ("linear", "mlp") and masked_inputs is not None
+        seen = masked_inputs(rows, mask) if reads_inputs and not own else inputs[rows]
+        return pool_logits(gate_weights(fit.gate, seen, mask), scaled[rows], 1.0, pool)
+
     for count in range(2, n_experts + 1):
-        masked = []
-        for subset in list(combinations(range(n_experts), count))[:_MAX_SUBSETS]:
-            mask = np.zeros(present[whole].shape, dtype=bool)
-            mask[:, list(subset)] = True
-            mixing = gate_weights(fit.gate, inputs[whole], mask)
-            masked.append(pool_logits(mixing, scaled, 1.0, pool))
-        scales[count - 1] = fit_inverse_temperature(np.array(masked), codes[whole], weights[whole])
+        own = np.flatnonzero(used & (counts == count))
+        mixed, rows, share = [mix(own, present[own], True)], [own], [weights[own]]
+        subsets = _subsets(names, count) if count < n_experts and len(complete) else []
+        for subset in subsets:
+            mask = np.zeros((len(complete), n_experts), dtype=bool)
+            mask[:, subset] = True
+            mixed.append(mix(complete, mask, False))
+            rows.append(complete)
+            share.append(weights[complete] / len(subsets))
+        rows = np.concatenate(rows)
+        scales[count - 1] = (
+            fit_inverse_temperature(np.concatenate(mixed), codes[rows], np.concatenate(share))
+            if len(rows)
+            else fit.pool_scale[count - 1]
+        )
     return scales
+
+
+def _subsets(names, count):
+    """Return the sets of so many experts, or a draw of them; the order of experts is no matter."""
+    n_experts = len(names)
+    if comb(n_experts, count) <= _MAX_SUBSETS:
+        return [list(subset) for subset in combinations(range(n_experts), count)]
+    by_name, rng = np.argsort(names), np.random.default_rng(0)
+    drawn = (rng.choice(n_experts, count, replace=False) for _ in range(_MAX_SUBSETS))
+    return [by_name[subset] for subset in drawn]
 
 
 def pooled_scale(pool_scale, present):

@@ -11,7 +11,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from skmoecbm._base import fit_task, is_small
 from skmoecbm._columns import Layout
 from skmoecbm._folds import make_folds
-from skmoecbm._gate_inputs import fit_gate_inputs, gate_inputs
+from skmoecbm._gate_inputs import fit_gate_inputs, input_parts, join_inputs
 from skmoecbm._gates import resolve_gate
 from skmoecbm._heads import Target, fit_head, out_of_fold
 from skmoecbm._mixing import FittedMixture
@@ -243,12 +243,12 @@ class GatedConceptBottleneckClassifier(FittedMixture):
         oof = self._fit_experts(data, target, head, directions, warm, folds, context, X, y)
         with fit_task(context, self, X, y, "gate") as report:
             self.gate_input_state_ = fit_gate_inputs(data, gate_values, weights, input_kind)
-            inputs = gate_inputs(self.gate_input_state_, data, gate_values, present)
+            parts = input_parts(self.gate_input_state_, data, gate_values, present)
             counts = row_weights(self, sample_weight, None, self.classes_, codes)
             if folds is None:
                 fitted = uniform_mixture(n_experts, no_folds if n_experts > 1 else None)
             else:
-                fitted = self._fit_gate(oof, target, inputs, present, folds, groups, counts, gate)
+                fitted = self._fit_gate(oof, target, parts, present, folds, groups, counts, gate)
             self.gate_state_ = fitted.gate
             self.expert_scale_, self.pool_scale_ = fitted.expert_scale, fitted.pool_scale
             self.selected_, self.fallback_ = fitted.selected, fitted.fallback
@@ -307,7 +307,7 @@ class GatedConceptBottleneckClassifier(FittedMixture):
         )
         return classifier
 
-    def _fit_gate(self, oof, target, inputs, present, folds, groups, counts, gate):
+    def _fit_gate(self, oof, target, parts, present, folds, groups, counts, gate):
         """Second stage, or the reason why there is none."""
         n_experts = present.shape[1]
         if n_experts == 1:
@@ -315,13 +315,19 @@ class GatedConceptBottleneckClassifier(FittedMixture):
         usable = target.weights * (folds.held_out >= 0)
         if np.count_nonzero(usable) < MIN_ROWS:
             return uniform_mixture(n_experts, f"fewer than {MIN_ROWS} rows with a held-out fold")
+        pieces, extra = parts
+
+        def inputs(rows, mask):
+            mine = [piece[rows] for piece in pieces]
+            return join_inputs(self.gate_input_state_, mine, extra[rows], mask)
+
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         return fit_mixture(
             oof,
             target.codes,
             usable,
             present,
-            inputs,
+            inputs(slice(None), present),
             folds.held_out,
             names=self.expert_names_,
             gate=gate,
@@ -330,6 +336,7 @@ class GatedConceptBottleneckClassifier(FittedMixture):
             guard=self.guard,
             groups=groups,
             counts=counts,
+            masked_inputs=inputs,
             device=target.device,
             seed=seed,
         )

@@ -29,9 +29,14 @@ def _mix(S, y, x=None, *, weights=None, present=None, gate="linear", n_folds=5, 
         np.ones((n, n_experts), dtype=bool) if present is None else present,
         np.zeros((n, 0)) if x is None else x,
         np.arange(n) % n_folds,
-        names=[f"expert {e}" for e in range(n_experts)],
         gate=resolve_gate("test", gate),
-        **{"pool": "logit", "calibrate": True, "guard": True, **settings},
+        **{
+            "names": [f"expert {e}" for e in range(n_experts)],
+            "pool": "logit",
+            "calibrate": True,
+            "guard": True,
+            **settings,
+        },
     )
 
 
@@ -110,6 +115,68 @@ def test_rows_with_one_expert_take_no_part_in_the_pool_scale():
     C = S * fit.expert_scale[:, None]
     expected = best_scale(C[30:].mean(axis=1), y[30:])
     assert fit.pool_scale[1] == pytest.approx(expected, rel=1e-4)
+
+
+def test_rows_with_a_missing_expert_tell_their_own_pool_scale_beside_masked_complete_rows():
+    S, y = _noisy_experts(n=240, n_experts=3)
+    weights = np.random.default_rng(3).uniform(0.5, 2, 240)
+    for n_complete in (0, 1, 100):
+        present = np.ones((240, 3), dtype=bool)
+        lost = np.arange(n_complete, 240)
+        present[lost, lost % 3] = False
+        fit = _mix(S, y, gate="uniform", guard=False, weights=weights, present=present)
+        C = S * fit.expert_scale[:, None]
+        whole = np.arange(n_complete)
+        pairs = [(C[whole, a] + C[whole, b]) / 2 for a, b in ((0, 1), (0, 2), (1, 2))]
+        own = np.einsum("ne,nek->nk", present[lost] / 2, C[lost])
+        rows = np.r_[lost, whole, whole, whole]
+        share = np.r_[weights[lost], np.tile(weights[whole] / 3, 3)]
+        expected = best_scale(np.concatenate([own, *pairs]), y[rows], share)
+        assert fit.pool_scale[1] == pytest.approx(expected, rel=1e-4)
+        if not n_complete:
+            assert fit.pool_scale[2] == fit.pool_scale[1], "no row tells about three experts"
+
+
+def test_pool_scale_of_masked_rows_sees_the_gate_inputs_that_prediction_would_see():
+    rng = np.random.default_rng(0)
+    n = 300
+    y, who = rng.integers(0, 2, n), rng.integers(0, 3, n)
+    blocks = []
+    for e in range(3):
+        told = 2.0 * (2 * y - 1) * (who == e)
+        blocks += [told[:, None] + rng.normal(size=(n, 2)), 3.0 * (who == e)[:, None]]
+        blocks[-1] = blocks[-1] + rng.normal(size=(n, 1))
+    X = np.concatenate(blocks, axis=1)
+    experts = [(name, slice(3 * e, 3 * e + 3)) for e, name in enumerate("abc")]
+    for gate_input in ("auto", "similarities"):
+        head = ConceptBottleneckClassifier(alpha=1.0)
+        clf = GatedConceptBottleneckClassifier(
+            head, LinearGate(penalty=2.0), experts=experts, guard=False, gate_input=gate_input
+        ).fit(X, y)
+        C = clf.oof_logits_ * clf.expert_scale_[:, None]
+        right, wrong = [], []
+        for e, name in enumerate("abc"):
+            right.append(np.einsum("ne,nek->nk", clf.without(name).gate_weights(X), C))
+            G = clf.gate_weights(X) * (np.arange(3) != e)
+            wrong.append(np.einsum("ne,nek->nk", G / G.sum(axis=1, keepdims=True), C))
+        labels, share = np.tile(y, 3), np.full(3 * n, 1 / 3)
+        right = best_scale(np.concatenate(right), labels, share)
+        wrong = best_scale(np.concatenate(wrong), labels, share)
+        assert clf.pool_scale_[1] == pytest.approx(right, rel=1e-4)
+        assert abs(wrong - right) > 1e-3
+
+
+@pytest.mark.parametrize("n_experts", [7, 9])
+def test_pool_scales_of_many_experts_do_not_depend_on_their_order(n_experts):
+    S, y = _noisy_experts(n=80, n_experts=n_experts)
+    S = S * np.linspace(0.3, 2, n_experts)[:, None]
+    names = list("ihgfedcba")[:n_experts]
+    order = np.random.default_rng(0).permutation(n_experts)
+    scales = [
+        _mix(S[:, e], y, gate="uniform", guard=False, names=[names[i] for i in e]).pool_scale
+        for e in (np.arange(n_experts), order)
+    ]
+    np.testing.assert_allclose(scales[0], scales[1], rtol=1e-9)
 
 
 # ---- the guard -------------------------------------------------------------------------------
