@@ -4,6 +4,7 @@ __all__ = [
     "BackboneError",
     "FormatError",
     "InputError",
+    "LanguageModelError",
     "SkmoecbmError",
     "SkmoecbmWarning",
 ]
@@ -22,6 +23,10 @@ class InputError(SkmoecbmError, ValueError):
 
 class BackboneError(SkmoecbmError, RuntimeError):
     """An image-text model cannot be found, loaded or run."""
+
+
+class LanguageModelError(SkmoecbmError, RuntimeError):
+    """A language model cannot be reached, refuses the request or gives nothing of use."""
 
 
 class FormatError(SkmoecbmError, ValueError):
