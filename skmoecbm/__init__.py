@@ -6,6 +6,8 @@ from importlib import import_module
 _ROOMS = {
     "_evaluate": ("Evaluation", "evaluate"),
     "_gates": ("ConstantGate", "LinearGate", "MLPGate", "UniformGate"),
+    "_presence": ("concept_presence",),
+    "_vectors": ("ConceptVectors", "fit_concept_vectors"),
     "classifier": ("ConceptBottleneckClassifier", "GatedConceptBottleneckClassifier"),
     "concepts": (
         "ConceptBank",

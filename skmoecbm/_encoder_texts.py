@@ -7,13 +7,16 @@ import numpy as np
 from skmoecbm._blocks import unit_rows
 from skmoecbm._encoder_rows import text_rows
 from skmoecbm._validation import parameter_error
+from skmoecbm.concepts import Concept
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
-__all__ = ["class_rows", "concept_rows", "known_concepts", "prompted"]
+__all__ = ["class_rows", "concept_rows", "known_concepts", "prompted", "with_vectors"]
 
 
-def concept_rows(backbone, store, bank, *, device):
+def concept_rows(backbone, store, bank, vectors, *, device):
     """Return the mean embedding of each concept over its phrases and the bank's prompts.
+
+    `vectors`, a ConceptVectors or None, stand for or beside the words of the concepts they name.
 
     Returns
     -------
@@ -21,7 +24,13 @@ def concept_rows(backbone, store, bank, *, device):
         L2-normalised.
     """
     wordings = [(c.text, *c.phrases) for c in bank.concepts]
-    return _mean_rows(backbone, store, bank, wordings, device)
+    has_words = [any(_knows(backbone, phrase) for phrase in phrases) for phrases in wordings]
+    worded = [i for i, known in enumerate(has_words) if known]
+    texts = np.zeros((len(bank), backbone.dim), dtype=np.float32)
+    if worded:
+        some = [wordings[i] for i in worded]
+        texts[worded] = _mean_rows(backbone, store, bank, some, device)
+    return texts if vectors is None else vectors.into(bank.texts, texts, has_words)
 
 
 def class_rows(backbone, store, bank, *, device):
@@ -30,6 +39,30 @@ def class_rows(backbone, store, bank, *, device):
     if not names or not all(_knows(backbone, *name) for name in names):
         return None
     return _mean_rows(backbone, store, bank, names, device)
+
+
+def with_vectors(bank, vectors, backbone, owner):
+    """Return the bank with the concepts that have a vector and are not in it."""
+    if vectors is None:
+        return bank
+    if vectors.fingerprint is not None and vectors.fingerprint != backbone.fingerprint:
+        raise parameter_error(
+            owner,
+            "concept_vectors",
+            f"learned on embeddings of {backbone.name!r} with the same preprocessing and "
+            "precision; learn them again with this encoder",
+            vectors,
+        )
+    if vectors.vectors.shape[1] != backbone.dim:
+        raise parameter_error(
+            owner, "concept_vectors", f"vectors of the width {backbone.dim}", vectors
+        )
+    new = [
+        Concept(text=name, source="annotated images")
+        for name in vectors.names
+        if name not in bank.texts
+    ]
+    return bank.model_copy(update={"concepts": (*bank.concepts, *new)})
 
 
 def prompted(bank, templates, owner):
@@ -61,12 +94,13 @@ def _knows(backbone, phrase):
     return backbone.lexicon is None or phrase.strip().lower() in backbone.lexicon
 
 
-def known_concepts(bank, backbone):
+def known_concepts(bank, backbone, vectors=None):
     """Return the bank without the concepts that a model of fixed vocabulary does not know."""
     unknown = {
         i: concept
         for i, concept in enumerate(bank.concepts)
         if not any(_knows(backbone, phrase) for phrase in (concept.text, *concept.phrases))
+        and (vectors is None or concept.text not in vectors.names)
     }
     if not unknown:
         return bank

@@ -3,9 +3,10 @@
 import numpy as np
 from sklearn.utils import check_random_state
 
+from skmoecbm._targets import check_groups, missing_labels
 from skmoecbm.exceptions import InputError
 
-__all__ = ["REDRAW_ROUNDS", "check_groups", "check_labels", "measure", "resample"]
+__all__ = ["REDRAW_ROUNDS", "check_labels", "group_of_rows", "measure", "resample", "weighted_auroc"]
 
 REDRAW_ROUNDS = 50
 _N_BINS = 15
@@ -20,8 +21,8 @@ def check_labels(y, classes):
         raise InputError(
             f"y must have shape (n,) with one class per row and n > 0. Got shape {y.shape}."
         )
-    missing = [i for i, label in enumerate(y.tolist()) if label is None or label != label]
-    if missing:
+    missing = np.flatnonzero(missing_labels(y))
+    if len(missing):
         raise InputError(
             f"y must not have missing labels. Row {missing[0]} has none ({len(missing):,} such "
             "rows); drop them or fill them in."
@@ -37,23 +38,12 @@ def check_labels(y, classes):
     return y.tolist()
 
 
-def check_groups(groups, n):
+def group_of_rows(groups, n):
     """Return the index of each row's group, shape (n,), dense from 0."""
     if groups is None:
         return np.arange(n)
-    groups = np.asarray(groups)
-    if groups.shape != (n,):
-        raise InputError(
-            f"groups must have shape (n,) = ({n:,},), one per row. Got {groups.shape}."
-        )
-    missing = [i for i, group in enumerate(groups.tolist()) if group is None or group != group]
-    if missing:
-        raise InputError(
-            f"groups must not be missing. Row {missing[0]} has none ({len(missing):,} such rows); "
-            "give rows that stand alone a group of their own."
-        )
     numbers = {}
-    return np.array([numbers.setdefault(group, len(numbers)) for group in groups.tolist()])
+    return np.array([numbers.setdefault(group, len(numbers)) for group in check_groups(groups, n)])
 
 
 def resample(codes, present, group_of_row, n_bootstrap, random_state):
@@ -100,7 +90,7 @@ def measure(codes, proba, present, weights):
     with np.errstate(invalid="ignore", divide="ignore"):
         recall = (weights @ (is_class * correct[:, None])) / (weights @ is_class)
         auroc = np.stack(
-            [_weighted_auroc(codes == k, proba[:, k], weights) for k in present], axis=1
+            [weighted_auroc(codes == k, proba[:, k], weights) for k in present], axis=1
         )
     return {
         "accuracy": (weights @ correct) / total,
@@ -113,7 +103,7 @@ def measure(codes, proba, present, weights):
     }
 
 
-def _weighted_auroc(positive, score, weights):
+def weighted_auroc(positive, score, weights):
     """Return the AUROC under each row of weights (B, n): P(s⁺ > s⁻) + ½ P(s⁺ = s⁻), shape (B,)."""
     order = np.argsort(score, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(score[order]) > 0])

@@ -9,7 +9,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._blocks import ExpertBlock
 from skmoecbm._encoder_rows import as_text_list, image_rows, text_rows
-from skmoecbm._encoder_texts import class_rows, concept_rows, known_concepts, prompted
+from skmoecbm._encoder_texts import (
+    class_rows,
+    concept_rows,
+    known_concepts,
+    prompted,
+    with_vectors,
+)
 from skmoecbm._union import ExpertUnion
 from skmoecbm._validation import check_choice, check_number, parameter_error, resolve_device
 from skmoecbm.backbones import load_backbone
@@ -42,6 +48,9 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
     templates : list of str, or str, default=None
         Prompts with one `{}` each, in place of the bank's; or the name of those that the bank has
         for a kind of image ("dermoscopy").
+    concept_vectors : ConceptVectors, default=None
+        Directions learned from annotated images (`fit_concept_vectors`), instead of the words of
+        the concepts they name, or mixed with them; those not in the bank are added to it.
     select : selector, default=None
         Chooses concepts in `fit`: `SubmodularSelector` or `TopKConcepts`, which then need `y`;
         None keeps all.
@@ -113,6 +122,7 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         modality="image",
         revision=None,
         templates=None,
+        concept_vectors=None,
         select=None,
         resize="crop",
         value_range=None,
@@ -128,6 +138,7 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         self.modality = modality
         self.revision = revision
         self.templates = templates
+        self.concept_vectors = concept_vectors
         self.select = select
         self.resize = resize
         self.value_range = value_range
@@ -201,6 +212,39 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
                 f"now: {', '.join(changed)} differ. Fit it again, or set its parameters back."
             )
         return self._features(*self._rows(backbone, X))
+
+    def embed_images(self, X):
+        """Return the embeddings that the similarities are made of; needs no fit.
+
+        Parameters
+        ----------
+        X : sequence of n images or texts
+
+        Returns
+        -------
+        rows : ndarray of shape (n, d), float32
+            L2-normalised; NaN where missing.
+        fingerprint : str
+            Of the backbone.
+        """
+        self._check_parameters()
+        backbone = self._load()
+        return self._rows(backbone, X)[0], backbone.fingerprint
+
+    def embed_texts(self, texts):
+        """Return the embeddings of any texts, in the space of the images; needs no fit.
+
+        Parameters
+        ----------
+        texts : list of k str
+
+        Returns
+        -------
+        ndarray of shape (k, d), float32
+            L2-normalised.
+        """
+        self._check_parameters()
+        return text_rows(self._load(), self._store(), list(texts), device=self._place())[0]
 
     def get_feature_names_out(self, input_features=None):
         """Return `"expert__concept"` of each column.
@@ -279,9 +323,11 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
                 "Selecting concepts needs labels: call fit(X, y), or set select=None to keep all."
             )
         backbone = self._load()
-        bank = prompted(known_concepts(bank, backbone), self.templates, self)
+        vectors = self.concept_vectors
+        bank = with_vectors(bank, vectors, backbone, self)
+        bank = prompted(known_concepts(bank, backbone, vectors), self.templates, self)
         store, place = self._store(), self._place()
-        texts = concept_rows(backbone, store, bank, device=place)
+        texts = concept_rows(backbone, store, bank, vectors, device=place)
         class_texts = class_rows(backbone, store, bank, device=place)
         rows = select = None
         if self.select is not None:

@@ -1,0 +1,153 @@
+"""Concept vectors from annotated images."""
+
+import copy
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.metrics import roc_auc_score
+
+from skmoecbm import ConceptEncoder, ExpertFeatures, fit_concept_vectors, load, save
+from skmoecbm._vectors import ConceptVectors
+from skmoecbm.datasets import make_lesions
+from skmoecbm.datasets._lesion_attributes import ATTRIBUTES
+from skmoecbm.exceptions import InputError, SkmoecbmWarning
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*demonstration encoders")
+
+
+def embedded(X, name="clip"):
+    return ExpertFeatures.from_embeddings({name: (X, np.ones((1, X.shape[1])), ["t"])})
+
+
+def test_the_direction_of_a_linear_concept_is_found():
+    rng = np.random.default_rng(0)
+    direction = np.array([3.0, 4.0, 0, 0, 0, 0]) / 5
+    present = rng.integers(0, 2, size=1200)
+    X = rng.normal(size=(1200, 6)) + 2.5 * (present[:, None] - 0.5) * direction
+    features = embedded(X)
+    vectors = fit_concept_vectors(None, features, {"veil": present})
+    assert vectors.vectors[0] @ direction > 0.98
+    assert np.linalg.norm(vectors.vectors[0]) == pytest.approx(1, abs=1e-6)
+    sees = features.blocks[0].embeddings @ vectors.vectors[0] + vectors.offsets[0] > 0
+    assert (sees == present).mean() > 0.85  # 0.894 is the best that can be had
+
+
+def test_what_is_reported_is_out_of_fold():
+    """Noise in as many dimensions as rows: in the sample any concept looks perfectly seen."""
+    rng = np.random.default_rng(1)
+    X, y = rng.normal(size=(120, 100)), np.tile([0, 1], 60)
+    signal = np.concatenate([X, 3.0 * y[:, None] + rng.normal(size=(120, 1))], axis=1)
+    with pytest.warns(SkmoecbmWarning, match=r"1 of 2 concepts are dropped: 'noise': cannot be"):
+        vectors = fit_concept_vectors(
+            None, embedded(signal), {"noise": rng.permutation(y), "seen": y}
+        )
+    assert vectors.names == ("seen",)
+    noise = vectors.table.set_index("concept").loc["noise"]
+    assert noise["auroc_low"] < 0.5
+    assert "noise" in vectors.dropped
+
+
+def test_copies_of_a_lesion_do_not_leak_through_groups():
+    rng = np.random.default_rng(2)
+    lesion = np.repeat(np.arange(40), 6)
+    y = np.repeat(np.tile([0, 1], 20), 6)
+    X = rng.normal(size=(40, 60))[lesion] + 0.01 * rng.normal(size=(240, 60))
+    alone = fit_concept_vectors(None, embedded(X), {"a": y}).table["auroc"][0]
+    assert alone > 0.95  # each image has a twin in the training part
+    with pytest.raises(InputError, match="No concept can be learned"):
+        fit_concept_vectors(None, embedded(X), {"a": y}, groups=lesion)
+
+
+def test_too_few_images_are_told_and_rows_not_judged_do_not_count():
+    rng = np.random.default_rng(3)
+    y = np.tile([0.0, 1.0], 50)
+    X = rng.normal(size=(100, 4)) + 3 * y[:, None]
+    rare = np.where(np.arange(100) < 4, 1.0, 0.0)
+    with pytest.warns(SkmoecbmWarning, match="4 with it"):
+        vectors = fit_concept_vectors(None, embedded(X), {"a": y, "rare": rare})
+    y[:30], X[:30] = np.nan, 50.0  # rubbish where nobody judged
+    X[30] = np.nan
+    again = fit_concept_vectors(None, embedded(X), {"a": y})
+    assert again.table["n"][0] == 69
+    assert again.table["auroc"][0] > 0.9
+    assert vectors.names == again.names
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    data = make_lesions(400, mode="independent", random_state=6)
+    truth = {
+        name: data.attributes[:, ATTRIBUTES.index(name)]
+        for name in ("globules", "irregular border")  # the second is not a word of this expert
+    }
+    encoder = ConceptEncoder("demo-structures", "lesions", cache_dir=None)
+    return data, truth, fit_concept_vectors(encoder, data.images, truth)
+
+
+def test_an_encoder_uses_vectors_instead_of_words_and_beside_them(drawn):
+    data, _, vectors = drawn
+    words = ConceptEncoder("demo-structures", "lesions", cache_dir=None).fit(data.images)
+    plain = words.bank_.texts
+    assert "irregular border" not in plain
+    for share in (1.0, 0.25):
+        encoder = ConceptEncoder(
+            "demo-structures",
+            "lesions",
+            cache_dir=None,
+            concept_vectors=vectors.with_mix({"globules": share}),
+        ).fit(data.images)
+        texts = encoder.bank_.texts
+        assert set(texts) == {*plain, "irregular border"}
+        own = encoder.concept_embeddings_[texts.index("globules")].astype(float)
+        word = words.concept_embeddings_[plain.index("globules")].astype(float)
+        expected = share * vectors.vectors[vectors.names.index("globules")] + (1 - share) * word
+        np.testing.assert_allclose(own, expected / np.linalg.norm(expected), atol=1e-6)
+        new = encoder.concept_embeddings_[texts.index("irregular border")]
+        np.testing.assert_allclose(
+            new, vectors.vectors[vectors.names.index("irregular border")], atol=1e-6
+        )
+        others = [t for t in plain if t != "globules"]
+        np.testing.assert_array_equal(
+            encoder.concept_embeddings_[[texts.index(t) for t in others]],
+            words.concept_embeddings_[[plain.index(t) for t in others]],
+        )
+    held_out = make_lesions(300, mode="independent", random_state=7)
+    D = np.asarray(encoder.transform(held_out.images))[:, texts.index("irregular border")]
+    seen = held_out.attributes[:, ATTRIBUTES.index("irregular border")]
+    assert roc_auc_score(seen, D) > 0.75
+
+
+def test_vectors_clone_save_and_refuse_other_backbones(drawn, tmp_path):
+    data, _, vectors = drawn
+    encoder = ConceptEncoder(
+        "demo-structures", "lesions", cache_dir=None, concept_vectors=vectors
+    ).fit(data.images[:5])
+    assert clone(encoder).concept_vectors is vectors
+    assert copy.deepcopy(vectors) is vectors
+    save(encoder, tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    np.testing.assert_array_equal(
+        np.asarray(loaded.transform(data.images[:5])),
+        np.asarray(encoder.transform(data.images[:5])),
+    )
+    with pytest.raises(InputError, match="'concept_vectors' parameter of ConceptEncoder"):
+        encoder.set_params(backbone="demo-general").fit(data.images[:5])
+
+
+def test_bad_input_is_told_in_a_sentence(drawn):
+    _, _, vectors = drawn
+    assert isinstance(vectors, ConceptVectors)
+    with pytest.raises(InputError, match="no vector for 'x'"):
+        vectors.with_mix({"x": 1.0})
+    with pytest.raises(InputError, match="'share' parameter"):
+        vectors.with_mix(1.5)
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    with pytest.raises(InputError, match="encoder must be a ConceptEncoder"):
+        fit_concept_vectors(None, ["a.png"], {"a": [1]})
+    with pytest.raises(InputError, match="from embeddings"):
+        fit_concept_vectors(
+            None, ExpertFeatures.from_similarities({"a": (X, ["x", "y", "z"])}), {"a": [1] * 20}
+        )
+    with pytest.raises(InputError, match="'n_splits' parameter"):
+        fit_concept_vectors(None, embedded(X), {"a": [1] * 20}, n_splits=1)
