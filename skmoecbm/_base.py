@@ -11,7 +11,7 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._columns import read_experts
-from skmoecbm._targets import check_groups, encode_labels, row_weights
+from skmoecbm._targets import encode_labels, number_groups, row_weights
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
 __all__ = ["AdditivePart", "ConceptClassifier", "fit_task", "is_small"]
@@ -151,7 +151,7 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         n = len(data[0].values)
         self.classes_, codes = encode_labels(self, y, n)
         weights = row_weights(self, sample_weight, class_weight, self.classes_, codes)
-        groups = check_groups(groups, n)
+        groups = number_groups(groups, n)
         present = np.stack([expert.present for expert in data], axis=1)
         weights = weights * present.any(axis=1)
         for e, expert in enumerate(data):

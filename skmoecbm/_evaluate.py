@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skmoecbm._metrics import REDRAW_ROUNDS, check_groups, check_labels, measure, resample
+from skmoecbm._metrics import REDRAW_ROUNDS, check_labels, group_of_rows, measure, resample
 from skmoecbm._validation import check_number
 from skmoecbm.exceptions import InputError
 
@@ -304,7 +304,7 @@ def evaluate_scores(
             f"proba must be finite. Row {bad[0]} is not ({len(bad):,} such rows); drop the rows "
             "that the model cannot score."
         )
-    group_of_row = check_groups(groups, len(y))
+    group_of_row = group_of_rows(groups, len(y))
     codes = np.array([{label: k for k, label in enumerate(classes.tolist())}[v] for v in y])
     present = np.unique(codes)
     absent = [classes[k] for k in range(len(classes)) if k not in present]

@@ -107,10 +107,10 @@ def expert_problem(expert, target, head, prior, masks, rows=None):
         similarities = FoldedSimilarities(embeddings, block.texts, target.device)
     else:
         values = expert.values[rows]
+        used = present & (target.weights[rows] > 0)
         if not present.all():
-            filler = values[present].mean(0) if present.any() else 0.0
-            values = np.where(present[:, None], values, filler)
-        similarities = Similarities(values, target.device)
+            values = np.where(present[:, None], values, values[used].mean(0))
+        similarities = Similarities(values, target.device, None if used.all() else used)
     weights = masks[:, rows] * (target.weights[rows] * present)
     weights = torch.as_tensor(weights, dtype=torch.float64, device=target.device)
     softmax = head.activation == "softmax"

@@ -6,7 +6,14 @@ from sklearn.utils import check_random_state
 from skmoecbm._targets import check_groups, missing_labels
 from skmoecbm.exceptions import InputError
 
-__all__ = ["REDRAW_ROUNDS", "check_labels", "group_of_rows", "measure", "resample", "weighted_auroc"]
+__all__ = [
+    "REDRAW_ROUNDS",
+    "check_labels",
+    "group_of_rows",
+    "measure",
+    "resample",
+    "weighted_auroc",
+]
 
 REDRAW_ROUNDS = 50
 _N_BINS = 15

@@ -15,13 +15,15 @@ class Similarities:
         Cosine similarities, each row an image and each column a concept.
     device : torch.device
         Where the products are computed, in float64.
+    used : ndarray of shape (n,), bool, or None
+        Rows of any weight: values of the others may be anything and must not cost digits.
     """
 
-    def __init__(self, values, device):
+    def __init__(self, values, device, used=None):
         values = torch.as_tensor(np.asarray(values, dtype=np.float64), device=device)
         # Similarities of one concept crowd around a mean far from 0 (0.2 to 0.3 under CLIP);
         # moments about that mean keep their digits.
-        self.offset = values.mean(0)
+        self.offset = (values if used is None else values[used]).mean(0)
         self._centred = values - self.offset
         self.shape = tuple(values.shape)
 

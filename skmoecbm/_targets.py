@@ -1,13 +1,13 @@
 """Labels, weights and groups as the fits want them, or a sentence that says what is wrong."""
 
 import numpy as np
-from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import InputError
 
-__all__ = ["check_groups", "encode_labels", "row_weights"]
+__all__ = ["check_groups", "encode_labels", "missing_labels", "number_groups", "row_weights"]
 
 
 def encode_labels(owner, y, n):
@@ -29,7 +29,7 @@ def encode_labels(owner, y, n):
             f"X has {n} rows and y has {len(y)} labels: inconsistent numbers of samples. "
             "Give one label per image."
         )
-    unknown = np.array([label is None or label != label for label in y.tolist()], dtype=bool)
+    unknown = missing_labels(y)
     if unknown.any():
         rows = np.flatnonzero(unknown)[:5].tolist()
         raise InputError(
@@ -82,10 +82,11 @@ def row_weights(owner, sample_weight, class_weight, classes, codes):
             "sample_weight is zero for every row, or for all classes but one: there is at most 1 "
             "class to learn. Give weight to another class."
         )
+    _check_classes_weigh("sample_weight", classes, counts)
     if class_weight is None:
         return weights
     if isinstance(class_weight, str) and class_weight == "balanced":
-        per_class = counts.sum() / (np.count_nonzero(counts) * np.where(counts > 0, counts, 1.0))
+        per_class = counts.sum() / (len(counts) * counts)
     elif isinstance(class_weight, dict):
         unknown = [label for label in class_weight if label not in set(classes.tolist())]
         if unknown:
@@ -98,15 +99,58 @@ def row_weights(owner, sample_weight, class_weight, classes, codes):
             raise parameter_error(
                 owner, "class_weight", "made of finite numbers >= 0", class_weight
             )
+        _check_classes_weigh("class_weight", classes, per_class)
     else:
         raise parameter_error(owner, "class_weight", "'balanced', a dict or None", class_weight)
     return weights * per_class[codes]
 
 
+def _check_classes_weigh(name, classes, weight_of_class):
+    lost = classes[weight_of_class == 0].tolist()
+    if lost:
+        raise InputError(
+            f"{name} is zero for all rows of class(es) {lost[:5]}, which then cannot be learned. "
+            "Give them weight, or drop their rows from X and y."
+        )
+
+
+def missing_labels(labels):
+    """Return which entries of a 1-D array are None, NaN, NaT or NA, shape (n,), bool."""
+    if labels.dtype.kind != "O":
+        return np.isnan(labels) if labels.dtype.kind in "fmM" else np.zeros(len(labels), bool)
+    import pandas as pd
+
+    return pd.isna(labels)
+
+
 def check_groups(groups, n):
-    """Return groups as an array of length n of small integers, or None."""
+    """Return the groups of n rows as a list, or raise what is wrong with them.
+
+    Raises
+    ------
+    InputError
+        If there is not one group per row: rows whose group is unknown would pass for one group.
+    """
+    groups = np.asarray(groups)
+    if groups.shape not in ((n,), (n, 1)):
+        raise InputError(
+            f"groups must have shape (n,) = ({n:,},), one per row. Got {groups.shape}."
+        )
+    groups = groups.reshape(n)
+    missing = np.flatnonzero(missing_labels(groups))
+    if len(missing):
+        raise InputError(
+            f"groups must not be missing. Row {missing[0]} has none ({len(missing):,} such rows); "
+            "give rows that stand alone a group of their own."
+        )
+    return groups.tolist()
+
+
+def number_groups(groups, n):
+    """Return groups as small integers, shape (n,), or None; 1 and "1" are two groups."""
     if groups is None:
         return None
-    groups = column_or_1d(groups)
-    check_consistent_length(groups, np.empty(n))
-    return np.unique(groups.astype(str), return_inverse=True)[1]
+    groups = check_groups(groups, n)
+    distinct = sorted(set(groups), key=lambda group: (str(group), type(group).__name__))
+    numbers = {group: number for number, group in enumerate(distinct)}
+    return np.array([numbers[group] for group in groups])

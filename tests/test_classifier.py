@@ -522,6 +522,31 @@ def test_balanced_counts_by_sample_weight():
     _close(clf, _single().fit(X, y, sample_weight=np.full(90, 7 / 3)), X)
 
 
+def test_rows_of_weight_zero_may_hold_anything():
+    rng = np.random.default_rng(0)
+    X = 0.25 + 0.03 * rng.normal(size=(100, 9))
+    y = (X[:, 0] + X[:, 5] + 0.02 * rng.normal(size=100) > 0.5).astype(int)
+    missing = X.copy()
+    missing[:20, 4:] = np.nan
+    for table in (X, missing):
+        more, labels = np.r_[table, np.full((1, 9), 1e8)], np.r_[y, 0]
+        clf = _gated(guard=True).fit(table, y)
+        same = _gated(guard=True).fit(more, labels, sample_weight=np.r_[np.ones(100), 0])
+        np.testing.assert_allclose(
+            same.decision_function(table), clf.decision_function(table), rtol=0, atol=1e-8
+        )
+
+
+def test_groups_of_any_type_are_told_apart():
+    X, y = make_table(n=60)
+    words = np.array([1, "1"], dtype=object)[np.arange(60) // 3 % 2]
+    # Two groups make two folds; taken for one, they would leave none.
+    assert _gated(cv=5).fit(X, y, groups=words).fallback_ is None
+    by_number = _gated(cv=2).fit(X, y, groups=np.arange(60) // 4)
+    as_column = _gated(cv=2).fit(X, y, groups=pd.DataFrame({"lesion": np.arange(60) // 4}))
+    _close(by_number, as_column, X, atol=0)
+
+
 def test_rows_of_a_group_never_straddle_folds():
     """A table of near-identical pairs: out-of-fold logits are honest only by group."""
     rng = np.random.default_rng(0)
@@ -581,8 +606,17 @@ def test_bad_data_are_refused_in_a_sentence(estimator):
         clone(estimator).fit(np.where(np.arange(9) == 2, np.inf, X), y)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         clone(estimator).fit(X, y[:59])
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        clone(estimator).fit(X, y, groups=np.arange(59))
+    refused(r"groups must have shape \(n,\) = \(60,\).*Got \(59,\)", groups=np.arange(59))
+    for none in (np.nan, None, pd.NA, pd.NaT):
+        some = pd.Series([none if i in (5, 8) else f"g{i}" for i in range(60)], dtype=object)
+        refused("groups must not be missing. Row 5 has none.*2 such rows", groups=some)
+        refused(r"y contains NaN or None in 2 row\(s\): \[5, 8\]", y=some)
+    for kind in ("string", "Int64"):
+        refused(r"y contains NaN or None", y=pd.Series([1, pd.NA] * 30).astype(kind))
+    weights = np.where(y == 2, 0.0, 1.0)
+    refused(r"sample_weight is zero for all rows of class\(es\) \[2\]", sample_weight=weights)
+    with pytest.raises(InputError, match=r"class_weight is zero for all rows of class\(es\) \[1\]"):
+        clone(estimator).set_params(class_weight={1: 0}).fit(X, y)
     with pytest.raises(ValueError, match=r"0 sample\(s\)"):
         clone(estimator).fit(X[:0], y[:0])
     mixed = np.array([1, "a", 2.0] * 20, dtype=object)

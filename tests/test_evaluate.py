@@ -235,6 +235,8 @@ def test_result_is_a_mapping_that_prints_and_exports():
         ({"proba": [[0.5, 0.5]] * 3 + [[np.nan, 1]]}, "Row 3 is not"),
         ({"groups": [1, 2]}, r"one per row. Got \(2,\)"),
         ({"groups": ["x", None, "y", "y"]}, "Row 1 has none"),
+        ({"groups": ["x", "y", pd.NA, "y"]}, "Row 2 has none"),
+        ({"y": pd.Series(["a", pd.NA, "b", "b"], dtype="string")}, "Row 1 has none"),
         ({"n_bootstrap": -1}, "'n_bootstrap' parameter"),
         ({"n_bootstrap": 2.5}, "'n_bootstrap' parameter"),
         ({"confidence": 0}, "'confidence' parameter"),
