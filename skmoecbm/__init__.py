@@ -11,6 +11,7 @@ _ROOMS = {
     "classifier": ("ConceptBottleneckClassifier", "GatedConceptBottleneckClassifier"),
     "concepts": (
         "ConceptBank",
+        "answer_concepts",
         "generate_concepts",
         "lint_concepts",
         "list_concepts",

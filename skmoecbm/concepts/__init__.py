@@ -1,5 +1,6 @@
 """Concepts: banks of phrases, and which of them to keep."""
 
+from skmoecbm.concepts._answering import answer_concepts
 from skmoecbm.concepts._bank import ConceptBank
 from skmoecbm.concepts._generate import Generation, generate_concepts
 from skmoecbm.concepts._library import as_bank, list_concepts, load_concepts
@@ -22,6 +23,7 @@ __all__ = [
     "Provenance",
     "SubmodularSelector",
     "TopKConcepts",
+    "answer_concepts",
     "as_bank",
     "generate_concepts",
     "lint_concepts",

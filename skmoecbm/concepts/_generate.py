@@ -16,14 +16,22 @@ from skmoecbm.concepts._prompts import phrases_prompt
 from skmoecbm.concepts._replies import AnswerModel
 from skmoecbm.exceptions import LanguageModelError, SkmoecbmWarning
 
-__all__ = ["Generation", "check_asking", "finish", "generate_concepts", "provenance"]
+__all__ = [
+    "Generation",
+    "check_asking",
+    "finish",
+    "generate_concepts",
+    "one_line",
+    "provenance",
+    "spelled",
+]
 
 FACETS = ("appearance", "color", "pattern", "shape")
 
 
 @dataclass(frozen=True)
 class Generation:
-    """A bank that a language model wrote, with every answer it was made from.
+    """A bank that a language model wrote or filled, with every answer it was made from.
 
     Attributes
     ----------
@@ -157,7 +165,7 @@ def generate_concepts(
     if not isinstance(technical, bool):
         raise parameter_error(owner, "technical", "True or False", technical)
     prompts = {
-        (one.key, facet): phrases_prompt(domain, _spelled(one), facet, technical)
+        (one.key, facet): phrases_prompt(domain, spelled(one), facet, technical)
         for one in classes
         for facet in facets
     }
@@ -283,7 +291,7 @@ def finish(bank, interview, dropped, prices, checkpoint):
     return made
 
 
-def _spelled(one):
+def spelled(one):
     """Return how a class is called in a prompt."""
     others = [s for s in (one.key, *one.synonyms) if folded(s) != folded(one.name)]
     others = [s for s in others if not s.isdigit()]

@@ -57,7 +57,7 @@ def phrases_prompt(domain, name, facet, technical):
 
 def answers_prompt(domain, name, features):
     """Return the question whether each feature is seen in images of one class."""
-    lines = "\n".join(f"{number}. {text}" for number, text in enumerate(features, start=1))
+    lines = "\n".join(f"{i}. {' '.join(text.split())}" for i, text in enumerate(features, start=1))
     return _ANSWERS.format(domain=domain, name=name, features=lines)
 
 
