@@ -331,15 +331,20 @@ def cache(args):
 
 
 def concepts(args):
-    """List the bundled concept banks, or show one."""
-    from skmoecbm.concepts import as_bank, list_concepts, load_concepts
+    """List the bundled concept banks, show or lint one."""
+    from skmoecbm.concepts import as_bank, lint_concepts, list_concepts, load_concepts
 
     if args.action == "list":
         for name in list_concepts():
             bank = load_concepts(name)
             print(f"{name:<16} {len(bank.texts):>4} concepts, {len(bank.class_keys)} classes")
-        return
+        return 0
     bank = as_bank(args.name)
+    if args.action == "lint":
+        report = lint_concepts(bank, backbone=args.backbone, rules=args.rules)
+        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if args.json else report)
+        at_fault = {"error", "warning"} if args.strict else {"error"}
+        return int(any(finding.severity in at_fault for finding in report))
     print(f"{bank.name}: {bank.description}" if bank.description else bank.name)
     print(f"\n{len(bank.classes)} classes")
     for entry in bank.classes:
@@ -351,3 +356,4 @@ def concepts(args):
     for concept in bank.concepts:
         written_for = f"  [{', '.join(concept.classes)}]" if concept.classes else ""
         print(f"  {concept.text}{written_for}")
+    return 0

@@ -199,11 +199,28 @@ def _add_cache(commands):
 
 
 def _add_concepts(commands):
-    parser = commands.add_parser("concepts", help="list the bundled concept banks, or show one")
+    parser = commands.add_parser(
+        "concepts", help="list the bundled concept banks, show or check one"
+    )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("list", help="names of the bundled banks")
+    actions.add_parser("list", help="names of the bundled banks, and what is in them")
     show = actions.add_parser("show", help="classes and concepts of one bank")
     show.add_argument("name", help="name of a bundled bank, or a JSON file")
+    lint = actions.add_parser(
+        "lint",
+        help="look for phrases that a bank should not have",
+        description="Look for phrases that name a class, that no picture shows, that speak of the "
+        "person, that negate or repeat. Exit code 1 where there is an error.",
+    )
+    lint.add_argument("name", help="name of a bundled bank, or a JSON file")
+    lint.add_argument(
+        "--backbone", help="model whose tokens and similarities count too, such as ViT-B-16/openai"
+    )
+    lint.add_argument(
+        "--rules", nargs="+", metavar="RULE", help="only these rules, or JSON files of your own"
+    )
+    lint.add_argument("--strict", action="store_true", help="exit code 1 for warnings too")
+    lint.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.set_defaults(run="skmoecbm._commands:concepts")
 
 
@@ -293,13 +310,14 @@ def main(argv=None):
     Returns
     -------
     int
-        0 when all went well, 2 after an error that one sentence explains, 130 when interrupted.
+        0 when all went well, 1 where `concepts lint` finds fault, 2 after an error that one
+        sentence explains, 130 when interrupted.
     """
     args = build_parser().parse_args(argv)
     module, _, function = args.run.partition(":")
     with _warnings_and_logs_as_notes():
         try:
-            getattr(import_module(module), function)(args)
+            code = getattr(import_module(module), function)(args)
             sys.stdout.flush()
         except (SkmoecbmError, OSError) as error:
             if isinstance(error, BrokenPipeError):
@@ -315,7 +333,7 @@ def main(argv=None):
         except KeyboardInterrupt:
             print("\nInterrupted. Embeddings made so far are kept.", file=sys.stderr)
             return 130
-    return 0
+    return code or 0
 
 
 if __name__ == "__main__":

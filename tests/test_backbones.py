@@ -188,6 +188,12 @@ def test_a_text_longer_than_the_context_warns_and_names_it(backbone):
     np.testing.assert_allclose(cut[:1], rows, atol=1e-6)
 
 
+def test_tokens_are_counted_before_the_cut_and_with_both_ends(backbone):
+    texts = [" ".join(["mole"] * n) for n in (1, 10, 30)]
+    assert backbone.count_tokens(texts) == [3, 12, 32]
+    assert backbone.count_tokens([]) == []
+
+
 def test_gray_pictures_are_converted(backbone):
     gray = Image.fromarray(np.arange(1024, dtype=np.uint8).reshape(32, 32) % 251)
     np.testing.assert_array_equal(

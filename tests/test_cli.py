@@ -171,6 +171,26 @@ def test_cache_shows_verifies_and_clears(lesions, tmp_path, capsys):
     assert "demo-general" not in printed[3]
 
 
+def test_lint_tells_by_its_exit_code_what_it_found(capsys, tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(
+        '{"melanoma": ["irregular border", "flat or raised", "no hair"], "nevus": ["round"]}'
+    )
+    lint = ["concepts", "lint", str(path)]
+    assert main(lint) == 1
+    printed = capsys.readouterr().out
+    assert "negation: 1" in printed and "'no' says that something is not there" in printed
+    assert printed.endswith("mine: 4 concepts, 1 error, 1 warning\n")
+    assert main([*lint, "--json"]) == 1
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert {one["rule"] for one in findings} == {"negation", "vague"}
+    assert main([*lint, "--rules", "vague", "leak"]) == 0
+    assert main([*lint, "--rules", "vague", "--strict"]) == 1
+    assert main([*lint, "--rules", "too-long", "--backbone", "demo-general"]) == 0
+    assert "no rule 'leaks'" in fails(capsys, [*lint, "--rules", "leaks"])
+    assert "nowhere" in fails(capsys, ["concepts", "lint", "nowhere"])
+
+
 def test_concepts_are_listed_and_shown(capsys):
     assert main(["concepts", "list"]) == 0
     assert "lesions" in capsys.readouterr().out

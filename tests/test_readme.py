@@ -46,7 +46,8 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     names = {"__name__": "__main__"}
     for block in blocks(page, "python"):
         exec(compile(block, page.name, "exec"), names)
-    assert (tmp_path / "explained.png").stat().st_size > 10_000
+    if "explained.png" in "".join(blocks(page, "python")):
+        assert (tmp_path / "explained.png").stat().st_size > 10_000
 
 
 def test_the_readme_shows_every_command_of_its_folder_recipe():

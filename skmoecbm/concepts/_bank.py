@@ -240,12 +240,10 @@ class ConceptBank(Part):
 
         Parameters
         ----------
-        drop : str or list of str, default=None
-            Rules ("vague") or kinds ("non-visual/location"). None drops the errors: leak,
-            non-visual, demographic, negation, duplicate, and too-long where `report` had a
-            backbone; not parts of class names, vague, near-duplicate and shared ones.
-        keep : str or list of str, default=None
-            Rules or kinds whose findings are let be.
+        drop, keep : str or list of str, default=None
+            Rules ("vague") or kinds ("non-visual/location") to drop, and to let be. None drops
+            errors: leak, non-visual, demographic, negation, duplicate, and too-long where `report`
+            had a backbone; not parts of class names, vague, near-duplicate and shared ones.
         report : LintReport, default=None
             Of this bank, with other rules or a backbone. None lints by the bundled rules.
 

@@ -107,32 +107,8 @@ class LintReport:
         InputError
             If a rule was not asked.
         """
-        chosen = self.chosen(rules)
+        chosen = _chosen(self, rules)
         return np.array(sorted({one.concept for one in chosen if one.wording == 0}), dtype=int)
-
-    def chosen(self, rules, keep=None):
-        """Return the findings of `rules` (None: the errors) but for those of `keep`, a list."""
-        wanted, spared = self._names("rules", rules), self._names("keep", keep or ())
-        return [
-            one
-            for one in self.findings
-            if (one.severity == "error" if wanted is None else _is_named(one, wanted))
-            and not _is_named(one, spared)
-        ]
-
-    def _names(self, parameter, names):
-        if names is None:
-            return None
-        names = {names} if isinstance(names, str) else set(names)
-        known = {rule.name for rule in self.rules}
-        known |= {f"{rule.name}/{kind.name}" for rule in self.rules for kind in rule.kinds}
-        for name in sorted(names - known, key=str):
-            raise InputError(
-                f"The {parameter!r} has {name!r}, which is no rule of this report; there are "
-                f"{[rule.name for rule in self.rules]}, and their kinds, such as "
-                f"{self.rules[0].name + '/' + self.rules[0].kinds[0].name!r}."
-            )
-        return names
 
     def to_frame(self):
         """Return one row per finding, with the columns of `Finding`.
@@ -157,14 +133,15 @@ class LintReport:
         }
 
     def __str__(self):
-        """Return a table of the findings, the worst rule first, and how many there are."""
+        """Return the findings rule by rule, those for information as a number, and their sum."""
         lines = []
         for rule in self.rules:
             found = [one for one in self.findings if one.rule == rule.name]
             if not found:
                 continue
             lines.append(f"{rule.name}: {len(found)}. {rule.about}")
-            width = min(48, max(len(one.phrase) for one in found))
+            found = [one for one in found if one.severity != "info"]
+            width = min(48, max((len(one.phrase) for one in found), default=0))
             lines += [
                 f"  {one.severity:<7}  {one.phrase:<{width}}  {one.kind}: {one.why}"
                 for one in found
@@ -184,6 +161,32 @@ class LintReport:
         """Return name and counts in one line."""
         found = {rule: n for rule, n in self.counts.items() if n}
         return f"LintReport({self.bank_name!r}, {len(self.texts)} concepts, {found})"
+
+
+def _chosen(report, rules, keep=()):
+    """Return the findings of these rules or kinds (None: the errors) but for those of `keep`."""
+    wanted, spared = _known(report, rules), _known(report, keep or ())
+    return [
+        one
+        for one in report
+        if (one.severity == "error" if wanted is None else _is_named(one, wanted))
+        and not _is_named(one, spared)
+    ]
+
+
+def _known(report, names):
+    """Return the names of rules and kinds as a set, None for None; all must have been asked."""
+    if names is None:
+        return None
+    names = {names} if isinstance(names, str) else set(names)
+    known = {rule.name for rule in report.rules}
+    kinds = [f"{rule.name}/{kind.name}" for rule in report.rules for kind in rule.kinds]
+    if unknown := sorted(map(str, names - known - set(kinds))):
+        raise InputError(
+            f"{unknown[0]!r} is no rule of this report; there are {sorted(known)} and their kinds, "
+            f"such as {kinds[0]!r}."
+        )
+    return names
 
 
 def _is_named(finding, names):
@@ -281,13 +284,12 @@ def cleaned(bank, drop=None, keep=None, report=None):
             f"The 'report' must be what lint_concepts found in this bank, {bank.name!r}. "
             f"Got {report!r}."
         )
-    faulty = report.chosen(drop, keep)
+    faulty = _chosen(report, drop, keep)
     # What is taken out may have been all that another finding rests on (two equal phrases of which
     # one is a leak), and joined classes may make a concept shared: until nothing is left to do.
     while faulty:
         bank = _without(bank, faulty)
-        again = lint_concepts(bank, rules=report.rules)
-        faulty = again.chosen(drop, keep)
+        faulty = _chosen(lint_concepts(bank, rules=report.rules), drop, keep)
     return bank
 
 
