@@ -14,6 +14,7 @@ __all__ = [
     "concept_names",
     "matrix_rows",
     "named_experts",
+    "present_rows",
     "unit_rows",
     "value_rows",
 ]
@@ -130,6 +131,22 @@ class ExpertBlock:
             self, present=self.present[rows], **{name: getattr(self, name)[rows] for name in names}
         )
 
+    def pick(self, concepts):
+        """Return the block of some concepts only, with what is known about them.
+
+        Parameters
+        ----------
+        concepts : ndarray of int
+            Their positions, each at most once.
+        """
+        parts = {"concepts": tuple(self.concepts[i] for i in concepts)}
+        for name in ("texts", "incidence", "answers"):
+            if getattr(self, name) is not None:
+                parts[name] = getattr(self, name)[concepts]
+        if self.similarities is not None:
+            parts["similarities"] = self.similarities[:, concepts]
+        return replace(self, **parts)
+
     def rename(self, name):
         """Return the same block under another expert name."""
         return replace(self, name=check_expert_name(name))
@@ -205,6 +222,11 @@ def matrix_rows(name, what, array, nan_rows=False):
 def value_rows(name, what, array):
     """Return a float64 copy of (n, k) values and which rows are there; partly NaN is an error."""
     array = matrix_rows(name, what, array, nan_rows=True)
+    return array, present_rows(name, what, array)
+
+
+def present_rows(name, what, array):
+    """Return which rows of an expert's (n, k) values are there; partly NaN is an error."""
     gaps = np.isnan(array)
     missing = gaps.all(axis=1)
     partly = np.flatnonzero(gaps.any(axis=1) & ~missing)
@@ -214,7 +236,7 @@ def value_rows(name, what, array):
             f"Expert {name!r}: {partly.size} row(s) of the {what} are partly NaN (rows {listed}). "
             "Fill the gaps, or set the whole row of this expert to NaN: it then counts as missing."
         )
-    return array, ~missing
+    return ~missing
 
 
 def class_parts(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils.validation import validate_data
 
+from skmoecbm._blocks import present_rows
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import InputError
 from skmoecbm.features import ExpertFeatures
@@ -71,10 +72,12 @@ def layout_of(owner, X, experts, gate_columns=()):
     if not (isinstance(experts, str) and experts == "auto"):
         blocks = _given_blocks(owner, experts, names, n_columns)
     elif isinstance(X, ExpertFeatures):
-        blocks, start = {}, 0
-        for block in X.blocks:
-            blocks[block.name] = np.arange(start, start + len(block.concepts))
-            start += len(block.concepts)
+        # Of a block that only the gate sees no expert is left.
+        blocks = {
+            block.name: columns
+            for block, columns in _block_columns(X)
+            if not set(columns.tolist()) <= set(gate.tolist())
+        }
     elif names is not None and any("__" in name for name in names):
         bare = [names[i] for i in left if "__" not in names[i]]
         if bare:
@@ -93,6 +96,8 @@ def layout_of(owner, X, experts, gate_columns=()):
     for name, columns in blocks.items():
         if not len(columns):
             raise InputError(f"Expert {name!r} has no column left. Give it at least one.")
+    if not blocks:
+        raise InputError("All columns are gate_input, so no expert is left. Leave some of them.")
     labels = names if names is not None else [f"x{i}" for i in range(n_columns)]
     concepts = [
         [labels[i].removeprefix(f"{name}__") for i in columns] for name, columns in blocks.items()
@@ -140,46 +145,46 @@ def read_experts(owner, X, layout=None, *, y=None, experts="auto", gate_columns=
     if fitting:
         layout = layout_of(owner, X if values is None else source, experts, gate_columns)
     data = []
-    blocks = _matching_blocks(X, layout)
     for name, columns in zip(layout.names, layout.columns, strict=True):
-        if blocks is not None:
-            block = blocks[name]
-            data.append(ExpertData(name, block.values().astype(np.float64), block.present, block))
-            continue
-        if values is None:
-            values = np.asarray(X, dtype=np.float64)
-        part = values[:, columns]
-        missing = np.isnan(part)
-        present = ~missing.all(axis=1)
-        partly = np.flatnonzero(present & missing.any(axis=1))
-        if len(partly):
-            raise InputError(
-                f"The block of expert {name!r} is partly NaN in {len(partly)} row(s): "
-                f"{partly[:5].tolist()}. A missing expert is a row whose block is all NaN; "
-                "fill the gaps (sklearn.impute) or make the whole block NaN there."
-            )
-        data.append(ExpertData(name, part, present))
-    gate_values = np.empty((len(data[0].values), 0))
-    if len(layout.gate_columns):
-        if values is None:
-            values = np.asarray(X, dtype=np.float64)
-        gate_values = values[:, layout.gate_columns]
+        block = None if values is not None else _block_at(X, columns)
+        if block is None:
+            part = _values_at(X, columns) if values is None else values[:, columns]
+            present = present_rows(name, "columns", part)
+        else:
+            part, present = block.values().astype(np.float64), block.present
+        data.append(ExpertData(name, part, present, block))
+    gate_values = (
+        _values_at(X, layout.gate_columns) if values is None else values[:, layout.gate_columns]
+    )
     return data, gate_values, layout, y
 
 
-def _matching_blocks(X, layout):
-    """Return the blocks of `X` by name where they are the experts of the layout, else None."""
-    if not isinstance(X, ExpertFeatures) or len(layout.gate_columns):
-        return None
-    start, blocks = 0, {}
+def _block_columns(X):
+    """Yield each block of an `ExpertFeatures` with its columns."""
+    start = 0
     for block in X.blocks:
-        blocks[block.name] = np.arange(start, start + len(block.concepts))
+        yield block, np.arange(start, start + len(block.concepts))
         start += len(block.concepts)
-    fits = list(blocks) == layout.names and all(
-        np.array_equal(columns, mine)
-        for columns, mine in zip(layout.columns, blocks.values(), strict=True)
-    )
-    return {block.name: block for block in X.blocks} if fits else None
+
+
+def _block_at(X, columns):
+    """Return the block, or the part of one, that these columns are; None where they span two."""
+    for block, mine in _block_columns(X):
+        if np.array_equal(columns, mine):
+            return block
+        if np.isin(columns, mine).all():
+            return block.pick(columns - mine[0])
+    return None
+
+
+def _values_at(X, columns):
+    """Return some columns of an `ExpertFeatures`, computing no others; (n, k), float64."""
+    values = np.empty((len(X), len(columns)))
+    for block, mine in _block_columns(X):
+        here = np.flatnonzero(np.isin(columns, mine))
+        if len(here):
+            values[:, here] = block.pick(columns[here] - mine[0]).values()
+    return values
 
 
 def _check_features(owner, X, y, fitting):
@@ -224,7 +229,8 @@ def _column_index(owner, parameter, column, names, n_columns):
         if names is None or column not in names:
             raise parameter_error(owner, parameter, "made of columns that X has", column)
         return names.index(column)
-    if isinstance(column, (int, np.integer)) and -n_columns <= column < n_columns:
+    integer = isinstance(column, (int, np.integer)) and not isinstance(column, bool)
+    if integer and -n_columns <= column < n_columns:
         return int(column) % n_columns
     raise parameter_error(
         owner, parameter, f"made of columns that X has (0 to {n_columns - 1})", column
@@ -249,12 +255,17 @@ def _given_blocks(owner, experts, names, n_columns):
             columns = [columns] if isinstance(columns, (str, int)) else np.asarray(columns).tolist()
             if len(columns) == n_columns and all(isinstance(c, bool) for c in columns):
                 columns = np.flatnonzero(columns).tolist()
+            elif any(isinstance(c, bool) for c in columns):
+                wanted = f"made of columns that X has; a mask has {n_columns} entries"
+                raise parameter_error(owner, "experts", wanted, entry)
             indices = [_column_index(owner, "experts", c, names, n_columns) for c in columns]
         for i in indices:
-            if used.setdefault(i, name) != name:
+            if i in used:
+                where = "twice in" if used[i] == name else f"in two experts, {used[i]!r} and"
                 raise InputError(
-                    f"Column {names[i] if names else i!r} stands in two experts, {used[i]!r} and "
-                    f"{name!r}. Give each column to one expert."
+                    f"Column {names[i] if names else i!r} stands {where} {name!r}. Give each "
+                    "column to one expert, once."
                 )
+            used[i] = name
         blocks[name] = indices
     return blocks

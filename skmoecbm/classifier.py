@@ -43,7 +43,8 @@ class GatedConceptBottleneckClassifier(FittedMixture):
         names; else all columns are one expert. Columns are names, positions or a slice.
     gate_input : "auto", "similarities" or list of columns, default="auto"
         ``"auto"``: the first 16 principal components of all similarities. A list names columns
-        that the gate sees beside them and that are no evidence.
+        that the gate sees beside them and that are no evidence; with ``experts="auto"`` a block
+        of nothing else is no expert.
     pool : {"logit", "prob", "sum"}, default="logit"
         How logits mix; see MATHS section 2. Explanations need ``"logit"`` or ``"sum"``.
     training : {"staged"}, default="staged"

@@ -597,7 +597,7 @@ def test_bad_data_are_refused_in_a_sentence(estimator):
     refused(r"y contains NaN or None in 1 row\(s\): \[3\]", y=words)
     partly = X.copy()
     partly[7, 1] = np.nan
-    refused(r"partly NaN in 1 row\(s\): \[7\].*all NaN", partly)
+    refused(r"1 row\(s\) .*partly NaN \(rows 7\).*Fill the gaps", partly)
     refused("sample_weight must be 60", sample_weight=np.ones(59))
     refused("negative", sample_weight=-np.ones(60))
     refused("sample_weight is zero.*at most 1 class", sample_weight=(y == 0) * 1.0)
@@ -655,11 +655,57 @@ def test_bad_features_are_refused_in_a_sentence(estimator):
     partly = np.asarray(features).copy()
     partly[2, 0] = np.nan
     with (
-        pytest.raises(InputError, match=r"partly NaN in 1 row\(s\): \[2\]"),
+        pytest.raises(InputError, match=r"Expert 'a': 1 row\(s\) .*partly NaN \(rows 2\)"),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore", UserWarning)
         clf.predict(partly)
+
+
+def test_features_whose_columns_are_chosen_keep_their_priors():
+    features, y = make_blocks(n=60, sizes=(6, 5), classes=True)
+    first, second = features.blocks
+    names, incidence = list(first.concepts), first.incidence
+    fewer = ExpertFeatures.from_embeddings(
+        {
+            "a": (first.embeddings, first.texts[[5, 1, 3]], [names[j] for j in (5, 1, 3)]),
+            "b": (second.embeddings, second.texts, second.concepts),
+        },
+        incidence={"a": incidence[[5, 1, 3]], "b": second.incidence},
+        class_keys=first.class_keys,
+    )
+    expected = _gated("uniform", experts="auto").fit(fewer, y)
+    assert expected.prior_used_ == {"a": "class", "b": "class"}
+    chosen = [("a", [5, 1, 3]), ("c", slice(6, None))]
+    for clf in (
+        _gated("uniform", experts=chosen).fit(features, y),
+        _gated("uniform", experts=chosen, gate_input=["a__concept 0", 2]).fit(features, y),
+    ):
+        assert clf.prior_used_ == {"a": "class", "c": "class"}
+        _close(clf, expected, features, fewer, atol=1e-9)
+        np.testing.assert_allclose(
+            clf.heads_[0].prior_association_, expected.heads_[0].prior_association_, rtol=1e-6
+        )
+    # Columns of two blocks have no one prior.
+    mixed = _gated(experts=[("a", [0, 7]), ("b", [1, 2, 8])]).fit(features, y)
+    assert mixed.prior_used_ == {"a": None, "b": None}
+
+
+def test_block_that_only_the_gate_sees_is_no_expert():
+    features, y = make_blocks(n=90, sizes=(6, 5), classes=True)
+    age = np.random.default_rng(0).normal(size=(90, 1))
+    age[3] = np.nan
+    told = ExpertFeatures(
+        [*features.blocks, *ExpertFeatures.from_similarities({"age": (age, ["years"])}).blocks]
+    )
+    clf = _gated(experts="auto", gate_input=["age__years"]).fit(told, y)
+    assert clf.expert_names_ == ["a", "b"] and clf.prior_used_ == {"a": "class", "b": "class"}
+    frame = told.to_frame()
+    with_frame = clone(clf).fit(frame, y)  # a table knows of no classes: no prior
+    clf.set_params(head__prior=None).fit(told, y)
+    np.testing.assert_allclose(clf.gate_weights(told), with_frame.gate_weights(frame), atol=1e-5)
+    with pytest.raises(InputError, match="no expert is left"):
+        clf.fit(told.select("age"), y)
 
 
 def test_bad_experts_are_refused_in_a_sentence():
@@ -672,6 +718,9 @@ def test_bad_experts_are_refused_in_a_sentence():
     refused(r"'experts' parameter.*distinct names.*\['a', 'a'\]", experts=[("a", [0]), ("a", [1])])
     refused("stands in two experts, 'a' and 'b'", experts=[("a", [0, 1]), ("b", [1, 2])])
     refused("'experts' parameter.*columns that X has.*Got 9", experts=[("a", [0]), ("b", [9])])
+    refused("stands twice in 'a'", experts=[("a", [0, 0, 1]), ("b", [2])])
+    refused("'experts' parameter.*mask has 9 entries", experts=[("a", [True, False]), ("b", [2])])
+    refused("'experts' parameter.*mask has 9 entries", experts=[("a", True), ("b", [2])])
     refused("'b' has no column", experts=[("a", [0]), ("b", [])])
     refused("'experts' parameter", experts="two")
     refused("'experts' parameter", experts=[])
