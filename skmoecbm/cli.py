@@ -13,7 +13,7 @@ import warnings
 from contextlib import contextmanager
 from importlib import import_module
 
-from skmoecbm import __version__
+from skmoecbm import __version__, _generate_command
 from skmoecbm.exceptions import SkmoecbmError, SkmoecbmWarning
 
 __all__ = ["build_parser", "main"]
@@ -200,7 +200,7 @@ def _add_cache(commands):
 
 def _add_concepts(commands):
     parser = commands.add_parser(
-        "concepts", help="list the bundled concept banks, show or check one"
+        "concepts", help="list the bundled concept banks; show, check or generate one"
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("list", help="names of the bundled banks, and what is in them")
@@ -222,6 +222,9 @@ def _add_concepts(commands):
     lint.add_argument("--strict", action="store_true", help="exit code 1 for warnings too")
     lint.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.set_defaults(run="skmoecbm._commands:concepts")
+    _generate_command.add_options(
+        actions.add_parser("generate", help="have a language model write phrases for each class")
+    )
 
 
 def build_parser():
@@ -331,7 +334,7 @@ def main(argv=None):
             )
             return 2
         except KeyboardInterrupt:
-            print("\nInterrupted. Embeddings made so far are kept.", file=sys.stderr)
+            print("\nInterrupted. Embeddings and answers made so far are kept.", file=sys.stderr)
             return 130
     return code or 0
 
