@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import expit
 from sklearn.utils import check_random_state
 
-from skmoecbm._metrics import check_groups, weighted_auroc
+from skmoecbm._metrics import group_of_rows, weighted_auroc
 from skmoecbm._validation import check_number
 from skmoecbm.exceptions import InputError
 from skmoecbm.features import ExpertFeatures
@@ -165,7 +165,7 @@ def ranking_table(names, truth, scores, groups, n_bootstrap, confidence, rng):
     """
     import pandas as pd
 
-    group_of_row = check_groups(groups, len(truth))
+    group_of_row = group_of_rows(groups, len(truth))
     n_groups = int(group_of_row.max()) + 1
     draws = np.stack(
         [np.ones(n_groups, dtype=np.int64)]  # the sample itself

@@ -9,7 +9,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
 from skmoecbm._blocks import unit_rows, value_rows
-from skmoecbm._metrics import check_groups
+from skmoecbm._metrics import group_of_rows
 from skmoecbm._presence import annotation_table, ranking_table
 from skmoecbm._validation import check_number
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
@@ -183,7 +183,7 @@ def fit_concept_vectors(
     X, present, fingerprint = _embeddings(encoder, images)
     names, truth = annotation_table(annotations, len(X))
     truth[~present] = np.nan
-    group_of_row = check_groups(groups, len(X))
+    group_of_row = group_of_rows(groups, len(X))
     rng = check_random_state(random_state)
     center = X[present].mean(axis=0)
     scale = max(float(np.sqrt(X[present].var(axis=0).mean())), 1e-12)

@@ -242,7 +242,7 @@ def _optimizer(parameters, peak_lr, total_steps):
 
 
 def train_tower(
-    images, attributes, *, epochs=10, seed=0, batch_size=64, peak_lr=2e-3, n_check=1000, log=None
+    images, attributes, *, epochs=6, seed=0, batch_size=64, peak_lr=2e-3, n_check=1000, log=None
 ):
     """Teach an image tower to name all 25 attributes by a linear head, which is thrown away.
 
@@ -501,7 +501,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("skmoecbm/_demo"))
     parser.add_argument("--images", type=int, default=24_000)
-    parser.add_argument("--tower-epochs", type=int, default=10)
+    parser.add_argument("--tower-epochs", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--photographic", type=float, default=0.4)
     parser.add_argument("--seed", type=int, default=0)
