@@ -7,7 +7,7 @@ from skmoecbm._gates import ConstantGate, LinearGate, MLPGate, UniformGate
 from skmoecbm._gating import GateState
 from skmoecbm._parameters import pack_parameters, unpack_parameters
 from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
-from skmoecbm.concepts import SubmodularSelector, TopKConcepts
+from skmoecbm.concepts import LintedConcepts, SubmodularSelector, TopKConcepts
 from skmoecbm.exceptions import FormatError, InputError
 from skmoecbm.schema import GatedNode, HeadNode, Labels
 
@@ -29,6 +29,7 @@ OBJECTS = {
         ConceptBottleneckClassifier,
         ConstantGate,
         LinearGate,
+        LintedConcepts,
         MLPGate,
         SubmodularSelector,
         TopKConcepts,

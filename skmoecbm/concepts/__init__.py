@@ -5,6 +5,7 @@ from skmoecbm.concepts._bank import ConceptBank
 from skmoecbm.concepts._generate import Generation, generate_concepts
 from skmoecbm.concepts._library import as_bank, list_concepts, load_concepts
 from skmoecbm.concepts._lint import Finding, LintReport, lint_concepts
+from skmoecbm.concepts._linted import LintedConcepts
 from skmoecbm.concepts._ollama import OllamaClient
 from skmoecbm.concepts._openai import OpenAIClient
 from skmoecbm.concepts._parts import Concept, ConceptClass, Facet, Provenance
@@ -18,6 +19,7 @@ __all__ = [
     "Finding",
     "Generation",
     "LintReport",
+    "LintedConcepts",
     "OllamaClient",
     "OpenAIClient",
     "Provenance",
