@@ -21,6 +21,8 @@ _FIRST_ROUND = 1.5e-2
 _MANY_STEPS = 12
 # Up to this many coefficients a Newton step is cheaper than the L-BFGS steps it saves.
 _NEWTON_SIZE = 512
+# A gradient this small after Newton's steps is an optimum, whatever the descent before them said.
+_POLISHED = 1e-9
 
 
 class AssociationProblem:
@@ -138,11 +140,13 @@ class AssociationProblem:
                 alpha, association, intercept, max_iter - n_iter, round_tol
             )
             n_iter += self._steps
+            converged = converged & (round_tol == tol)
             if n_iter >= max_iter:
                 break
         if self.shape[1] * (self.shape[2] + 1) <= _NEWTON_SIZE and tol < _FIRST_ROUND:
-            association, intercept, steps = self._polish(alpha, association, intercept)
+            association, intercept, steps, left = self._polish(alpha, association, intercept)
             n_iter += steps
+            converged = converged | (left <= _POLISHED)
         if self.shape[1] > 1:
             # A constant on all classes changes nothing; centred, a bias reads the same each time.
             intercept = intercept - intercept.mean(1, keepdim=True)
@@ -227,7 +231,7 @@ class AssociationProblem:
             intercept = torch.where(keep, trial[1], intercept)
             gradient = torch.where(keep, trial_gradient, gradient)
             steps += 1
-        return association, intercept, steps
+        return association, intercept, steps, gradient.norm(dim=1)
 
     def _hessian(self, fold, z, p, alpha):
         """Return the second derivatives of one fold's loss, square of size K' (m + 1)."""

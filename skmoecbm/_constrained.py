@@ -76,11 +76,16 @@ def solve_bounded(problem, alpha, l1, *, nonnegative, start=None, max_iter=300, 
         bounds=bounds,
         options={"maxiter": 10 * max_iter, "maxfun": 20 * max_iter, "gtol": tol * 1e-2, "ftol": 0},
     )
-    converged = torch.full((problem.shape[0],), bool(found.success or found.status == 2))
+    # A line search that gave up may have met the limit of float64 or a wall of NaN: look.
+    slope, at_zero = found.jac[: n_parts * size], found.x[: n_parts * size] <= 0
+    slope = np.where(at_zero, np.minimum(slope, 0), slope).reshape(n_parts, problem.shape[0], -1)
+    rest = found.jac[n_parts * size :].reshape(problem.shape[0], -1)
+    left = np.maximum(np.abs(slope).max((0, 2)), np.abs(rest).max(1))
+    converged = torch.as_tensor((left <= tol * 0.1) | (found.status == 0))
     return *unpack(found.x), int(found.nit), converged
 
 
-def solve_softmax(problem, alpha, *, start=None, max_iter=300):
+def solve_softmax(problem, alpha, *, start=None, max_iter=300, tol=1e-4):
     """Fit the original association: W = softmax over concepts of each row of A.
 
     Logits are ``100 * D W'`` without intercept. Not convex, and L-BFGS stalls on it: Adam on
@@ -94,6 +99,9 @@ def solve_softmax(problem, alpha, *, start=None, max_iter=300):
         Weight of ``alpha / (2 n) * ||A - A0||**2``.
     start : ndarray, default=None
         A of another fit, to begin from.
+    max_iter, tol : int, float
+        Steps, all of which are taken, and the norm of the gradient by A, or the distance of the
+        loss from its optimum in nats, that counts as converged.
 
     Returns
     -------
@@ -109,18 +117,25 @@ def solve_softmax(problem, alpha, *, start=None, max_iter=300):
     optimizer = torch.optim.Adam([matrix], lr=0.1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max_iter)
     pull = (alpha / problem.totals)[:, None, None]
-    for _ in range(max_iter):
+
+    def differentiate():
         optimizer.zero_grad()
         association, intercept = _hundred_cosines(matrix)
         _, slope, _ = problem.loss_and_gradient(association.detach(), intercept, 0.0)
         # The chain rule by hand: the loss knows its own gradient by the association.
         surrogate = (association * slope).sum() + 0.5 * (pull * (matrix - prior).square()).sum()
         surrogate.backward()
+
+    for _ in range(max_iter):
+        differentiate()
         optimizer.step()
         schedule.step()
+    differentiate()
+    slope = matrix.grad.flatten(1).norm(dim=1)
+    # With a pull, half the squared slope over it bounds how far the loss may still fall.
+    converged = (slope <= tol) | (slope.square() * problem.totals / (2.0 * alpha) <= tol)
     matrix = matrix.detach()
     association, intercept = _hundred_cosines(matrix)
-    converged = torch.ones(problem.shape[0], dtype=torch.bool)
     return association, intercept, max_iter, converged, matrix
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "out_of_fold",
     "select_alpha",
     "two_columns",
+    "warn_unconverged",
 ]
 
 #: Used for `alpha=None` where no fold can be made: the middle of what the studies preferred.
@@ -150,7 +151,7 @@ def solve(problem, head, alpha, start=None, *, search=False):
     """
     tol = (2.0 * head.tol * (1.0 if search else 0.01)) ** 0.5
     if head.activation == "softmax":
-        *solution, _ = solve_softmax(problem, alpha, max_iter=head.max_iter)
+        *solution, _ = solve_softmax(problem, alpha, max_iter=head.max_iter, tol=head.tol)
         return solution
     if head.activation == "linear" and head.l1 == 0:
         return problem.solve(alpha, start=start, max_iter=head.max_iter, tol=tol)
@@ -166,7 +167,9 @@ def solve(problem, head, alpha, start=None, *, search=False):
 
 
 def select_alpha(experts, target, head, priors, folds):
-    """Return alpha = exp(sum p log alpha), the path of losses, and a start for each expert's fit.
+    """Return alpha = exp(sum p log alpha), the path of losses, starts, and whether it converged.
+
+    The starts are one for each expert's fit.
 
     p = softmax(-n * loss), the loss being the calibrated out-of-fold log-loss of the plain
     average of the experts on at most 2,000 rows: an average over the grid that few rows leave
@@ -182,12 +185,13 @@ def select_alpha(experts, target, head, priors, folds):
     ]
     starts = [None] * len(experts)
     total = target.weights[rows][scored].sum()
-    alphas, losses, kept = [], [], None
+    alphas, losses, settled, kept = [], [], [], None
     for alpha in ALPHA_GRID:
-        logits = []
+        logits, complete = [], True
         for e, problem in enumerate(problems):
-            a, b, _, _ = solve(problem, head, alpha, starts[e], search=True)
+            a, b, _, done = solve(problem, head, alpha, starts[e], search=True)
             starts[e] = (a, b)
+            complete = complete and bool(done.all())
             logits.append(_pick_held_out(problem.logits(a, b), folds.held_out[rows]))
         losses.append(
             _average_loss(
@@ -198,6 +202,7 @@ def select_alpha(experts, target, head, priors, folds):
             )
         )
         alphas.append(alpha)
+        settled.append(complete)
         if losses[-1] == min(losses):
             kept = list(starts)
         # Beyond here the weights are below exp(-15) and would not change alpha.
@@ -209,7 +214,9 @@ def select_alpha(experts, target, head, priors, folds):
     p /= p.sum()
     alpha = float(np.exp(p @ np.log(alphas)))
     warm = [problem.mean_slopes(*start) for problem, start in zip(problems, kept, strict=True)]
-    return alpha, {"alpha": alphas, "log_loss": [float(loss) for loss in losses]}, warm
+    path = {"alpha": alphas, "log_loss": [float(loss) for loss in losses]}
+    # What was cut short matters where it has a say.
+    return alpha, path, warm, bool(np.all(settled, where=p > 0.01))
 
 
 def _selection_rows(target, present, folds):
@@ -262,7 +269,7 @@ def _pick_held_out(logits, held_out):
 
 
 def fit_head(expert, target, head, prior, alpha, warm=None):
-    """Fit one expert on all its rows; warns where the solver stopped short.
+    """Fit one expert on all its rows.
 
     Parameters
     ----------
@@ -276,20 +283,13 @@ def fit_head(expert, target, head, prior, alpha, warm=None):
         slopes, intercept = (part.to(target.device)[None] for part in warm)
         start = (slopes * problem.scale[:, None, :], intercept.clone())
     a, b, n_iter, converged = solve(problem, head, alpha, start)
-    if not bool(converged.all()):
-        warnings.warn(
-            f"The association of expert {expert.name!r} did not converge in {n_iter} steps. "
-            "Increase max_iter or alpha.",
-            ConvergenceWarning,
-            stacklevel=3,
-        )
     mean = problem.mean + problem.similarities.offset
     arrays = [x[0].cpu().numpy() for x in (a, b, mean, problem.scale, problem.prior)]
     return HeadFit(*arrays, n_iter, bool(converged.all()))
 
 
 def out_of_fold(expert, target, head, prior, alpha, folds, warm):
-    """Return the logits (n, K) of each row under the fold that held it out.
+    """Return the logits (n, K) of each row under the fold that held it out, and convergence.
 
     Parameters
     ----------
@@ -305,5 +305,27 @@ def out_of_fold(expert, target, head, prior, alpha, folds, warm):
         )
         b = torch.as_tensor(warm.intercept, device=device)
         start = (a * problem.scale[:, None, :], b.expand(problem.shape[:2]).clone())
-    a, b, _, _ = solve(problem, head, alpha, start)
-    return _pick_held_out(problem.logits(a, b), folds.held_out)
+    a, b, _, converged = solve(problem, head, alpha, start)
+    return _pick_held_out(problem.logits(a, b), folds.held_out), bool(converged.all())
+
+
+def warn_unconverged(head, search, fits, folds=()):
+    """Say in one warning which fits stopped short.
+
+    Parameters
+    ----------
+    search : bool
+        Whether the fits that chose alpha converged.
+    fits, folds : dict of str to bool
+        Whether the fit of each expert converged, on all rows and on the folds.
+    """
+    short = [] if search else ["the search for alpha"]
+    short += [f"expert {name!r} on all rows" for name, done in fits.items() if not done]
+    short += [f"expert {name!r} on folds" for name, done in dict(folds).items() if not done]
+    if short:
+        warnings.warn(
+            f"Associations did not converge in {head.max_iter} steps: {', '.join(short)}. "
+            "Increase max_iter or alpha.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )

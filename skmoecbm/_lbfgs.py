@@ -37,7 +37,8 @@ def minimize_stack(fun, start, *, max_iter, tol, memory=12):
     n_iter : int
         Steps taken.
     converged : torch.Tensor of shape (B,), bool
-        Which problems reached `tol`, or the limit of what float64 can resolve.
+        Which problems reached `tol`, or the limit of what float64 can resolve; not those whose
+        loss was not finite wherever the last search looked.
 
     References
     ----------
@@ -47,6 +48,7 @@ def minimize_stack(fun, start, *, max_iter, tol, memory=12):
     loss, gradient = fun(x)
     pairs = []
     stuck = torch.zeros_like(loss, dtype=torch.bool)
+    lost = stuck.clone()
     n_iter = 0
     while n_iter < max_iter:
         active = (gradient.norm(dim=1) > tol) & ~stuck
@@ -62,10 +64,11 @@ def minimize_stack(fun, start, *, max_iter, tol, memory=12):
         if not pairs:
             step = 1.0 / gradient.norm(dim=1).clamp_min(1.0)
         step = torch.where(active, step, 0.0)
-        new_x, new_loss, new_gradient, moved = _line_search(
+        new_x, new_loss, new_gradient, moved, seen = _line_search(
             fun, x, loss, direction, slope, step, active
         )
         stuck |= active & ~moved
+        lost |= active & ~moved & ~seen
         difference, change = new_x - x, new_gradient - gradient
         curvature = (difference * change).sum(1)
         scale = difference.norm(dim=1) * change.norm(dim=1)
@@ -80,7 +83,7 @@ def minimize_stack(fun, start, *, max_iter, tol, memory=12):
         pairs = pairs[-memory:]
         x, loss, gradient = new_x, new_loss, new_gradient
         n_iter += 1
-    converged = (gradient.norm(dim=1) <= tol) | stuck
+    converged = (gradient.norm(dim=1) <= tol) | (stuck & ~lost)
     return x, n_iter, converged
 
 
@@ -103,12 +106,18 @@ def _two_loop(gradient, pairs):
 
 
 def _line_search(fun, x, loss, direction, slope, step, active, max_halvings=30):
-    """Backtrack each active problem until its loss falls enough."""
+    """Backtrack each active problem until its loss falls enough.
+
+    Returns the points, their losses and gradients, which problems moved, and which had a finite
+    loss at any trial.
+    """
     accepted = ~active
+    seen = torch.zeros_like(active)
     new_x, new_loss, new_gradient = x, loss, None
     for _ in range(max_halvings):
         trial = x + step[:, None] * direction
         trial_loss, trial_gradient = fun(trial)
+        seen |= torch.isfinite(trial_loss)
         enough = trial_loss <= loss + 1e-4 * step * slope
         noise = (trial_loss - loss).abs() <= _LOSS_NOISE * loss.abs().clamp_min(1e-3)
         flatter = (trial_gradient * direction).sum(1).abs() <= 0.9 * slope.abs()
@@ -133,4 +142,4 @@ def _line_search(fun, x, loss, direction, slope, step, active, max_halvings=30):
     if bool(rejected.any()):
         _, old_gradient = fun(x)
         new_gradient = torch.where(rejected[:, None], old_gradient, new_gradient)
-    return new_x, new_loss, new_gradient, moved
+    return new_x, new_loss, new_gradient, moved, seen

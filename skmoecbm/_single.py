@@ -5,7 +5,14 @@ from sklearn.callback import with_callbacks
 
 from skmoecbm._base import AdditivePart, ConceptClassifier, fit_task, is_small
 from skmoecbm._folds import make_folds
-from skmoecbm._heads import FALLBACK_ALPHA, Target, fit_head, select_alpha, two_columns
+from skmoecbm._heads import (
+    FALLBACK_ALPHA,
+    Target,
+    fit_head,
+    select_alpha,
+    two_columns,
+    warn_unconverged,
+)
 from skmoecbm._priors import prior_direction
 from skmoecbm._validation import check_choice, check_number, one_thread, resolve_device
 from skmoecbm.exceptions import InputError
@@ -177,11 +184,12 @@ class ConceptBottleneckClassifier(ConceptClassifier):
         if self.alpha is None:
             folds, _ = make_folds(self, self.cv, codes, weights, groups, present)
         with fit_task(context, self, X, y, "alpha"):
-            alpha, path, warm = choose_alpha(data, target, self, [direction], folds)
+            alpha, path, warm, settled = choose_alpha(data, target, self, [direction], folds)
         with fit_task(context, self, X, y, "refit") as report:
             fitted = fit_head(data[0], target, self, direction, alpha, warm[0])
             self._take(fitted, alpha, path, used, self._layout.names[0], self._layout.concepts[0])
             report.update(self._fitted_attributes())
+        warn_unconverged(self, settled, {self.expert_name_: fitted.converged})
         context.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=self._fitted_attributes()
         )
@@ -230,8 +238,8 @@ class ConceptBottleneckClassifier(ConceptClassifier):
 
 
 def choose_alpha(data, target, head, priors, folds):
-    """Return alpha, its path, and a start per expert: fixed, fallback, or chosen."""
+    """Return alpha (fixed, fallback or chosen), its path, starts, and whether it converged."""
     if head.alpha is not None or folds is None:
         alpha = FALLBACK_ALPHA if head.alpha is None else float(head.alpha)
-        return alpha, {}, [None] * len(data)
+        return alpha, {}, [None] * len(data), True
     return select_alpha(data, target, head, priors, folds)

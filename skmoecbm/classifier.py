@@ -13,7 +13,7 @@ from skmoecbm._columns import Layout
 from skmoecbm._folds import make_folds
 from skmoecbm._gate_inputs import fit_gate_inputs, input_parts, join_inputs
 from skmoecbm._gates import resolve_gate
-from skmoecbm._heads import Target, fit_head, out_of_fold
+from skmoecbm._heads import Target, fit_head, out_of_fold, warn_unconverged
 from skmoecbm._mixing import FittedMixture
 from skmoecbm._mixture import MIN_ROWS, fit_mixture, uniform_mixture
 from skmoecbm._priors import prior_direction
@@ -238,10 +238,13 @@ class GatedConceptBottleneckClassifier(FittedMixture):
             directions.append(direction)
         self.prior_used_ = used
         with fit_task(context, self, X, y, "alpha"):
-            self.alpha_, self.alpha_path_, warm = choose_alpha(
+            self.alpha_, self.alpha_path_, warm, settled = choose_alpha(
                 data, target, head, directions, folds
             )
-        oof = self._fit_experts(data, target, head, directions, warm, folds, context, X, y)
+        oof, done, folds_done = self._fit_experts(
+            data, target, head, directions, warm, folds, context, X, y
+        )
+        warn_unconverged(head, settled, done, folds_done)
         with fit_task(context, self, X, y, "gate") as report:
             self.gate_input_state_ = fit_gate_inputs(data, gate_values, weights, input_kind)
             parts = input_parts(self.gate_input_state_, data, gate_values, present)
@@ -263,7 +266,11 @@ class GatedConceptBottleneckClassifier(FittedMixture):
         return self
 
     def _fit_experts(self, data, target, head, directions, warm, folds, context, X, y):
-        """Fit each expert on all rows, then its folds from there; returns logits (n, E, K)."""
+        """Fit each expert on all rows, then its folds from there.
+
+        Returns out-of-fold logits (n, E, K), and by expert's name whether its fit and its folds
+        converged.
+        """
         n_folds = 0 if folds is None else len(folds)
         branches = [
             context.subcontext(task_name=f"expert {expert.name}", max_subtasks=n_folds + 1)
@@ -278,21 +285,24 @@ class GatedConceptBottleneckClassifier(FittedMixture):
             tasks = [branch.subcontext(task_name=f"fold {f}") for f in range(n_folds)]
             for task in tasks:
                 task.call_on_fit_task_begin(estimator=self, X=X, y=y)
-            logits = np.zeros((len(target.codes), len(self.classes_)))
+            logits, done = np.zeros((len(target.codes), len(self.classes_))), True
             # The folds are one stack of problems: they begin and end together.
             if folds is not None and len(data) > 1:
-                logits = out_of_fold(
+                logits, done = out_of_fold(
                     data[e], target, head, directions[e], self.alpha_, folds, fitted
                 )
             for task in [*tasks, branch]:
                 task.call_on_fit_task_end(estimator=self, X=X, y=y)
-            return fitted, logits
+            return fitted, logits, done
 
         parallel = Parallel(n_jobs=self.n_jobs, prefer="threads")
         found = parallel(delayed(fit_one)(e) for e in range(len(data)))
-        self.heads_ = [self._fitted_head(head, e, fitted) for e, (fitted, _) in enumerate(found)]
-        self.oof_logits_ = np.stack([logits for _, logits in found], axis=1)
-        return self.oof_logits_
+        fits, logits, folds_done = zip(*found, strict=True)
+        self.heads_ = [self._fitted_head(head, e, fitted) for e, fitted in enumerate(fits)]
+        self.oof_logits_ = np.stack(logits, axis=1)
+        names = self.expert_names_
+        done = {name: fitted.converged for name, fitted in zip(names, fits, strict=True)}
+        return self.oof_logits_, done, dict(zip(names, folds_done, strict=True))
 
     def _fitted_head(self, head, e, fitted):
         """Return the classifier of one expert, as if it had been fitted alone."""
