@@ -54,7 +54,7 @@ class CutBody:
 
 
 class BrokenStream:
-    """A stream that ends without its last part (Ollama)."""
+    """A stream with the whole text, but without its last part (Ollama)."""
 
 
 class HalfLine:
@@ -172,10 +172,10 @@ def serve(script):
                 )
                 return
             broken = what in (BrokenStream, HalfLine, ErrorInStream, CutBody)
-            answer = Answer('{"phrases": ["half"]}') if broken else what
+            answer = Answer('{"words": ["half"]}') if broken else what
             lines = [json.dumps(part).encode() + b"\n" for part in _parts(answer)]
             if what is BrokenStream:
-                lines = lines[:1]
+                lines = lines[:-1]
             elif what is HalfLine:
                 lines = [lines[0], lines[1][:20]]
             elif what is ErrorInStream:

@@ -91,10 +91,7 @@ def _objects(text):
         try:
             value, end = decoder.raw_decode(text, place)
         except (ValueError, RecursionError):
-            # An outer object that is broken must not let an inner one pass for the answer.
-            if not found:
-                return []
-            break
+            break  # what is inside a broken object must not pass for the answer
         found.append(value)
         place = text.find("{", end)
     return found

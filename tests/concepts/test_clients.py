@@ -160,10 +160,10 @@ def test_an_answer_without_choices_is_tried_again():
 
 @pytest.mark.parametrize("fault", [BrokenStream, HalfLine, ErrorInStream])
 def test_a_stream_that_ends_early_is_tried_again(fault):
-    # its first half is an object that would fit: it must not be taken for the answer
+    # the text of the first may be whole: without the last part nobody can know
     with serve([fault, GOOD]) as server:
         (answer,) = ask(make("ollama", server)).answers
-    assert answer.requests == 2 and answer.value == {"words": ["red"]}
+    assert answer.requests == 2 and answer.texts == (GOOD,)
 
 
 def test_waits_are_bounded_and_come_from_random_state(naps):
@@ -266,6 +266,16 @@ def test_a_format_that_is_refused_gives_way_to_the_next_and_it_is_said(kind):
     assert [one.response_format for one in answers] == ["text", "text"]
     assert [one.requests for one in answers] == [3, 1]  # it is not tried again for each question
     assert len([one for one in told if one.category is SkmoecbmWarning]) == 2
+
+
+@pytest.mark.filterwarnings("ignore:'double' does not take")
+def test_an_endpoint_that_refuses_every_format_is_an_error(kind):
+    with (
+        serve([Status(400, "response_format is not supported")]) as server,
+        pytest.raises(LanguageModelError, match="refused the request"),
+    ):
+        ask(make(kind, server))
+    assert len(server.requests) == 3
 
 
 def test_a_format_that_was_asked_for_is_not_replaced(kind):
