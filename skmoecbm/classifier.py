@@ -24,6 +24,10 @@ from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
 __all__ = ["ConceptBottleneckClassifier", "GatedConceptBottleneckClassifier"]
 
+# What a head has too, and the mixture decides. Not random_state, which meta-estimators set on all
+# parts and which no association draws from.
+_OWNED = {"class_weight": None, "cv": 5, "device": "auto"}
+
 
 class GatedConceptBottleneckClassifier(FittedMixture):
     """A mixture of concept bottlenecks, one per expert, under a gate that decides per image.
@@ -36,7 +40,8 @@ class GatedConceptBottleneckClassifier(FittedMixture):
     ----------
     head : ConceptBottleneckClassifier or None, default=None
         The classifier of each expert; None is ``ConceptBottleneckClassifier()``. An open
-        ``head__alpha`` is chosen once, for all experts together.
+        ``head__alpha`` is chosen once, for all experts together. `class_weight`, `cv` and `device`
+        are those of the mixture and must be left alone here; `random_state` is of no effect.
     gate : {"linear", "uniform", "constant", "mlp"} or gate object, default="linear"
     experts : "auto" or list of (name, columns), default="auto"
         ``"auto"`` reads the experts from an `ExpertFeatures` or from ``expert__concept`` column
@@ -168,6 +173,15 @@ class GatedConceptBottleneckClassifier(FittedMixture):
         if not isinstance(head, ConceptBottleneckClassifier):
             raise parameter_error(self, "head", "a ConceptBottleneckClassifier or None", self.head)
         head._check_parameters()
+        for name, default in _OWNED.items():
+            value = getattr(head, name)
+            # Without ==: a cv may be a list of arrays.
+            if value is not default and not (isinstance(value, (int, str)) and value == default):
+                raise InputError(
+                    f"The 'head__{name}' parameter of {type(self).__name__} must be left at "
+                    f"{default!r}: all experts share that of the mixture. Got {value!r:.200} "
+                    f"instead. Set {name} of the mixture itself."
+                )
         columns, kind = (), "components"
         if isinstance(self.gate_input, str):
             check_choice(self, "gate_input", self.gate_input, ("auto", "similarities"))

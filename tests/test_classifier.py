@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy.special import softmax
 from sklearn.base import clone
-from sklearn.ensemble import VotingClassifier
+from sklearn.ensemble import BaggingClassifier, VotingClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -789,6 +789,31 @@ def test_bad_parameters_of_the_mixture_in_the_one_sentence(name, value, expected
     start = f"The {name!r} parameter of GatedConceptBottleneckClassifier must be "
     assert str(error.value).startswith(start)
     assert expected in str(error.value) and "Got " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("class_weight", "balanced"),
+        ("class_weight", {0: 2.0}),
+        ("cv", 3),
+        ("cv", [(np.arange(30), np.arange(30, 60))]),
+        ("device", "cpu"),
+    ],
+)
+def test_parameter_of_the_head_that_the_mixture_decides_is_refused(name, value):
+    X, y = _table()
+    clf = _gated().set_params(**{f"head__{name}": value})
+    with pytest.raises(InputError, match=rf"'head__{name}' parameter (.|\n)*Set {name} of the"):
+        clf.fit(X, y)
+    _gated(**{name: value}).fit(X, y)
+
+
+def test_seed_that_a_meta_estimator_sets_on_the_head_is_no_error():
+    X, y = _table()
+    bag = BaggingClassifier(_gated("uniform", cv=2), n_estimators=2, random_state=0).fit(X, y)
+    assert bag.estimators_[0].head.random_state is not None
+    assert bag.score(X, y) > 0.5
 
 
 def test_bad_parameters_of_the_parts_name_the_part():
