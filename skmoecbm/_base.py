@@ -35,7 +35,7 @@ class AdditivePart:
     gate, share : ndarray of shape (n,)
         Gate weight G_e, and what a reader should see: G_e tau_e over its sum.
     values : ndarray of shape (n, m)
-        Standardised similarities; 0 where absent.
+        Standardised similarities (for ``activation="softmax"`` as they came); 0 where absent.
     similarities : ndarray of shape (n, m)
         As they came; NaN where absent.
     association : ndarray of shape (K', m)

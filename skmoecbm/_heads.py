@@ -133,6 +133,9 @@ def expert_problem(expert, target, head, prior, masks, rows=None):
         shape = (len(masks), target.n_classes, similarities.shape[1])
         start = torch.zeros(shape, dtype=torch.float64, device=target.device)
         problem.matrix_prior = start if prior is None else start + head.prior_strength * prior
+        problem.prior = problem.matrix_prior
+        if target.n_classes == 2:
+            problem.prior = problem.prior[:, 1:] - problem.prior[:, :1]
     return problem
 
 

@@ -71,7 +71,7 @@ class ConceptBottleneckClassifier(ConceptClassifier):
     mean_, scale_ : ndarray of shape (m,)
         ``Z = (D - mean_) / scale_``.
     prior_association_ : ndarray of shape (K', m)
-        A0, scaled.
+        A0, scaled; for ``activation="softmax"`` where A starts, inside its softmax.
     prior_used_ : str or None
     alpha_ : float
     alpha_path_ : dict

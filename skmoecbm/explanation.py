@@ -134,7 +134,8 @@ class Explanation(Sequence):
     similarities : list of E arrays of shape (n, m_e), float64
         Cosine similarity in [-1, 1] of image and concept; NaN where the expert is absent.
     values : list of E arrays of shape (n, m_e), float64
-        Similarities in standard deviations from the training mean.
+        Similarities in standard deviations from the training mean; for ``activation="softmax"``
+        as they came.
     bias : ndarray of shape (n, K'), float64
         What no concept carries: weighted intercepts, or the class prior where no expert saw the
         row.
@@ -265,9 +266,8 @@ class Explanation(Sequence):
         -------
         DataFrame
             The k largest by `magnitude`, with columns `expert`, `concept`, `contribution` (mean,
-            in logits), `magnitude` (mean absolute contribution), `value` (mean, in training
-            standard deviations) and `similarity` (mean cosine similarity; rows that the expert
-            saw).
+            in logits), `magnitude` (mean absolute contribution), `value` (mean of `values`) and
+            `similarity` (mean cosine similarity; rows that the expert saw).
 
         Raises
         ------

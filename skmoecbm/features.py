@@ -21,7 +21,7 @@ class ExpertFeatures:
 
     numpy and scikit-learn see a float32 array of n rows (`np.asarray(features)`, `len`,
     `features[rows]`, `cross_val_score`, `GridSearchCV`); the classifiers of this package see the
-    blocks, and need not build the array.
+    blocks, one at a time, and solve for many concepts through the embeddings.
 
     Parameters
     ----------
@@ -276,7 +276,8 @@ class ExpertFeatures:
         Raises
         ------
         InputError
-            If shapes or names do not fit, a row is partly NaN, or a value is infinite.
+            If shapes or names do not fit, a row is partly NaN, or a value is infinite or beyond
+            float32.
         """
         blocks = []
         for name, (values, concepts) in named_experts(experts, 2, "a tuple (similarities, names)"):
@@ -286,6 +287,12 @@ class ExpertFeatures:
                 raise InputError(
                     f"Expert {name!r}: similarities of shape (n, m) need m names. "
                     f"Got {values.shape} and {len(concepts)} names."
+                )
+            large = np.flatnonzero((np.abs(values) > np.finfo(np.float32).max).any(axis=1))
+            if large.size:
+                raise InputError(
+                    f"Expert {name!r}: row {large[0]} of the similarities has a value too large "
+                    "for float32; remove or mend it."
                 )
             blocks.append(
                 ExpertBlock(

@@ -375,7 +375,10 @@ def test_softmax_starts_at_the_prior_and_descends_from_it():
 
     prior = 2.0 * np.eye(3)[np.arange(6) % 3].T
     start = np.exp(prior) / np.exp(prior).sum(axis=1, keepdims=True)
-    held = fit(1e9).association_
+    clf = fit(1e9)
+    held = clf.association_
+    np.testing.assert_array_equal(clf.prior_association_, prior)
+    assert clf.prior_used_ == "class"
     np.testing.assert_allclose(held, 100 * start, rtol=0.05)
 
     def objective(flat, alpha):

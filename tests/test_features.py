@@ -285,6 +285,10 @@ def with_value(value, row=slice(1, 2), column=slice(0, 1), shape=(4, 3)):
         (lambda: embedded(with_value(np.nan)), "Fill the gaps, or set the whole row"),
         (lambda: embedded(with_value(np.nan, slice(0, 4, 2))), r"rows 0, 2\)"),
         (lambda: embedded(with_value(np.inf)), "row 1 of the image embeddings has an infinite"),
+        (
+            lambda: ExpertFeatures.from_similarities({"a": ([[1.0], [-1e39]], ["x"])}),
+            "'a': row 1 of the similarities has a value too large for float32",
+        ),
         (lambda: embedded(with_value(0, column=slice(None))), "'clip': image embedding 1 is all z"),
         (lambda: embedded(T=with_value(np.nan, shape=(2, 3))), "row 1 of the concept embeddings"),
         (lambda: embedded(np.ones(3)), r"must be 2-D. Got shape \(3,\)"),
