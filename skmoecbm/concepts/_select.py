@@ -47,7 +47,8 @@ class _Selector(BaseEstimator):
             than two classes are left.
         """
         self._check_parameters()
-        T = np.asarray(concept_embeddings, dtype=np.float64)
+        T = np.asarray(concept_embeddings)
+        T = T if T.dtype == np.float32 else T.astype(np.float64)
         data = LabelledEmbeddings(embeddings, y, type(self).__name__)
         if T.ndim != 2 or T.shape[1] != data.embeddings.shape[1]:
             raise InputError(
@@ -273,7 +274,7 @@ class SubmodularSelector(_Selector):
     >>> from skmoecbm.concepts import SubmodularSelector
     >>> X = np.array([[1.0, 0.0], [0.8, 0.6], [-0.8, 0.6], [-1.0, 0.0]])
     >>> T = np.array([[1.0, 0.0], [1.0, 0.0], [0.6, 0.8]])  # the second repeats the first
-    >>> SubmodularSelector(2).fit(X, ["a", "a", "b", "b"], T).support_
+    >>> SubmodularSelector(2, coverage=10.0).fit(X, ["a", "a", "b", "b"], T).support_
     array([0, 2])
     """
 
