@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from skmoecbm.concepts._parsing import folded
 from skmoecbm.exceptions import InputError
 
 __all__ = [
@@ -270,11 +271,11 @@ def class_parts(
     keys = tuple(str(key) for key in class_keys)
     if len(set(keys)) < len(keys) or not keys:
         raise InputError(f"Expert {name!r}: class_keys must be distinct. Got {list(keys)}.")
-    synonyms = {key.lower(): key for key in keys}
+    synonyms = {folded(key): key for key in keys}
     for word, key in (class_synonyms or {}).items():
         if key not in keys:
             raise InputError(f"Expert {name!r}: synonym {word!r} names no class of {list(keys)}.")
-        synonyms.setdefault(str(word).lower(), key)
+        synonyms.setdefault(folded(word), key)
     parts = {"class_keys": keys, "class_synonyms": synonyms}
     if answers is not None:
         answers = np.array(answers)

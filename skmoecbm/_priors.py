@@ -3,6 +3,7 @@
 import numpy as np
 
 from skmoecbm._validation import parameter_error
+from skmoecbm.concepts._parsing import folded
 from skmoecbm.exceptions import InputError
 
 __all__ = ["match_classes", "prior_direction"]
@@ -121,10 +122,10 @@ def match_classes(block, classes):
     Labels match a key, a name or a synonym, whatever their case.
     """
     keys = list(block.class_keys)
-    synonyms = {key.casefold(): key for key in keys} | {
-        word.casefold(): key for word, key in (block.class_synonyms or {}).items()
+    synonyms = {folded(key): key for key in keys} | {
+        folded(word): key for word, key in (block.class_synonyms or {}).items()
     }
-    found = [synonyms.get(str(label).strip().casefold()) for label in classes]
+    found = [synonyms.get(folded(label)) for label in classes]
     lost = [str(label) for label, key in zip(classes, found, strict=True) if key is None]
     if lost:
         raise InputError(

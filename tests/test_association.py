@@ -167,6 +167,21 @@ def test_prior_matches_labels_by_key_name_or_synonym_whatever_the_order():
     assert "prior=None" in str(error.value)
 
 
+def test_labels_that_are_numbers_match_keys_however_they_are_stored():
+    D, y = np.random.default_rng(0).normal(size=(40, 2)), np.arange(40) % 2
+    features = ExpertFeatures.from_similarities(
+        {"x": (D, ["p", "q"])},
+        incidence=np.eye(2),
+        class_keys=["0", " Grade 1 "],
+        class_synonyms={"1": " Grade 1 "},
+    )
+    expected = ConceptBottleneckClassifier(alpha=1.0).fit(features, y).prior_association_
+    assert np.sign(expected[0]).tolist() == [-1, 1]
+    for labels in (y.astype(float), np.array(["0", "grade 1"])[y]):
+        clf = ConceptBottleneckClassifier(alpha=1.0).fit(features, labels)
+        np.testing.assert_array_equal(clf.prior_association_, expected)
+
+
 def test_prior_given_as_an_array_keeps_its_direction():
     X, y = make_table(sizes=(4,))
     direction = np.array([[2.0, 0, 0, 0], [0, 1, -1, 0], [0, 0, 0, 4]])
