@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.callback import CallbackSupportMixin
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._columns import read_experts
 from skmoecbm._targets import encode_labels, number_groups, row_weights
+from skmoecbm._validation import one_thread
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
-__all__ = ["AdditivePart", "ConceptClassifier", "fit_task", "is_small"]
+__all__ = ["AdditivePart", "ConceptClassifier", "fit_task"]
 
 _SMALL_TABLE = 2**20
 
@@ -57,7 +58,34 @@ class AdditivePart:
 
 
 class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
-    """What both classifiers share: from logits to labels and probabilities."""
+    """What both classifiers share: checks, and from logits to labels and probabilities."""
+
+    @with_callbacks
+    def fit(self, X, y, *, sample_weight=None, groups=None):
+        """Learn from similarities and labels.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+            Similarities of images to concepts; a row whose block is all NaN has no such expert.
+        y : array-like of shape (n,)
+            Labels, str or int.
+        sample_weight : array-like of shape (n,), default=None
+            A weight of 2 is the row twice, 0 is no row.
+        groups : array-like of shape (n,), default=None
+            Rows of one group (a lesion, a patient) never straddle folds.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InputError
+            For a parameter out of range or data that cannot be used; the message says which.
+        """
+        with one_thread(_is_small(X)):
+            return self._fit(X, y, sample_weight, groups)
 
     def _read(self, X):
         check_is_fitted(self)
@@ -168,7 +196,7 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return data, gate_values, codes, weights, groups, present
 
 
-def is_small(X):
+def _is_small(X):
     """Tell whether a table is so small that threads would cost more than they give."""
     shape = getattr(X, "shape", ())
     return len(shape) < 2 or shape[0] * shape[1] <= _SMALL_TABLE

@@ -1,9 +1,8 @@
 """The classifier of one expert."""
 
 import numpy as np
-from sklearn.callback import with_callbacks
 
-from skmoecbm._base import AdditivePart, ConceptClassifier, fit_task, is_small
+from skmoecbm._base import AdditivePart, ConceptClassifier, fit_task
 from skmoecbm._folds import make_folds
 from skmoecbm._heads import (
     FALLBACK_ALPHA,
@@ -14,7 +13,7 @@ from skmoecbm._heads import (
     warn_unconverged,
 )
 from skmoecbm._priors import prior_direction
-from skmoecbm._validation import check_choice, check_number, one_thread, resolve_device
+from skmoecbm._validation import check_choice, check_number, resolve_device
 from skmoecbm.exceptions import InputError
 
 __all__ = ["ConceptBottleneckClassifier", "choose_alpha"]
@@ -135,33 +134,6 @@ class ConceptBottleneckClassifier(ConceptClassifier):
         check_number(self, "l1", self.l1, low=0)
         check_number(self, "max_iter", self.max_iter, low=1, integer=True)
         check_number(self, "tol", self.tol, low=0, low_open=True)
-
-    @with_callbacks
-    def fit(self, X, y, *, sample_weight=None, groups=None):
-        """Learn the association matrix.
-
-        Parameters
-        ----------
-        X : ExpertFeatures, DataFrame or array of shape (n, m)
-            Similarities of images to concepts, of one expert.
-        y : array-like of shape (n,)
-            Labels, str or int.
-        sample_weight : array-like of shape (n,), default=None
-            A weight of 2 is the row twice, 0 is no row.
-        groups : array-like of shape (n,), default=None
-            Rows of one group (a lesion, a patient) never straddle folds.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        InputError
-            For a parameter out of range or data that cannot be used; the message says which.
-        """
-        with one_thread(is_small(X)):
-            return self._fit(X, y, sample_weight, groups)
 
     def _fit(self, X, y, sample_weight, groups):
         self._check_parameters()

@@ -4,11 +4,10 @@ import warnings
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.callback import with_callbacks
 from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 
-from skmoecbm._base import fit_task, is_small
+from skmoecbm._base import fit_task
 from skmoecbm._columns import Layout
 from skmoecbm._folds import make_folds
 from skmoecbm._gate_inputs import fit_gate_inputs, input_parts, join_inputs
@@ -19,7 +18,7 @@ from skmoecbm._mixture import MIN_ROWS, fit_mixture, uniform_mixture
 from skmoecbm._priors import prior_direction
 from skmoecbm._single import ConceptBottleneckClassifier, choose_alpha
 from skmoecbm._targets import row_weights
-from skmoecbm._validation import check_choice, one_thread, parameter_error, resolve_device
+from skmoecbm._validation import check_choice, parameter_error, resolve_device
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
 __all__ = ["ConceptBottleneckClassifier", "GatedConceptBottleneckClassifier"]
@@ -192,33 +191,6 @@ class GatedConceptBottleneckClassifier(FittedMixture):
             wanted = "'auto', 'similarities' or a list of columns"
             raise parameter_error(self, "gate_input", wanted, self.gate_input)
         return head, resolve_gate(self, self.gate), kind, columns
-
-    @with_callbacks
-    def fit(self, X, y, *, sample_weight=None, groups=None):
-        """Learn the experts, their temperatures and the gate.
-
-        Parameters
-        ----------
-        X : ExpertFeatures, DataFrame or array of shape (n, m)
-            Similarities of images to concepts; a row whose block is all NaN has no such expert.
-        y : array-like of shape (n,)
-            Labels, str or int.
-        sample_weight : array-like of shape (n,), default=None
-            A weight of 2 is the row twice, 0 is no row.
-        groups : array-like of shape (n,), default=None
-            Rows of one group (a lesion, a patient) never straddle folds.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        InputError
-            For a parameter out of range or data that cannot be used; the message says which.
-        """
-        with one_thread(is_small(X)):
-            return self._fit(X, y, sample_weight, groups)
 
     def _fit(self, X, y, sample_weight, groups):
         head, gate, input_kind, gate_columns = self._check_parameters()
