@@ -339,7 +339,7 @@ def evaluate_scores(
     return Evaluation(
         {m: _estimate(sample[m][0], draws[m], confidence) for m in _SUMMARY},
         {
-            classes[k].item() if hasattr(classes[k], "item") else classes[k]: {
+            _plain(classes[k]): {
                 "support": int((codes == k).sum()),
                 "recall": _estimate(sample["recall"][0, j], draws["recall"][:, j], confidence),
                 "auroc": _estimate(sample["auroc"][0, j], draws["auroc"][:, j], confidence),
