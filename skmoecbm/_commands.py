@@ -335,9 +335,10 @@ def concepts(args):
     from skmoecbm.concepts import as_bank, lint_concepts, list_concepts, load_concepts
 
     if args.action == "list":
+        width = max(map(len, list_concepts()))
         for name in list_concepts():
             bank = load_concepts(name)
-            print(f"{name:<16} {len(bank.texts):>4} concepts, {len(bank.class_keys)} classes")
+            print(f"{name:<{width}} {len(bank.texts):>4} concepts, {len(bank.class_keys)} classes")
         return 0
     bank = as_bank(args.name)
     if args.action == "lint":
