@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from skmoecbm.concepts._parsing import folded
+from skmoecbm.concepts._parsing import class_key, folded
 from skmoecbm.exceptions import InputError
 
 __all__ = [
@@ -268,7 +268,7 @@ def class_parts(
                 "class_keys, the list of classes in their order."
             )
         return {}
-    keys = tuple(str(key) for key in class_keys)
+    keys = tuple(class_key(key) for key in class_keys)
     if len(set(keys)) < len(keys) or not keys:
         raise InputError(f"Expert {name!r}: class_keys must be distinct. Got {list(keys)}.")
     synonyms = {folded(key): key for key in keys}

@@ -57,6 +57,13 @@ def with_vectors(bank, vectors, backbone, owner):
         raise parameter_error(
             owner, "concept_vectors", f"vectors of the width {backbone.dim}", vectors
         )
+    known = {text.lower(): text for text in bank.texts}
+    other = [name for name in vectors.names if known.get(name.lower(), name) != name]
+    if other:
+        raise InputError(
+            f"The concept vector {other[0]!r} and the concept {known[other[0].lower()]!r} of the "
+            f"bank {bank.name!r} differ in case alone. Give them one spelling."
+        )
     new = [
         Concept(text=name, source="annotated images")
         for name in vectors.names

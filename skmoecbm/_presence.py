@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from scipy.special import expit
+from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from skmoecbm._metrics import group_of_rows, weighted_auroc
@@ -124,6 +125,12 @@ def annotation_table(annotations, n_rows):
     names = list(annotations if columns is None else columns)
     if not names:
         raise InputError("annotations must hold at least one concept. Got none.")
+    bad = [name for name in names if not isinstance(name, str) or name != name.strip() or not name]
+    if bad or len({name.lower() for name in names}) < len(names):
+        raise InputError(
+            "annotations must be named by concepts: str without spaces around them, that differ "
+            f"in more than case. Got {bad or names}."
+        )
     out = np.empty((n_rows, len(names)))
     for j, name in enumerate(names):
         try:
@@ -228,7 +235,7 @@ def _encoded(encoder, images, reference):
         features = (
             encoder.transform(images)
             if hasattr(encoder, "bank_")
-            else encoder.fit_transform(images)
+            else clone(encoder).fit_transform(images)
         )
     if not isinstance(features, ExpertFeatures) or len(features.blocks) != 1:
         raise InputError(

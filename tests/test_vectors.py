@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from skmoecbm import ConceptEncoder, ExpertFeatures, fit_concept_vectors, load, save
 from skmoecbm._vectors import ConceptVectors
+from skmoecbm.concepts import TopKConcepts
 from skmoecbm.datasets import make_lesions
 from skmoecbm.datasets._lesion_attributes import ATTRIBUTES
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
@@ -151,3 +152,27 @@ def test_bad_input_is_told_in_a_sentence(drawn):
         )
     with pytest.raises(InputError, match="'n_splits' parameter"):
         fit_concept_vectors(None, embedded(X), {"a": [1] * 20}, n_splits=1)
+
+
+def test_selection_keeps_learned_concepts_that_belong_to_no_class(drawn):
+    data, _, vectors = drawn
+    y = np.where(data.attributes[:, ATTRIBUTES.index("irregular border")], "mel", "nv")
+    encoder = ConceptEncoder(
+        "demo-structures",
+        "lesions",
+        cache_dir=None,
+        concept_vectors=vectors,
+        select=TopKConcepts(2),
+    ).fit(data.images, y)
+    assert "irregular border" in encoder.bank_.texts
+
+
+def test_names_that_differ_in_case_alone_are_refused(drawn):
+    data, truth, _ = drawn
+    encoder = ConceptEncoder("demo-structures", "lesions", cache_dir=None)
+    vectors = fit_concept_vectors(encoder, data.images, {"GLOBULES": truth["globules"]})
+    encoder.set_params(concept_vectors=vectors)
+    with pytest.raises(InputError, match="differ in case alone"):
+        encoder.fit(data.images[:5])
+    with pytest.raises(InputError, match="without spaces around them"):
+        fit_concept_vectors(encoder, data.images, {"globules ": truth["globules"]})

@@ -228,6 +228,8 @@ def class_entries(classes, owner):
         entries.append(one)
     if len({one.key for one in entries}) < len(entries):
         raise parameter_error(owner, "classes", "names that differ", [one.key for one in entries])
+    # The bank's own rules on spellings, before anything is asked and paid for.
+    ConceptBank(name="classes", classes=entries, concepts=[{"text": "any"}])
     return entries
 
 

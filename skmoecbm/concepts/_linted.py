@@ -10,7 +10,11 @@ __all__ = ["LintedConcepts"]
 
 
 class LintedConcepts(BaseEstimator):
-    """Keep the concepts that the linter has nothing against, and choose among them.
+    """Keep the concepts whose text the linter has nothing against, and choose among them.
+
+    A selector keeps concepts or leaves them out; it does not mend them. `ConceptBank.clean` also
+    drops other wordings of a concept that are at fault, and joins the classes of duplicates: call
+    it first where a bank has such.
 
     Parameters
     ----------

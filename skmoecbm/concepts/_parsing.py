@@ -7,14 +7,19 @@ import numpy as np
 
 from skmoecbm.exceptions import FormatError, InputError
 
-__all__ = ["folded", "read_json", "sentences"]
+__all__ = ["class_key", "folded", "read_json", "sentences"]
+
+
+def class_key(label):
+    """Return the key of a class that is called by a label: a str; 3.0 is 3."""
+    if isinstance(label, float | np.floating) and float(label).is_integer():
+        label = int(label)
+    return str(label)
 
 
 def folded(spelling):
     """Return how a spelling or label is compared: trimmed, lower-case; 3.0 is 3."""
-    if isinstance(spelling, float | np.floating) and float(spelling).is_integer():
-        spelling = int(spelling)
-    return str(spelling).strip().lower()
+    return class_key(spelling).strip().lower()
 
 
 def read_json(path):

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from skmoecbm.concepts._parsing import folded, read_json
+from skmoecbm.concepts._parsing import class_key, folded, read_json
 from skmoecbm.exceptions import FormatError, InputError
 
 __all__ = ["csv_fields", "dict_fields", "knobo_fields", "labo_fields", "list_fields"]
@@ -27,11 +27,11 @@ def dict_fields(concepts, name):
             if not isinstance(phrase, str) or not phrase.strip():
                 raise InputError(f"Class {key!r} has an empty phrase ({phrase!r}); remove it.")
             _, keys = merged.setdefault(folded(phrase), (phrase, []))
-            if str(key) not in keys:
-                keys.append(str(key))
+            if class_key(key) not in keys:
+                keys.append(class_key(key))
     return {
         "name": name,
-        "classes": [{"key": str(key)} for key in concepts],
+        "classes": [{"key": class_key(key)} for key in concepts],
         "concepts": [{"text": text, "classes": keys} for text, keys in merged.values()],
     }
 

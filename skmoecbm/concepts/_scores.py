@@ -43,13 +43,16 @@ class LabelledEmbeddings:
 
     def __init__(self, embeddings, y, owner):
         X, y = np.asarray(embeddings, dtype=np.float64), np.asarray(y)
+        if y.ndim == 1 and any(label is None or label != label for label in y.tolist()):
+            raise InputError(f"{owner} needs a label for each image; y has missing ones.")
         if len(X) != len(y):
             raise InputError(
                 f"{owner} needs one label per image. Got {len(y)} labels for {len(X)} images."
             )
         seen = ~np.isnan(X).any(axis=1)
         self.embeddings, y = X[seen], y[seen]
-        if y.ndim == 2:
+        self.indicator = y.ndim == 2
+        if self.indicator:
             if not np.isin(y, [0, 1]).all():
                 raise InputError(f"{owner}: a 2-D y must be an indicator matrix of 0 and 1.")
             self.labels, self.members = np.arange(y.shape[1]), y.astype(bool)
@@ -110,7 +113,8 @@ class LabelledEmbeddings:
         if kind == "random":
             return rng.random_sample(len(texts))
         out = np.empty(len(texts))
-        rows = len(self.embeddings) if kind == "auroc" else max(self.members.shape[1], 64)
+        one_by_one = kind in ("auroc", "welch")
+        rows = len(self.embeddings) if one_by_one else max(self.members.shape[1], 64)
         step = max(1, _CHUNK // rows)
         for start in range(0, len(texts), step):
             part = slice(start, start + step)

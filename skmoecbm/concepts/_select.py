@@ -31,7 +31,7 @@ class _Selector(BaseEstimator):
             L2-normalised concept embeddings.
         incidence : array of shape (m, C), bool, default=None
             Whether a concept was written for a class. A concept of several classes is a candidate
-            of each of them.
+            of each of them; those of no class are one more group, scored on all classes.
         bank : ConceptBank, default=None
             Tells which label means which column of `incidence`, and the texts for `to_frame`.
             Without it the columns are the sorted labels.
@@ -75,7 +75,9 @@ class _Selector(BaseEstimator):
                     for _, column, rows in self._candidates
                 ]
                 draws[b] = self._best_of_pairs(parts, len(T))
-            self.scores_std_ = np.nanstd(draws, axis=0)
+            self.scores_std_ = np.full(len(T), np.nan)
+            scored = ~np.isnan(self.scores_)
+            self.scores_std_[scored] = np.nanstd(draws[:, scored], axis=0)
         self.support_ = np.unique(self._choose(T)).astype(np.intp)
         return self
 
@@ -128,10 +130,8 @@ class _Selector(BaseEstimator):
         n_classes = len(data.labels)
         if bank is not None and bank.classes and incidence.shape == (n_concepts, len(bank.classes)):
             keys = bank.class_keys
-            if data.labels.dtype.kind == "i" and data.members.shape[1] == len(keys):
-                names = bank.match_labels(data.labels.tolist())
-                if None in names.values():  # columns of an indicator matrix, in the bank's order
-                    names = dict(zip(data.labels.tolist(), keys, strict=True))
+            if data.indicator and len(data.labels) == len(keys):
+                names = dict(zip(data.labels.tolist(), keys, strict=True))
             else:
                 names = bank.match_labels(data.labels.tolist())
             lost = [label for label, key in names.items() if key is None]
@@ -149,11 +149,20 @@ class _Selector(BaseEstimator):
                 f"incidence must have shape (concepts, classes) = ({n_concepts}, {n_classes}). "
                 f"Got {incidence.shape}; pass bank= where the bank has other classes than y."
             )
-        return [
+        candidates = [
             (label, k, np.flatnonzero(incidence[:, column]))
             for k, (label, column) in enumerate(zip(data.labels.tolist(), columns, strict=True))
             if incidence[:, column].any()
         ]
+        free = np.flatnonzero(~incidence.any(axis=1))
+        if free.size:  # of no class, such as vectors learned from images: one group of their own
+            candidates.append((None, None, free))
+        if not candidates:
+            raise InputError(
+                f"None of the {n_concepts} concepts was written for a class in y, "
+                f"{data.labels.tolist()[:10]}. Choose another bank, or select=None."
+            )
+        return candidates
 
     def _best_of_pairs(self, parts, n_concepts):
         """Return per concept the best score over its classes; NaN for those of no class in y."""
@@ -183,7 +192,8 @@ class TopKConcepts(_Selector):
     Attributes
     ----------
     scores_ : ndarray of shape (m,), float64
-        The best over the classes that a concept was written for; NaN where none of them is in y.
+        The best over the classes that a concept was written for, over all with
+        `per_class=False`; NaN where none of them is in y.
     scores_std_ : ndarray of shape (m,), float64, or None
         Its standard deviation over resamples.
     support_ : ndarray of int
@@ -210,6 +220,11 @@ class TopKConcepts(_Selector):
         check_number(self, "k", self.k, low=1, integer=True)
         if not isinstance(self.per_class, bool | np.bool_):
             raise parameter_error(self, "per_class", "True or False", self.per_class)
+
+    def _candidates_of(self, data, n_concepts, incidence, bank):
+        if not self.per_class:  # whatever they were written for
+            return [(None, None, np.arange(n_concepts))]
+        return super()._candidates_of(data, n_concepts, incidence, bank)
 
     def _choose(self, texts):
         if not self.per_class:
@@ -250,8 +265,8 @@ class SubmodularSelector(_Selector):
         0 picks by score alone.
     scope : {"class", "global"}, default="class"
         `"class"` picks for each class among its candidates; `"global"` picks over all candidates
-        together, at most `n_per_class` for each class: a concept counts for each class it was
-        written for, and is left out once all of them are full. It holds the cosines of all pairs
+        together, until each class has `n_per_class`: a concept counts for each class it was written
+        for, and is left out once all of them are full. It holds the cosines of all pairs
         of candidates in memory.
     n_bootstrap : int, default=0
         Resamples of the images from which `scores_std_` is taken.

@@ -72,6 +72,13 @@ def test_integer_classes_of_a_dict_match_integer_labels():
     assert bank.match_labels(np.array([1, 0])) == {1: "1", 0: "0"}
 
 
+def test_float_classes_match_float_and_integer_labels():
+    bank = ConceptBank.from_dict({0.0: ["a"], 1.0: ["b"]})
+    assert bank.class_keys == ["0", "1"]
+    assert list(bank.match_labels([0.0, 1.0]).values()) == ["0", "1"]
+    assert list(bank.match_labels([0, 1]).values()) == ["0", "1"]
+
+
 def test_phrase_of_two_classes_becomes_one_concept():
     bank = ConceptBank.from_dict({"a": ["red", "Round"], "b": ["round ", "blue", "blue"]})
     assert bank.texts == ["red", "Round", "blue"]

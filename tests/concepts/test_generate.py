@@ -435,3 +435,10 @@ def test_importing_asks_for_no_extra_package():
     )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
+
+
+def test_classes_that_a_bank_could_not_hold_are_told_before_anything_is_asked():
+    asked = []
+    with pytest.raises(InputError, match="belongs to two classes"):
+        generate_concepts(["mel", "MEL"], domain="skin", client=lambda p: asked.append(p))
+    assert asked == []

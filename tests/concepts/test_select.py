@@ -190,7 +190,7 @@ def test_submodular_picks_equal_naive_greedy(problem, coverage, kind):
     T = np.vstack([T, T[:5]])  # repeats: ties go to the first
     T /= np.linalg.norm(T, axis=1, keepdims=True)
     incidence = rng.random((45, 3)) < 0.5
-    incidence[0] = True
+    incidence[0] = incidence[~incidence.any(axis=1)] = True
     selector = SubmodularSelector(6, relevance=kind, coverage=coverage, relevance_weight=3.0)
     selector.fit(X, y, T, incidence)
     expected = set()
@@ -288,6 +288,30 @@ def test_labels_find_their_class_by_the_bank(problem):
         TopKConcepts(1).fit(X, np.where(y == "a", "other", y), T, bank=bank)
     with pytest.raises(InputError, match="pass bank="):
         TopKConcepts(1).fit(X, y, T, bank.incidence)
+
+
+def test_integer_labels_are_matched_by_name_and_never_by_place(problem):
+    X, _, T = problem
+    y = np.tile([0, 1], 30)
+    bank = ConceptBank.from_dict({"1": ["a", "b", "c", "d"], "0": ["e", "f", "g", "h", "i"]})
+    frame = TopKConcepts(1).fit(X, y, T, bank=bank).to_frame()
+    assert set(frame["concept"][frame["class"] == 0]) == set("efghi")
+    with pytest.raises(InputError, match="match none of their keys"):
+        TopKConcepts(1).fit(X, y + 5, T, bank=bank)
+    indicator = np.stack([y == 0, y == 1], axis=1)  # columns are in the bank's order
+    frame = TopKConcepts(1).fit(X, indicator, T, bank=bank).to_frame()
+    assert set(frame["concept"][frame["class"] == 0]) == set("abcd")
+
+
+def test_concepts_of_no_class_are_candidates_too(problem):
+    X, y, T = problem
+    incidence = np.zeros((9, 3), dtype=bool)
+    incidence[:3] = np.eye(3)
+    selector = TopKConcepts(2).fit(X, y, T, incidence)
+    best = 3 + np.argsort(-brute_force(X, y, T[3:]), kind="stable")[:2]
+    assert selector.support_.tolist() == sorted([0, 1, 2, *best])
+    with pytest.raises(InputError, match="missing ones"):
+        TopKConcepts(2).fit(X, np.where(y == "a", None, y), T)
 
 
 def test_search_over_the_number_of_concepts():
