@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 
-from skmoecbm._gating import GateState, PooledLoss, fit_linear_gate
+from skmoecbm._gating import GateState, fit_linear_gate
+from skmoecbm._pooling import PooledLoss
 from skmoecbm._validation import check_number, parameter_error
 
 __all__ = ["ConstantGate", "LinearGate", "MLPGate", "UniformGate", "resolve_gate"]

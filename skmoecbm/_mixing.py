@@ -7,9 +7,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._base import AdditivePart, ConceptClassifier
 from skmoecbm._gate_inputs import gate_inputs
-from skmoecbm._gating import gate_weights, pool_logits
+from skmoecbm._gating import gate_weights
 from skmoecbm._heads import two_columns
 from skmoecbm._mixture import pooled_scale
+from skmoecbm._pooling import pool_logits
 from skmoecbm.exceptions import InputError
 
 __all__ = ["FittedMixture"]

@@ -11,9 +11,9 @@ from skmoecbm._gating import (
     GateState,
     fit_constant_gate,
     gate_weights,
-    pool_logits,
     routing_information,
 )
+from skmoecbm._pooling import pool_logits
 
 __all__ = ["MixtureFit", "fit_mixture", "pooled_scale", "uniform_mixture"]
 

@@ -20,14 +20,12 @@ from skmoecbm._columns import ExpertData
 from skmoecbm._gate_inputs import fit_gate_inputs, gate_inputs
 from skmoecbm._gating import (
     GateState,
-    PooledLoss,
-    entropy_and_slope,
     fit_constant_gate,
     fit_linear_gate,
     gate_weights,
-    pool_logits,
     routing_information,
 )
+from skmoecbm._pooling import PooledLoss, entropy_and_slope, pool_logits
 from tests.brute_force import entropy, losses, make_table, pooled
 
 POOLS = ("logit", "prob", "sum")
