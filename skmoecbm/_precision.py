@@ -6,9 +6,21 @@ import threading
 import numpy as np
 import torch
 
-__all__ = ["MIN_COSINE", "SMALL_NETWORK", "candidates", "precision_context", "probe_images"]
+__all__ = [
+    "MIN_COSINE",
+    "MIN_SPEEDUP",
+    "N_PROBES",
+    "SMALL_NETWORK",
+    "candidates",
+    "precision_context",
+    "probe_images",
+]
 
 MIN_COSINE = 0.999
+# Wide enough that two timings on a busy machine seldom choose differently.
+MIN_SPEEDUP = 1.25
+# Images timed: on a processor each costs a good part of a second, on a GPU few keep it busy.
+N_PROBES = {"cpu": 4, "cuda": 32}
 # Below this many parameters speed hardly matters, and float32 gives every machine the same rows.
 SMALL_NETWORK = 20_000_000
 
@@ -70,7 +82,7 @@ _matmul_mode = _MatmulMode()
 
 
 def candidates(device, n_parameters):
-    """Return the faster formats worth a try on this device, best first.
+    """Return the formats that may be faster than float32 on this device.
 
     Parameters
     ----------
@@ -116,7 +128,7 @@ def precision_context(precision, device):
         yield
 
 
-def probe_images(size, n=2):
+def probe_images(size, n):
     """Return smooth coloured fields with some grain, float32 (n, 3, h, w), about N(0, 1)."""
     rng = np.random.default_rng(0)
     coarse = torch.from_numpy(rng.standard_normal((n, 3, 6, 6)))

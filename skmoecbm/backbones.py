@@ -286,9 +286,10 @@ def load_backbone(name, *, revision=None, precision="auto", resize="crop", devic
     revision : str or None
         Commit, tag or branch of the Hub repository; the commit is kept in the identity.
     precision : {"auto", "fp32", "bf16", "fp16"}
-        "auto" takes the fastest format of this device whose embeddings keep a cosine above
-        0.999 to those in float32 on a probe; networks below 20 million weights stay in float32.
-        "fp16" needs CUDA.
+        "auto" times the formats that this device names on a few probe images and takes the
+        fastest whose embeddings keep a cosine above 0.999 to those in float32, which it must
+        beat by a quarter; networks below 20 million weights stay in float32. Another machine
+        may choose otherwise: name a format for the same bits everywhere. "fp16" needs CUDA.
     resize : {"crop", "pad", "squash"}
         How an image meets the network's shape, with the model's own size, mean, deviation
         and interpolation: the short side is fitted and the middle cut out; the long side is

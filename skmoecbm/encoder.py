@@ -60,7 +60,7 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
     value_range : (low, high), default=None
         The values that mean black and white in images that are not 8-bit; required for them.
     precision : {"auto", "fp32", "bf16", "fp16"}, default="auto"
-        Format in which images are embedded.
+        Format in which images are embedded; "auto" times what the device offers.
     batch_size : int, default=32
         Images in one pass.
     cache_dir : path, "auto" or None, default="auto"

@@ -57,29 +57,68 @@ def able_processor(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
 
 
+@pytest.fixture
+def pretended(monkeypatch):
+    """Set seconds (by format) and the angle by which a format turns the rows, in `Network.encode`.
+
+    Float32 takes one second of a clock that only these passes move.
+    """
+    original = model_cache.Network.encode
+    seconds, angles, clock = {"fp32": 1.0}, {}, [0.0]
+
+    def encode(self, pixels, precision):
+        clock[0] += seconds[precision]
+        rows = original(self, pixels, "fp32")
+        across = rows.roll(1, dims=1)
+        across -= rows * (rows * across).sum(1, keepdim=True) / (rows**2).sum(1, keepdim=True)
+        scale = rows.norm(dim=1, keepdim=True) / across.norm(dim=1, keepdim=True)
+        return rows + np.tan(angles.get(precision, 0.0)) * scale * across
+
+    monkeypatch.setattr(model_cache.Network, "encode", encode)
+    monkeypatch.setattr(model_cache.time, "perf_counter", lambda: clock[0])
+    return seconds, angles
+
+
 @pytest.mark.usefixtures("able_processor")
 @pytest.mark.parametrize(
     ("angle", "expected"),
     [(0.044, "bf16"), (0.045, "fp32"), (np.nan, "fp32")],  # cos(0.0447) = 0.999
 )
 def test_auto_takes_bf16_only_while_the_cosine_to_float32_holds(
-    folder, monkeypatch, angle, expected
+    folder, monkeypatch, pretended, angle, expected
 ):
-    original = model_cache.Network.encode
-
-    def encode(self, pixels, precision):
-        rows = original(self, pixels, "fp32")
-        if precision == "bf16":  # rows turned by the angle, as if the format had done it
-            across = rows.roll(1, dims=1)
-            across -= rows * (rows * across).sum(1, keepdim=True) / (rows**2).sum(1, keepdim=True)
-            scale = rows.norm(dim=1, keepdim=True) / across.norm(dim=1, keepdim=True)
-            rows = rows + np.tan(angle) * scale * across
-        return rows
-
-    monkeypatch.setattr(model_cache.Network, "encode", encode)
+    seconds, angles = pretended
+    seconds["bf16"], angles["bf16"] = 0.2, angle
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     backbone = load_backbone(f"local-dir:{folder}", device="cpu")
     assert backbone.precision == backbone.identity["precision"] == expected
+
+
+@pytest.mark.usefixtures("able_processor")
+@pytest.mark.parametrize(
+    ("bf16", "medium", "expected"),
+    [
+        (0.2, 0.5, "bf16"),
+        (2.8, 0.5, "fp32-medium"),  # a processor that names bfloat16 and emulates it
+        (0.5, 0.2, "fp32-medium"),
+        (2.8, 0.9, "fp32"),  # not faster by enough for two timings to agree
+    ],
+)
+def test_auto_takes_the_format_that_is_fastest_here(
+    folder, monkeypatch, pretended, bf16, medium, expected
+):
+    pretended[0].update({"bf16": bf16, "fp32-medium": medium})
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert load_backbone(f"local-dir:{folder}", device="cpu").precision == expected
+
+
+@pytest.mark.usefixtures("able_processor")
+def test_auto_passes_over_a_faster_format_that_is_not_near(folder, monkeypatch, pretended):
+    seconds, angles = pretended
+    seconds.update({"bf16": 0.1, "fp32-medium": 0.5})
+    angles["bf16"] = 0.1
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert load_backbone(f"local-dir:{folder}", device="cpu").precision == "fp32-medium"
 
 
 @pytest.mark.usefixtures("able_processor")
