@@ -1,6 +1,7 @@
 """Embeddings by way of the store: only what is not there is embedded, and only once."""
 
 import hashlib
+import logging
 import os
 import tempfile
 import threading
@@ -9,8 +10,8 @@ from pathlib import Path
 
 import filelock
 import numpy as np
-from tqdm import tqdm
 
+from skmoecbm._progress import progress
 from skmoecbm.exceptions import InputError
 from skmoecbm.images import as_image_list, image_keys, iter_images, warn_missing
 
@@ -21,6 +22,8 @@ __all__ = ["as_text_list", "image_rows", "text_rows"]
 _CHUNK = 512
 
 _thread_locks = {}
+
+logger = logging.getLogger("skmoecbm")
 
 
 def image_rows(backbone, store, X, *, device, value_range, on_error, batch_size, verbose):
@@ -37,7 +40,7 @@ def image_rows(backbone, store, X, *, device, value_range, on_error, batch_size,
         As in `skmoecbm.images.iter_images`.
     batch_size : int
     verbose : bool
-        Show a progress bar over the images that must be embedded.
+        Show the progress over the images that must be embedded, and tell of images given twice.
 
     Returns
     -------
@@ -48,6 +51,13 @@ def image_rows(backbone, store, X, *, device, value_range, on_error, batch_size,
     images = as_image_list(X)
     failures = []
     keys = image_keys(images, value_range=value_range, on_error=on_error, failures=failures)
+    there = [key for key in keys if key is not None]
+    if verbose and len(there) > len(set(there)):
+        logger.warning(
+            "%s of %s images are identical to others, byte for byte, and are encoded once",
+            f"{len(there) - len(set(there)):,}",
+            f"{len(there):,}",
+        )
 
     def embed(positions):
         # Decoded whole: the JPEG decoder's own halving (`draft_size`) moves single embeddings by
@@ -152,8 +162,7 @@ def _stored(backbone, store, keys, embed, device, verbose, unit):
         return wanted[~found]
 
     misses = look_up(np.arange(len(unique)))
-    quiet = not verbose or not len(misses)
-    with tqdm(total=len(misses), unit=unit, desc=backbone.name, disable=quiet) as bar:
+    with progress(len(misses), unit=unit, name=backbone.name, verbose=verbose) as bar:
         for start in range(0, len(misses), _CHUNK):
             chunk = misses[start : start + _CHUNK]
             with _turn(store.folder, backbone.fingerprint, device):
