@@ -6,11 +6,15 @@ import numpy as np
 
 from skmoecbm._blocks import unit_rows
 from skmoecbm._encoder_rows import text_rows
+from skmoecbm._label_table import list_some
 from skmoecbm._validation import parameter_error
 from skmoecbm.concepts import Concept
-from skmoecbm.exceptions import InputError, SkmoecbmWarning
+from skmoecbm.exceptions import InputError, UnknownConceptsWarning
 
 __all__ = ["class_rows", "concept_rows", "known_concepts", "prompted", "with_vectors"]
+
+# concepts that a warning names before it counts the others
+_NAMED = 3
 
 
 def concept_rows(backbone, store, bank, vectors, *, device):
@@ -120,11 +124,18 @@ def known_concepts(bank, backbone, vectors=None):
     # concepts that the bank reserves for other models are expected to be unknown to this one
     told = [c.text for c in unknown.values() if not c.backbones or backbone.name in c.backbones]
     if told:
+        more = " (all: the `concepts` of this warning)" if len(told) > _NAMED else ""
         warnings.warn(
-            f"{len(told)} of {len(bank)} concepts are not in the lexicon of {backbone.name!r} and "
-            f"are dropped (an unknown word is a random direction): {', '.join(map(repr, told))}. "
-            "Use load_concepts('lesions'), or a backbone of free text.",
-            SkmoecbmWarning,
+            UnknownConceptsWarning(
+                f"{len(told)} of {len(bank)} concepts are not in the lexicon of {backbone.name!r} "
+                "and are dropped (an unknown word is a random direction): "
+                f"{list_some(told, _NAMED)}{more}. "
+                "Use load_concepts('lesions'), or a backbone of free text.",
+                backbone=backbone.name,
+                bank=bank.name,
+                n_concepts=len(bank),
+                concepts=told,
+            ),
             stacklevel=5,  # past scikit-learn's wrapper of fit
         )
     return bank.subset([i for i in range(len(bank)) if i not in unknown])

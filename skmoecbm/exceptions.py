@@ -7,6 +7,7 @@ __all__ = [
     "LanguageModelError",
     "SkmoecbmError",
     "SkmoecbmWarning",
+    "UnknownConceptsWarning",
 ]
 
 
@@ -35,3 +36,26 @@ class FormatError(SkmoecbmError, ValueError):
 
 class SkmoecbmWarning(UserWarning):
     """Something worth knowing that does not stop the work."""
+
+
+class UnknownConceptsWarning(SkmoecbmWarning):
+    """A model of fixed vocabulary does not know some concepts, and they are dropped.
+
+    Attributes
+    ----------
+    backbone : str
+        The model.
+    bank : str
+        The name of the bank.
+    n_concepts : int
+        How many concepts the bank has.
+    concepts : tuple of str
+        All that are dropped; the message names the first few.
+    """
+
+    def __init__(self, message, *, backbone="", bank="", n_concepts=0, concepts=()):
+        super().__init__(message)
+        self.backbone = backbone
+        self.bank = bank
+        self.n_concepts = n_concepts
+        self.concepts = tuple(concepts)

@@ -24,7 +24,12 @@ import skmoecbm.encoder
 from skmoecbm.backbones import load_backbone
 from skmoecbm.concepts import ConceptBank, TopKConcepts
 from skmoecbm.encoder import ConceptEncoder
-from skmoecbm.exceptions import BackboneError, InputError, SkmoecbmWarning
+from skmoecbm.exceptions import (
+    BackboneError,
+    InputError,
+    SkmoecbmWarning,
+    UnknownConceptsWarning,
+)
 from skmoecbm.features import ExpertFeatures
 from skmoecbm.images import load_image
 from skmoecbm.store import EmbeddingStore
@@ -465,6 +470,18 @@ def test_unknown_concepts_are_dropped_with_one_warning(fakes, images, recwarn):
     # the same bank for a model of free text: every concept, every phrase
     assert ConceptEncoder("one", bank).fit(images).n_concepts_ == 5
     assert not recwarn.list
+
+
+def test_many_unknown_concepts_are_counted_and_the_warning_holds_them_all(fakes, images):
+    unknown = [f"strange {number}" for number in range(200)]
+    with pytest.warns(UnknownConceptsWarning) as caught:
+        ConceptEncoder("demo", {"mel": ["red", *unknown]}).fit(images)
+    (warning,) = (one.message for one in caught)
+    assert warning.concepts == tuple(unknown)
+    assert (warning.backbone, warning.n_concepts) == ("demo", 201)
+    text = str(warning)
+    assert "200 of 201 concepts" in text and "'strange 2' and 197 more" in text
+    assert "strange 3'" not in text and len(text) < 400
 
 
 def test_concepts_reserved_for_other_small_models_go_in_silence(fakes, images, recwarn):
