@@ -168,19 +168,41 @@ def find_images(folder, identifiers, places=None):
 
 
 def _select(table, conditions):
+    """Return the rows that meet every condition ``COLUMN=VALUE[,VALUE...]``."""
+    whole, path = table, str(table.path)
+    steps, named = [], []
     for condition in conditions:
         name, sign, value = condition.partition("=")
         if not sign:
             raise InputError(
-                f"--select-rows must be COLUMN=VALUE, such as split=train. Got {condition!r}."
+                "--select-rows must be COLUMN=VALUE or COLUMN=VALUE,VALUE, such as split=train. "
+                f"Got {condition!r}."
             )
-        cells = table.column(name, "--select-rows")
-        if value not in cells:
+        there = {cell.strip() for cell in whole.column(name, "--select-rows")}
+        # a value that holds a comma itself is taken as it stands
+        wanted = {value.strip()}
+        if not wanted & there:
+            wanted = {one.strip() for one in value.split(",")}
+        if unknown := sorted(wanted - there):
             raise InputError(
-                f"No row of {str(table.path)!r} is left with {condition}. "
-                f"The column {name!r} holds {list_some(sorted(set(cells)))}."
+                f"No row of {path!r} has {list_some(unknown)} in column {name!r}, which "
+                f"--select-rows {condition} asks for. The column holds "
+                f"{list_some(sorted(there), 20)}."
             )
-        table = table.take([cell == value for cell in cells])
+        keep = [cell.strip() in wanted for cell in table.column(name)]
+        steps.append(f"{condition} leaves {sum(keep):,} of {len(keep):,} rows")
+        if not any(keep):
+            remedy = "Leave one out."
+            if name in named:
+                remedy = (
+                    f"All conditions must hold: several values of {name!r} go into one option, as "
+                    f"in --select-rows {name}=VALUE,VALUE."
+                )
+            raise InputError(
+                f"No row of {path!r} is left by --select-rows: {', then '.join(steps)}. {remedy}"
+            )
+        named.append(name)
+        table = table.take(keep)
     return table
 
 
@@ -249,7 +271,7 @@ def read_labelled_images(
     label_map : dict of str to str, optional
         Labels it names are replaced.
     select_rows : sequence of str
-        Conditions ``"COLUMN=VALUE"`` that all must hold.
+        Conditions ``"COLUMN=VALUE"`` or ``"COLUMN=VALUE,VALUE"`` that all must hold.
     skip_missing : bool, default=False
         Leave out rows without a file instead of raising.
 

@@ -80,8 +80,8 @@ def _add_table_options(parser):
         "--select-rows",
         action="append",
         default=[],
-        metavar="COLUMN=VALUE",
-        help="use only these rows, e.g. split=train; repeat to narrow further",
+        metavar="COLUMN=VALUE[,VALUE...]",
+        help="use only these rows, e.g. split=train or dx=mel,nv; repeat to narrow further",
     )
 
 

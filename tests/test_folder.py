@@ -111,6 +111,37 @@ def test_rows_are_selected_by_all_conditions(folder):
     assert [path.name for path in data.images] == ["b.PNG"]
 
 
+ROWS = "id,dx,split,site\na,nv,train,x\nb, mel,train,y\nc,bcc,val,x\nd.webp,mel,val,\"x, y\"\n"
+
+
+@pytest.mark.parametrize(
+    ("conditions", "names"),
+    [
+        (["dx=mel,nv"], ["a.jpg", "b.PNG", "d.webp"]),
+        (["dx=mel, nv", "split=train"], ["a.jpg", "b.PNG"]),
+        (["dx=mel,bcc", "split=val", "dx=bcc"], ["c.tiff"]),
+        (["site=x, y"], ["d.webp"]),
+    ],
+)
+def test_several_values_of_a_column_are_one_condition(folder, conditions, names):
+    data = read(folder, ROWS, select_rows=conditions)
+    assert [path.name for path in data.images] == names
+
+
+def test_conditions_that_exclude_each_other_are_told_one_by_one(folder):
+    message = error(read, folder, ROWS, select_rows=["split=val", "dx=mel", "dx=nv"])
+    steps = "split=val leaves 2 of 4 rows, then dx=mel leaves 1 of 2 rows, then dx=nv leaves 0 of 1"
+    assert steps in message and "--select-rows dx=VALUE,VALUE" in message
+    message = error(read, folder, ROWS, select_rows=["split=val", "dx=nv"])
+    assert "dx=nv leaves 0 of 2 rows" in message and "VALUE,VALUE" not in message
+
+
+def test_a_value_that_no_row_has_is_named_with_those_there_are(folder):
+    message = error(read, folder, ROWS, select_rows=["split=train", "dx=mel,nevus"])
+    assert "'nevus' in column 'dx'" in message and "'mel'" in message.partition("holds")[2]
+    assert "'bcc'" in message  # of the whole table, not of what an earlier condition left
+
+
 def test_a_selection_that_leaves_nothing_says_what_there_is(folder):
     message = error(read, folder, "id,dx,split\na,nv,train\n", select_rows=["split=test"])
     assert "No row" in message and "'train'" in message
