@@ -42,6 +42,13 @@ class AssociationProblem:
         Standard deviation of Z A0' over training rows and classes.
     standardize : bool, default=True
         Whether Z is D standardised, or D itself (the softmax association).
+    cells : torch.Tensor of shape (n, K') or None
+        Given, the columns of `targets` are labels of which a row may have several: the loss is
+        logistic in each, summed over them with these weights.
+    base_rate : torch.Tensor of shape (K',) or None
+        Frequencies of the classes, or labels, over all experts. Where the rows of a problem lack a
+        class, one row more, of average similarities and these frequencies, keeps its log odds from
+        falling without end: a floor.
 
     Attributes
     ----------
@@ -55,12 +62,24 @@ class AssociationProblem:
     """
 
     def __init__(
-        self, similarities, targets, weights, prior=None, prior_strength=1.0, standardize=True
+        self,
+        similarities,
+        targets,
+        weights,
+        prior=None,
+        prior_strength=1.0,
+        standardize=True,
+        *,
+        cells=None,
+        base_rate=None,
     ):
         self.similarities = similarities
-        self.targets = targets
+        self.targets, self.cells = targets, cells
+        # Whether the outputs share one softmax; else each is logistic.
+        self.exclusive = cells is None and targets.shape[1] > 1
         self.totals = weights.sum(1)
         self._share = weights / self.totals[:, None]
+        self._anchor = _Anchor.needed(self, base_rate) if base_rate is not None else None
         n_folds, n_outputs, n_concepts = len(weights), targets.shape[1], similarities.shape[1]
         self.shape = (n_folds, n_outputs, n_concepts)
         self.curvature, self._steps = None, 0
@@ -100,7 +119,7 @@ class AssociationProblem:
         mean CE(S) + alpha / (2 n) * ||A - A0||**2 (MATHS section 1), n the sum of weights.
         """
         logits = self.logits(association, intercept)
-        log_loss, residual = _cross_entropy(logits, self.targets)
+        log_loss, residual = _cross_entropy(logits, self.targets, self.exclusive, self.cells)
         data_loss = torch.einsum("nf,fn->f", log_loss, self._share)
         residual = residual * self._share.T[:, :, None]
         summed = residual.sum(0)
@@ -109,6 +128,9 @@ class AssociationProblem:
         away = association - self.prior
         pull = (alpha / self.totals)[:, None, None]
         loss = data_loss + 0.5 * (pull * away.square()).sum((1, 2))
+        if self._anchor is not None:
+            anchor_loss, anchor_slope = self._anchor.loss_and_slope(intercept)
+            loss, summed = loss + anchor_loss, summed + anchor_slope
         return loss, product / self.scale[:, None, :] + pull * away, summed
 
     def solve(self, alpha, *, start=None, max_iter=300, tol=1e-4):
@@ -147,14 +169,15 @@ class AssociationProblem:
             association, intercept, steps, left = self._polish(alpha, association, intercept)
             n_iter += steps
             converged = converged | (left <= _POLISHED)
-        if self.shape[1] > 1:
+        if self.exclusive:
             # A constant on all classes changes nothing; centred, a bias reads the same each time.
             intercept = intercept - intercept.mean(1, keepdim=True)
         return association, intercept, n_iter, converged
 
     def _curvature_at(self, association, intercept, *, own):
         p = self._probabilities(association, intercept)
-        return Curvature(self.similarities, p * (1 - p), self._share, self.scale.mean(0), own=own)
+        undecided = p * (1 - p) if self.cells is None else p * (1 - p) * self.cells[:, None, :]
+        return Curvature(self.similarities, undecided, self._share, self.scale.mean(0), own=own)
 
     def _descend(self, alpha, association, intercept, max_iter, tol):
         """One round of L-BFGS in coordinates where the loss is nearly a sphere."""
@@ -189,7 +212,7 @@ class AssociationProblem:
         It cancels in the softmax, so only the weak pull towards the prior sees it; left in, it
         would be the one direction along which the descent crawls.
         """
-        return rows.mean(1, keepdim=True) if self.shape[1] > 1 else torch.zeros_like(rows)
+        return rows.mean(1, keepdim=True) if self.exclusive else torch.zeros_like(rows)
 
     def _polish(self, alpha, association, intercept, max_steps=12):
         """Newton's method from a point near the optimum, as long as the gradient shrinks."""
@@ -197,9 +220,9 @@ class AssociationProblem:
         identity = torch.eye(n_concepts, dtype=torch.float64, device=self.mean.device)
         centred = self.similarities.times(identity)
         size = n_concepts + 1
-        # K >= 3: adding a constant to all intercepts changes nothing; this term fixes it.
+        # Under a softmax adding a constant to all intercepts changes nothing; this term fixes it.
         shift = torch.zeros(n_outputs, size, dtype=torch.float64, device=self.mean.device)
-        shift[:, -1] = 1.0 if n_outputs > 1 else 0.0
+        shift[:, -1] = 1.0 if self.exclusive else 0.0
         shift = torch.outer(shift.flatten(), shift.flatten())
 
         def gradient_at(a, b):
@@ -216,7 +239,7 @@ class AssociationProblem:
             for f in range(n_folds):
                 z = (centred - self.mean[f]) / self.scale[f]
                 z = torch.cat([z, torch.ones_like(z[:, :1])], dim=1)
-                hessian = self._hessian(f, z, p[:, f], alpha) + shift
+                hessian = self._hessian(f, z, p[:, f], intercept[f], alpha) + shift
                 solved, info = torch.linalg.solve_ex(hessian, gradient[f])
                 updates.append(torch.where(info == 0, solved, torch.zeros_like(solved)))
             update = torch.stack(updates).view(n_folds, n_outputs, size)
@@ -233,18 +256,24 @@ class AssociationProblem:
             steps += 1
         return association, intercept, steps, gradient.norm(dim=1)
 
-    def _hessian(self, fold, z, p, alpha):
+    def _hessian(self, fold, z, p, intercept, alpha):
         """Return the second derivatives of one fold's loss, square of size K' (m + 1)."""
         rows = self._share[fold][:, None] * p
+        if self.cells is not None:
+            rows = rows * self.cells
         blocks = []
         for k in range(p.shape[1]):
-            outer = -rows * p[:, [k]]
-            outer[:, k] += rows[:, k]
+            outer = -rows * p[:, [k]] if self.exclusive else torch.zeros_like(rows)
+            outer[:, k] += rows[:, k] if self.exclusive else rows[:, k] * (1 - p[:, k])
             blocks.append(z.T @ (outer[:, :, None] * z[:, None, :]).flatten(1))
         hessian = torch.cat(blocks)
         ridge = hessian.new_full((p.shape[1], z.shape[1]), float(alpha / self.totals[fold]))
         ridge[:, -1] = 0.0
-        return hessian + torch.diag(ridge.flatten())
+        hessian = hessian + torch.diag(ridge.flatten())
+        if self._anchor is not None:
+            biases = torch.arange(z.shape[1] - 1, len(hessian), z.shape[1], device=z.device)
+            hessian[biases[:, None], biases] += self._anchor.curvature(fold, intercept)
+        return hessian
 
     def mean_slopes(self, association, intercept):
         """Return slopes by similarity (K', m) and centred intercepts (K',), averaged over folds.
@@ -255,26 +284,76 @@ class AssociationProblem:
 
     def origin(self):
         """Return the prior, with the intercepts of the class frequencies."""
-        frequency = (self._share @ self.targets).clamp(1e-6, 1 - 1e-6)
-        if self.shape[1] == 1:
-            intercept = torch.log(frequency) - torch.log1p(-frequency)
+        if self.cells is None:
+            frequency = self._share @ self.targets
         else:
+            counted = (self._share @ self.cells).clamp_min(1e-300)
+            frequency = (self._share @ (self.cells * self.targets)) / counted
+        frequency = frequency.clamp(1e-6, 1 - 1e-6)
+        if self.exclusive:
             intercept = torch.log(frequency)
             intercept = intercept - intercept.mean(1, keepdim=True)
+        else:
+            intercept = torch.log(frequency) - torch.log1p(-frequency)
         return self.prior.clone(), intercept
 
     def _probabilities(self, association, intercept):
         logits = self.logits(association, intercept)
-        if self.shape[1] == 1:
-            return torch.sigmoid(logits)
-        return torch.softmax(logits, dim=2)
+        return torch.softmax(logits, dim=2) if self.exclusive else torch.sigmoid(logits)
+
+    def lacking(self):
+        """Return which outputs lack a case in the rows of a problem, (F, K'), bool.
+
+        Under a softmax one class without a row concerns all: they share the intercepts' level.
+        """
+        cells = torch.ones_like(self.targets) if self.cells is None else self.cells
+        positive = self._share @ (cells * self.targets)
+        if self.exclusive:
+            return (positive <= 0).any(1, keepdim=True).expand(-1, self.targets.shape[1])
+        return (positive <= 0) | (self._share @ (cells * (1 - self.targets)) <= 0)
 
 
-def _cross_entropy(logits, targets):
+class _Anchor:
+    """One row more of average similarities and average labels, where a problem lacks a class."""
+
+    def __init__(self, weight, rate, exclusive):
+        self.weight, self.rate, self.exclusive = weight, rate, exclusive
+
+    @classmethod
+    def needed(cls, problem, rate):
+        """Return the anchor of a problem, or None where no output lacks a case."""
+        lacking = problem.lacking()
+        if not bool(lacking.any()):
+            return None
+        return cls(lacking / problem.totals[:, None], rate, problem.exclusive)
+
+    def loss_and_slope(self, intercept):
+        """Return the loss (F,) and its derivative by the intercepts (F, K')."""
+        if self.exclusive:
+            log_p = torch.log_softmax(intercept, dim=1)
+            loss, slope = -self.rate * log_p, log_p.exp() - self.rate
+        else:
+            loss = torch.nn.functional.softplus(intercept) - self.rate * intercept
+            slope = torch.sigmoid(intercept) - self.rate
+        return (self.weight * loss).sum(1), self.weight * slope
+
+    def curvature(self, fold, intercept):
+        """Return the second derivatives by one fold's intercepts (K',), shape (K', K')."""
+        if self.exclusive:
+            p = torch.softmax(intercept, dim=0)
+            return self.weight[fold, 0] * (torch.diag(p) - torch.outer(p, p))
+        p = torch.sigmoid(intercept)
+        return torch.diag(self.weight[fold] * p * (1 - p))
+
+
+def _cross_entropy(logits, targets, exclusive, cells):
     """Return the loss (n, F) and its derivative (n, F, K') of logits (n, F, K')."""
     targets = targets[:, None, :]
-    if logits.shape[2] == 1:
-        loss = torch.nn.functional.softplus(logits) - targets * logits
-        return loss[:, :, 0], torch.sigmoid(logits) - targets
-    log_p = torch.log_softmax(logits, dim=2)
-    return -(targets * log_p).sum(2), log_p.exp() - targets
+    if exclusive:
+        log_p = torch.log_softmax(logits, dim=2)
+        return -(targets * log_p).sum(2), log_p.exp() - targets
+    loss = torch.nn.functional.softplus(logits) - targets * logits
+    residual = torch.sigmoid(logits) - targets
+    if cells is not None:
+        loss, residual = loss * cells[:, None, :], residual * cells[:, None, :]
+    return loss.sum(2), residual

@@ -5,13 +5,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._columns import read_experts
-from skmoecbm._targets import encode_labels, number_groups, row_weights
+from skmoecbm._labels import is_exclusive, label_log_odds
+from skmoecbm._targets import encode_labels, label_cells, number_groups, row_weights
 from skmoecbm._validation import one_thread
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
@@ -68,8 +69,9 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ----------
         X : ExpertFeatures, DataFrame or array of shape (n, m)
             Similarities of images to concepts; a row whose block is all NaN has no such expert.
-        y : array-like of shape (n,)
-            Labels, str or int.
+        y : array-like of shape (n,), or indicator of shape (n, K), dense or sparse
+            Labels, str or int; or 1 where the row has the label of the column, else 0. The columns
+            of a DataFrame name the labels.
         sample_weight : array-like of shape (n,), default=None
             A weight of 2 is the row twice, 0 is no row.
         groups : array-like of shape (n,), default=None
@@ -103,9 +105,10 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n, K), float64
-            In [0, 1]; rows sum to 1, columns as in `classes_`.
+            In [0, 1], columns as in `classes_`; rows sum to 1 unless a row may have several labels.
         """
-        return softmax(self._class_logits(X), axis=1)
+        logits = self._class_logits(X)
+        return expit(logits) if self.multilabel_ else softmax(logits, axis=1)
 
     def decision_function(self, X):
         """Return the logits of the classes.
@@ -120,10 +123,10 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             For two classes positive values speak for ``classes_[1]``.
         """
         logits = self._class_logits(X)
-        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+        return logits[:, 1] - logits[:, 0] if self._n_outputs == 1 else logits
 
     def predict(self, X):
-        """Return the most probable class of each row.
+        """Return the most probable class of each row, or its labels.
 
         Parameters
         ----------
@@ -131,10 +134,12 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of shape (n,), of the labels' dtype
+        ndarray of shape (n,), of the labels' dtype; or (n, K), int, 1 where the row has the label
         """
-        codes = self._class_logits(X).argmax(axis=1)
-        return self.classes_[codes]
+        logits = self._class_logits(X)
+        if self.multilabel_:
+            return (logits >= 0).astype(int)
+        return self.classes_[logits.argmax(axis=1)]
 
     def explain(self, X, *, images=None):
         """Explain the decisions: contributions of experts and concepts that sum to the logits.
@@ -152,6 +157,17 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         from skmoecbm.explanation import explain_features
 
         return explain_features(self, X, images=images)
+
+    def __sklearn_tags__(self):
+        """Tell scikit-learn that a row may have several labels."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    @property
+    def _n_outputs(self):
+        """K', the number of logits: one for two classes that exclude each other."""
+        return 1 if len(self.classes_) == 2 and not self.multilabel_ else len(self.classes_)
 
     def _fill_absent(self, logits, present):
         """Put the class prior where no expert is present; one warning counts the rows."""
@@ -178,20 +194,29 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         )
         n = len(data[0].values)
         self.classes_, codes = encode_labels(self, y, n)
+        self.multilabel_ = not is_exclusive(codes)
         weights = row_weights(self, sample_weight, class_weight, self.classes_, codes)
         groups = number_groups(groups, n)
         present = np.stack([expert.present for expert in data], axis=1)
         weights = weights * present.any(axis=1)
         for e, expert in enumerate(data):
-            seen = np.bincount(codes, weights * present[:, e], minlength=len(self.classes_)) > 0
-            if not seen.all():
-                lost = self.classes_[~seen].tolist()
+            if not (weights * present[:, e]).any():
                 raise InputError(
-                    f"Expert {expert.name!r} has no usable training row of class(es) {lost[:5]}. "
-                    "Add images of these classes that it can read, or drop the classes."
+                    f"Expert {expert.name!r} has no training row of any weight: its block is NaN "
+                    "in all of them. Give it images that it can read, or leave it out."
                 )
-        frequency = np.bincount(codes, weights, minlength=len(self.classes_)) / weights.sum()
-        self.class_log_prior_ = np.log(np.maximum(frequency, 1e-12))
+        if self.multilabel_:
+            codes, _ = label_cells(self, class_weight, self.classes_, codes, weights)
+            self.class_log_prior_ = label_log_odds(codes, weights)
+        else:
+            counts = np.bincount(codes, weights, minlength=len(self.classes_))
+            if not counts.all():
+                lost = self.classes_[counts == 0].tolist()
+                raise InputError(
+                    f"No expert can read any training row of class(es) {lost[:5]}. Add images of "
+                    "these classes, or drop the classes."
+                )
+            self.class_log_prior_ = np.log(np.maximum(counts / weights.sum(), 1e-12))
         self._layout = layout
         return data, gate_values, codes, weights, groups, present
 

@@ -4,6 +4,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import log_softmax
 
+from skmoecbm._labels import is_exclusive
+
 __all__ = ["fit_inverse_temperature", "log_losses"]
 
 #: Strength of the prior on log T (MATHS section 2, kappa): its penalty is kappa (log T)**2 / n.
@@ -13,19 +15,22 @@ _LOG_RANGE = 12.0
 
 
 def log_losses(logits, codes):
-    """Return -log softmax(logits)[codes] per row.
+    """Return -log softmax(logits)[codes] per row, or the mean of the labels' logistic losses.
 
     Parameters
     ----------
     logits : ndarray of shape (n, K), float64
-        Class logits, K >= 2.
-    codes : ndarray of shape (n,), int
-        Index of the true class.
+        Class logits, K >= 2, or label logits.
+    codes : ndarray of shape (n,), int, or LabelMatrix
+        Index of the true class, or the true labels.
 
     Returns
     -------
     ndarray of shape (n,), float64, in nats.
     """
+    if not is_exclusive(codes):
+        losses = np.logaddexp(0.0, logits) - codes.values * logits
+        return (codes.cells * losses).mean(axis=1)
     return -log_softmax(logits, axis=1)[np.arange(len(codes)), codes]
 
 
@@ -39,8 +44,8 @@ def fit_inverse_temperature(logits, codes, weights, *, kappa=KAPPA):
     ----------
     logits : ndarray of shape (..., n, K), float64
         Class logits, K >= 2. Leading axes are averaged: the same rows under several masks.
-    codes : ndarray of shape (n,), int
-        Index of the true class.
+    codes : ndarray of shape (n,), int, or LabelMatrix
+        Index of the true class; of labels each counts as a row of two classes.
     weights : ndarray of shape (n,), float64
         Row weights.
     kappa : float, default=3.0
@@ -54,6 +59,12 @@ def fit_inverse_temperature(logits, codes, weights, *, kappa=KAPPA):
     ----------
     Guo et al., On Calibration of Modern Neural Networks (2017), with a log-normal prior.
     """
+    if not is_exclusive(codes):
+        positive = codes.values > 0.5
+        signed = np.where(positive, logits, -logits).reshape(*logits.shape[:-2], -1)
+        logits = np.stack([np.zeros_like(signed), signed], axis=-1)
+        weights = (weights[:, None] * codes.cells).ravel()
+        codes = np.ones(len(weights), dtype=int)
     total = weights.sum()
     if total == 0:
         return 1.0  # no row: the prior alone

@@ -7,12 +7,14 @@ from sklearn.model_selection import (
     BaseCrossValidator,
     BaseShuffleSplit,
     GroupKFold,
+    KFold,
     PredefinedSplit,
     StratifiedGroupKFold,
     StratifiedKFold,
     check_cv,
 )
 
+from skmoecbm._labels import is_exclusive
 from skmoecbm._validation import parameter_error
 
 __all__ = ["Folds", "make_folds"]
@@ -43,8 +45,10 @@ class Folds:
 def make_folds(owner, cv, codes, weights, groups=None, present=None):
     """Return `Folds` and None, or None and the reason why the data allow none.
 
-    Every fold trains on rows of every class for every expert: out-of-fold logits of a class that
-    was never seen would pass for evidence about alpha, temperatures and gate.
+    Every fold trains on rows of every class, for every expert that saw the class more than once:
+    out-of-fold logits of a class that was never seen would pass for evidence about alpha,
+    temperatures and gate. Of several labels a row the rare ones cannot all be everywhere; where no
+    draw has them all, a fold that lacks one says its overall frequency.
 
     Parameters
     ----------
@@ -54,8 +58,8 @@ def make_folds(owner, cv, codes, weights, groups=None, present=None):
         An integer asks for at most that many stratified folds, never more than the rows (or
         groups) of the rarest class, and fewer where some fold would train without a class. Rows
         of weight zero take no part in choosing them, nor in what a splitter of scikit-learn sees.
-    codes : ndarray of shape (n,), int
-        Class index per row.
+    codes : ndarray of shape (n,), int, or LabelMatrix
+        Class index per row, or its labels.
     weights : ndarray of shape (n,)
         Row weights.
     groups : ndarray of shape (n,) or None
@@ -70,15 +74,23 @@ def make_folds(owner, cv, codes, weights, groups=None, present=None):
     """
     used = weights > 0
     present = used[:, None] if present is None else present & used[:, None]
-    # What every fold must train on: the rows of each class that each expert sees.
-    cells = [(codes == c) & seen for seen in present.T for c in np.unique(codes[used])]
+    units = np.arange(len(codes)) if groups is None else groups
+    # What every fold must train on: rows of each class, of each expert, and of each class that an
+    # expert saw in two units at least (the fold that holds out the only one must do without).
+    cases = _cases(codes, used)
+    cells = [case & seen for seen in present.T for case in cases]
+    cells = [*present.T, *cases, *(cell for cell in cells if len(np.unique(units[cell])) > 1)]
     if isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
         if cv < 2:
             raise parameter_error(owner, "cv", "an integer of at least 2 or a splitter", cv)
-        units = np.arange(len(codes)) if groups is None else groups
-        if min(len(np.unique(units[cell])) for cell in cells) < 2:
-            return None, "a class, or what an expert saw of it, is too little for two folds"
-        limit = min(len(np.unique(units[used & (codes == c)])) for c in np.unique(codes[used]))
+        limit = _limit(codes, cases, units, used)
+        if min(limit, *(len(np.unique(units[seen])) for seen in present.T)) < 2:
+            return None, "a class, or what an expert saw, is too little for two folds"
+        if not is_exclusive(codes):
+            drawn = _label_folds(owner, cv, min(cv, limit), used, codes, groups, cells)
+            if not _all_trained(drawn, present.T):
+                return None, "no folds were found that all train every expert"
+            return drawn, None
         for n_splits in range(int(min(cv, limit)), 1, -1):
             for splitter in _splitters(n_splits, groups is not None):
                 folds = _split(owner, cv, splitter, np.flatnonzero(used), codes, groups)
@@ -86,7 +98,7 @@ def make_folds(owner, cv, codes, weights, groups=None, present=None):
                     return folds, None
         return None, "no two folds were found that both train on every class of every expert"
     try:
-        splitter = check_cv(cv, codes, classifier=True)
+        splitter = check_cv(cv, codes if is_exclusive(codes) else codes.values, classifier=True)
     except ValueError as error:
         expected = "an integer of at least 2, a splitter or an iterable of (train, test)"
         raise parameter_error(owner, "cv", expected, cv) from error
@@ -95,9 +107,38 @@ def make_folds(owner, cv, codes, weights, groups=None, present=None):
     by_rule = by_rule and not isinstance(cv, PredefinedSplit)
     rows = np.flatnonzero(used) if by_rule else np.arange(len(codes))
     folds = _split(owner, cv, splitter, rows, codes, groups)
-    if not _all_trained(folds, cells):
+    if not _all_trained(folds, cells if is_exclusive(codes) else present.T):
         return None, "a fold of cv trains without a class, or without an expert's part of one"
     return folds, None
+
+
+def _cases(codes, used):
+    """Return the used rows (n,) of each class, or those with and those without each label."""
+    if is_exclusive(codes):
+        return [used & (codes == c) for c in np.unique(codes[used])]
+    has = codes.values > 0.5
+    return [used & rows for label in has.T for rows in (label, ~label)]
+
+
+def _limit(codes, cases, units, used):
+    """Return the largest number of folds that the rarest class, or the rows, allow."""
+    counted = cases if is_exclusive(codes) else [used]
+    return min(len(np.unique(units[case])) for case in counted)
+
+
+def _label_folds(owner, cv, n_splits, used, codes, groups, cells):
+    """Return the first draw of folds that train on every label with and without it, or the first.
+
+    Drawn, not cut in order: rows of one label often stand together.
+    """
+    kind, first = KFold if groups is None else GroupKFold, None
+    for seed in range(_DRAWS):
+        splitter = kind(int(n_splits), shuffle=True, random_state=seed)
+        folds = _split(owner, cv, splitter, np.flatnonzero(used), codes, groups)
+        if _all_trained(folds, cells):
+            return folds
+        first = folds if first is None else first
+    return first
 
 
 def _splitters(n_splits, grouped):
@@ -113,7 +154,8 @@ def _split(owner, cv, splitter, rows, codes, groups):
     """Return the folds that a splitter makes of some rows."""
     train, held_out = [], np.full(len(codes), -1)
     groups = None if groups is None else groups[rows]
-    splits = splitter.split(np.zeros((len(rows), 1)), codes[rows], groups)
+    labels = codes[rows] if is_exclusive(codes) else codes.values[rows].astype(int)
+    splits = splitter.split(np.zeros((len(rows), 1)), labels, groups)
     for fold, (train_rows, test_rows) in enumerate(splits):
         test_rows = rows[test_rows]
         if (held_out[test_rows] >= 0).any():

@@ -1,5 +1,6 @@
 """The first stage: alpha, the association of each expert, and its out-of-fold logits."""
 
+import functools
 import warnings
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skmoecbm._association import ALPHA_GRID, AssociationProblem, FoldedSimilarities, Similarities
 from skmoecbm._calibration import fit_inverse_temperature, log_losses
 from skmoecbm._constrained import solve_bounded, solve_softmax
+from skmoecbm._labels import is_exclusive
 
 __all__ = [
     "FALLBACK_ALPHA",
@@ -35,23 +37,44 @@ class Target:
 
     Attributes
     ----------
-    codes : ndarray of shape (n,), int
+    codes : ndarray of shape (n,), int, or LabelMatrix
     n_classes : int
     weights : ndarray of shape (n,), float64
     device : torch.device
     """
 
-    codes: np.ndarray
+    codes: object
     n_classes: int
     weights: np.ndarray
     device: torch.device
 
+    @property
+    def exclusive(self):
+        """Whether each row has just one class."""
+        return is_exclusive(self.codes)
+
     def matrix(self, rows=slice(None)):
-        """One-hot rows, or a single 0/1 column for two classes; float64."""
+        """One-hot rows, a single 0/1 column for two classes, or one for each label; float64."""
+        if not self.exclusive:
+            return torch.as_tensor(self.codes.values[rows], device=self.device)
         codes = torch.as_tensor(self.codes[rows], device=self.device)
         if self.n_classes == 2:
             return codes[:, None].double()
         return torch.nn.functional.one_hot(codes, self.n_classes).double()
+
+    def cells(self, rows=slice(None)):
+        """Weights of the cells of `matrix`, None where each row has just one class."""
+        if self.exclusive:
+            return None
+        return torch.as_tensor(self.codes.cells[rows], device=self.device)
+
+    @functools.cached_property
+    def base_rate(self):
+        """Weighted frequencies of the columns of `matrix`, whichever experts saw the rows."""
+        weights = torch.as_tensor(self.weights, device=self.device)[:, None]
+        if not self.exclusive:
+            weights = weights * self.cells()
+        return (weights * self.matrix()).sum(0) / weights.sum(0)
 
 
 @dataclass
@@ -117,7 +140,7 @@ def expert_problem(expert, target, head, prior, masks, rows=None):
     softmax = head.activation == "softmax"
     if prior is not None:
         prior = torch.as_tensor(prior, dtype=torch.float64, device=target.device)
-        if not softmax and target.n_classes == 2:
+        if not softmax and target.exclusive and target.n_classes == 2:
             # Each class speaks with one voice, however many concepts were written for it.
             prior = prior / prior.abs().sum(1, keepdim=True).clamp_min(1e-300)
             prior = prior[1:] - prior[:1]
@@ -128,6 +151,9 @@ def expert_problem(expert, target, head, prior, masks, rows=None):
         prior=None if softmax else prior,
         prior_strength=head.prior_strength,
         standardize=not softmax,
+        cells=target.cells(rows),
+        # The softmax association has no intercept that could fall.
+        base_rate=None if softmax else target.base_rate,
     )
     if softmax:
         shape = (len(masks), target.n_classes, similarities.shape[1])
@@ -212,6 +238,8 @@ def select_alpha(experts, target, head, priors, folds):
         if len(losses) > 1 and losses[-1] > losses[-2]:
             if total * (losses[-1] - min(losses)) > 15.0:
                 break
+    # Labels add up as rows do; their losses here are means over labels.
+    total *= 1 if target.exclusive else target.n_classes
     evidence = -total * np.array(losses)
     p = np.exp(evidence - evidence.max())
     p /= p.sum()
@@ -239,12 +267,18 @@ def _selection_rows(target, present, folds):
         if kept[rows].sum() < quota:
             kept[rows[np.linspace(0, len(rows) - 1, quota).round().astype(int)]] = True
 
-    codes, present, train = target.codes[used], present[used], folds.train[:, used]
-    for c in range(target.n_classes):
-        rows = used[codes == c]
+    if target.exclusive:
+        has = target.codes[used][:, None] == np.arange(target.n_classes)
+    else:
+        has = target.codes.values[used] > 0.5
+    present, train = present[used], folds.train[:, used]
+    if not target.exclusive:  # rows without any label tell something too
+        keep_at_least(_SELECTION_ROWS, used)
+    for mine in has.T:
+        rows = used[mine]
         keep_at_least(max(int(np.ceil(_SELECTION_ROWS * len(rows) / len(used))), 20), rows)
     for c, e in np.ndindex(target.n_classes, present.shape[1]):
-        mine = (codes == c) & present[:, e]
+        mine = has[:, c] & present[:, e]
         keep_at_least(20, used[mine])
         for trained in train:
             keep_at_least(1, used[mine & trained])

@@ -31,7 +31,10 @@ class FittedMixture(ConceptClassifier):
             z, own = head._logits(expert)
             values.append(z)
             logits.append(own)
-        inputs = gate_inputs(self.gate_input_state_, data, gate_values, present)
+        said = [two_columns(own) for own in logits]
+        inputs = gate_inputs(
+            self.gate_input_state_, data, gate_values, present, said, not self.multilabel_
+        )
         weights = gate_weights(self.gate_state_, inputs, present)
         scale = pooled_scale(self.pool_scale_, present)
         return data, values, logits, present, weights, scale
@@ -39,7 +42,8 @@ class FittedMixture(ConceptClassifier):
     def _class_logits(self, X):
         _, _, logits, present, weights, scale = self._mix(X)
         stacked = np.stack([two_columns(own) for own in logits], axis=1)
-        mixed = pool_logits(weights, stacked * self.expert_scale_[:, None], scale, self.pool)
+        stacked = stacked * self.expert_scale_[:, None]
+        mixed = pool_logits(weights, stacked, scale, self.pool, exclusive=not self.multilabel_)
         return self._fill_absent(mixed, present)
 
     def gate_weights(self, X):
@@ -89,7 +93,7 @@ class FittedMixture(ConceptClassifier):
         """
         _, _, logits, present, _, _ = self._mix(X)
         stacked = np.where(present[:, :, None], np.stack(logits, axis=1), np.nan)
-        return stacked[:, :, 0] if len(self.classes_) == 2 else stacked
+        return stacked[:, :, 0] if self._n_outputs == 1 else stacked
 
     def without(self, name):
         """Return a view of this fitted model that never listens to one expert.

@@ -11,8 +11,10 @@ from skmoecbm._gating import (
     GateState,
     fit_constant_gate,
     gate_weights,
+    reads_inputs,
     routing_information,
 )
+from skmoecbm._labels import is_exclusive
 from skmoecbm._pooling import pool_logits
 
 __all__ = ["MixtureFit", "fit_mixture", "pooled_scale", "uniform_mixture"]
@@ -21,7 +23,7 @@ __all__ = ["MixtureFit", "fit_mixture", "pooled_scale", "uniform_mixture"]
 MIN_ROWS = 16
 
 _MAX_SUBSETS = 70
-_KINDS = {"uniform", "constant", "linear", "mlp"}
+_KINDS = {"uniform", "constant", "linear", "mlp", "laplace", "gaussian"}
 
 
 @dataclass
@@ -87,7 +89,7 @@ def fit_mixture(
     ----------
     logits : ndarray of shape (n, E, K)
         Out-of-fold expert logits; anything finite where absent.
-    codes : ndarray of shape (n,), int
+    codes : ndarray of shape (n,), int, or LabelMatrix
     weights : ndarray of shape (n,)
         Row weights, zero where no fold predicted the row.
     present : ndarray of shape (n, E), bool
@@ -210,7 +212,7 @@ def _pool_scales(states, scaled, codes, trains, present, inputs, pool, calibrate
             scales.append(1.0)
             continue
         mixing = gate_weights(state, inputs[kept], present[kept])
-        mixed = pool_logits(mixing, logits[kept], 1.0, pool)
+        mixed = pool_logits(mixing, logits[kept], 1.0, pool, exclusive=is_exclusive(codes))
         scales.append(fit_inverse_temperature(mixed, codes[kept], row_weights[kept]))
     return np.array(scales)
 
@@ -229,9 +231,10 @@ def _scales_by_count(fit, data, pool, names, masked_inputs):
     scales = np.ones(n_experts)
 
     def mix(rows, mask, own):
-        reads_inputs = fit.gate.kind in ("linear", "mlp") and masked_inputs is not None
-        seen = masked_inputs(rows, mask) if reads_inputs and not own else inputs[rows]
-        return pool_logits(gate_weights(fit.gate, seen, mask), scaled[rows], 1.0, pool)
+        anew = not own and masked_inputs is not None and reads_inputs(fit.gate)
+        seen = masked_inputs(rows, mask) if anew else inputs[rows]
+        weights = gate_weights(fit.gate, seen, mask)
+        return pool_logits(weights, scaled[rows], 1.0, pool, exclusive=is_exclusive(codes))
 
     for count in range(2, n_experts + 1):
         own = np.flatnonzero(used & (counts == count))
@@ -271,7 +274,8 @@ def _row_losses(fit, data, rows, pool):
     logits, codes, _, present, inputs = (part[rows] for part in data)
     mixing = gate_weights(fit.gate, inputs, present)
     scale = pooled_scale(fit.pool_scale, present)
-    mixed = pool_logits(mixing, logits * fit.expert_scale[:, None], scale, pool)
+    scaled = logits * fit.expert_scale[:, None]
+    mixed = pool_logits(mixing, scaled, scale, pool, exclusive=is_exclusive(codes))
     return log_losses(mixed, codes)
 
 

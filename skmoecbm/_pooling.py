@@ -1,16 +1,19 @@
 """Pools: how experts' logits become one, and the loss of that as a function of the gate.
 
-Logits always carry K >= 2 columns here: two classes are (0, s).
+Logits always carry K >= 2 columns here: two classes are (0, s). Labels of which a row may have
+several are K logistic outputs.
 """
 
 import numpy as np
 import torch
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_expit, log_softmax, logsumexp
+
+from skmoecbm._labels import is_exclusive
 
 __all__ = ["PooledLoss", "entropy_and_slope", "pool_logits"]
 
 
-def pool_logits(weights, logits, scale, pool):
+def pool_logits(weights, logits, scale, pool, *, exclusive=True):
     """Mix the experts' logits.
 
     Parameters
@@ -25,6 +28,8 @@ def pool_logits(weights, logits, scale, pool):
         ``"logit"``: sum of G_e S_e. ``"prob"``: log of the sum of G_e softmax(S_e).
         ``"sum"``: as ``"logit"`` times the number of experts with a weight, so that agreeing
         experts add up their evidence.
+    exclusive : bool, default=True
+        Whether each row has just one class; else ``"prob"`` averages each label's probability.
 
     Returns
     -------
@@ -35,7 +40,13 @@ def pool_logits(weights, logits, scale, pool):
     if pool == "prob":
         with np.errstate(divide="ignore"):
             log_weights = np.log(weights)[:, :, None]
-        mixed = logsumexp(log_weights + log_softmax(logits, axis=2), axis=1)
+        if exclusive:
+            mixed = logsumexp(log_weights + log_softmax(logits, axis=2), axis=1)
+        else:
+            spoken_for, against = log_expit(logits), log_expit(-logits)
+            mixed = logsumexp(log_weights + spoken_for, axis=1)
+            with np.errstate(invalid="ignore"):  # a row without experts is set below
+                mixed -= logsumexp(log_weights + against, axis=1)
         mixed[weights.sum(1) == 0] = 0.0
         return scale * mixed
     mixed = np.einsum("ne,nek->nk", weights, logits)
@@ -71,33 +82,32 @@ class PooledLoss:
     def __init__(self, logits, codes, shares, absent, pool, entropy=0.0, balance=0.0):
         self.pool, self.entropy, self.balance = pool, entropy, balance
         self.shares, self.absent = shares, absent
-        self.codes = codes[None, :, None].expand(len(shares), -1, 1)
         self.empty = absent.all(1)
-        log_p = torch.log_softmax(logits, dim=-1)
+        self.exclusive = is_exclusive(codes)
         # "sum" is "logit" on logits multiplied by the number of present experts.
         factor = (~absent).sum(1).to(logits.dtype)[:, None, None] if pool == "sum" else 1.0
-        self.logits = log_p if pool == "prob" else logits * factor
+        self.logits = logits * factor
+        if self.exclusive:
+            codes = torch.as_tensor(codes, dtype=torch.int64, device=logits.device)
+            self.codes = codes[None, :, None].expand(len(shares), -1, 1)
+            log_p = torch.log_softmax(logits, dim=-1)
+            at_label = self.codes[:, :, None, :].expand(-1, -1, logits.shape[2], 1)
+            self.log_likelihood = log_p.gather(3, at_label)
+            self.cells = None
+        else:
+            self.labels = torch.as_tensor(codes.values, device=logits.device)
+            self.cells = torch.as_tensor(codes.cells, device=logits.device) / logits.shape[3]
+            signs = 2.0 * self.labels - 1.0
+            self.log_likelihood = torch.nn.functional.logsigmoid(signs[:, None, :] * logits)
 
     def __call__(self, gate_logits):
         """Return losses (F,) and derivatives (F, n, E) for gate logits (F, n, E)."""
         masked = gate_logits.masked_fill(self.absent, -torch.inf)
         masked = torch.where(self.empty[:, None], torch.zeros_like(masked), masked)
         weights = torch.softmax(masked, dim=-1)
-        if self.pool == "prob":
-            mixed = torch.logsumexp(torch.log(weights)[..., None] + self.logits, dim=2)
-            losses = -mixed.gather(2, self.codes)[..., 0]
-            # d(-log P_y)/dG_e = -P_ey / P_y; times G_e it is minus the responsibility.
-            at_label = self.logits.gather(
-                3, self.codes[:, :, None, :].expand(-1, -1, self.logits.shape[2], 1)
-            )[..., 0]
-            by_weight = -torch.exp(at_label + losses[..., None])
-        else:
-            mixed = torch.einsum("fne,fnek->fnk", weights, self.logits)
-            log_p = torch.log_softmax(mixed, dim=-1)
-            losses = -log_p.gather(2, self.codes)[..., 0]
-            residual = log_p.exp()
-            residual = residual.scatter_add(2, self.codes, -torch.ones_like(losses)[..., None])
-            by_weight = torch.einsum("fnk,fnek->fne", residual, self.logits)
+        losses, by_weight = (self._of_probabilities if self.pool == "prob" else self._of_logits)(
+            weights
+        )
         loss = (losses * self.shares).sum(1)
         by_weight = by_weight * self.shares[..., None]
         if self.balance:
@@ -113,3 +123,26 @@ class PooledLoss:
             loss = loss - self.entropy * (entropy * self.shares).sum(1)
             slope = slope - self.entropy * entropy_slope * self.shares[..., None]
         return loss, slope.masked_fill(self.absent, 0.0)
+
+    def _of_probabilities(self, weights):
+        """Return the losses (F, n) of averaged probabilities and their slopes by the weights."""
+        mixed = torch.logsumexp(torch.log(weights)[..., None] + self.log_likelihood, dim=2)
+        # d(-log P_y)/dG_e = -P_ey / P_y; times G_e it is minus the responsibility.
+        slope = -torch.exp(self.log_likelihood - mixed[:, :, None, :])
+        if self.cells is not None:
+            mixed, slope = mixed * self.cells, slope * self.cells[:, None, :]
+        return -mixed.sum(-1), slope.sum(-1)
+
+    def _of_logits(self, weights):
+        """Return the losses (F, n) of averaged logits and their slopes by the weights."""
+        mixed = torch.einsum("fne,fnek->fnk", weights, self.logits)
+        if self.exclusive:
+            log_p = torch.log_softmax(mixed, dim=-1)
+            losses = -log_p.gather(2, self.codes)[..., 0]
+            residual = log_p.exp()
+            residual = residual.scatter_add(2, self.codes, -torch.ones_like(losses)[..., None])
+        else:
+            losses = torch.nn.functional.softplus(mixed) - self.labels * mixed
+            losses = (losses * self.cells).sum(-1)
+            residual = (torch.sigmoid(mixed) - self.labels) * self.cells
+        return losses, torch.einsum("fnk,fnek->fne", residual, self.logits)

@@ -64,6 +64,8 @@ class ConceptBottleneckClassifier(ConceptClassifier):
     Attributes
     ----------
     classes_ : ndarray of shape (K,)
+    multilabel_ : bool
+        Whether a row may have several of the classes.
     association_ : ndarray of shape (K', m)
         A; K' is 1 for two classes, else K. For ``activation="softmax"`` it is ``100 softmax(A)``.
     intercept_ : ndarray of shape (K',)
@@ -126,6 +128,15 @@ class ConceptBottleneckClassifier(ConceptClassifier):
         self.random_state = random_state
         self.verbose = verbose
 
+    def _check_activation(self, multilabel):
+        """Refuse the one association that cannot do several labels."""
+        if multilabel and self.activation == "softmax":
+            raise InputError(
+                "activation='softmax' cannot learn an indicator y: its logits are averages of 100 "
+                "x cosine, which can only speak for a label and start far above the loss of "
+                "guessing the frequencies. Use activation='linear' or 'nonnegative'."
+            )
+
     def _check_parameters(self):
         check_choice(self, "activation", self.activation, ("linear", "nonnegative", "softmax"))
         check_number(self, "prior_strength", self.prior_strength, low=0)
@@ -146,6 +157,7 @@ class ConceptBottleneckClassifier(ConceptClassifier):
                 f"{[expert.name for expert in data]}. Use X.select(name) for one of them, or "
                 "GatedConceptBottleneckClassifier for all."
             )
+        self._check_activation(self.multilabel_)
         context = self._init_callback_context(max_subtasks=2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         target = Target(codes, len(self.classes_), weights, device)

@@ -1,28 +1,49 @@
 """Labels, weights and groups as the fits want them, or a sentence that says what is wrong."""
 
+import warnings
+
 import numpy as np
+import scipy.sparse
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+from skmoecbm._labels import LabelMatrix, is_exclusive
 from skmoecbm._validation import parameter_error
-from skmoecbm.exceptions import InputError
+from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
-__all__ = ["check_groups", "encode_labels", "missing_labels", "number_groups", "row_weights"]
+__all__ = [
+    "check_groups",
+    "encode_labels",
+    "label_cells",
+    "missing_labels",
+    "number_groups",
+    "row_weights",
+]
 
 
 def encode_labels(owner, y, n):
-    """Return the sorted classes and the code of each row.
+    """Return the sorted classes and the code of each row; for an indicator y, its labels.
+
+    Returns
+    -------
+    classes : ndarray of shape (K,)
+        Of an indicator: the column names of a DataFrame, else 0 to K - 1.
+    codes : ndarray of shape (n,), int, or LabelMatrix
 
     Raises
     ------
     InputError
-        If y is None, of another length, holds NaN or None, or has fewer than two classes.
+        If y is None, of another length, holds NaN or None, has fewer than two classes, or is 2-D
+        and no indicator.
     """
     name = type(owner).__name__
     if y is None:
         raise InputError(
             f"{name} requires y to be passed, but the target y is None. Give one label per image."
         )
+    shape = y.shape if hasattr(y, "shape") else np.asarray(y, dtype=object).shape
+    if len(shape) == 2 and shape[1] > 1:
+        return _encode_indicator(y, n)
     y = column_or_1d(y, warn=True)
     if len(y) != n:
         raise InputError(
@@ -48,6 +69,93 @@ def encode_labels(owner, y, n):
             f"{classes.tolist()[0]!r}, in {n} row(s) (n_samples={n}). Add images of another class."
         )
     return classes, codes
+
+
+def _encode_indicator(y, n):
+    """Return the names of the columns of a 0/1 matrix, and it as a `LabelMatrix`."""
+    names = np.asarray(getattr(y, "columns", np.arange(np.shape(y)[1])))
+    if scipy.sparse.issparse(y):
+        y = y.toarray()
+    try:
+        values = np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "A y of two dimensions must be an indicator: 1 where the row has the label of the "
+            "column, else 0. Make one of lists of labels with scikit-learn's MultiLabelBinarizer."
+        ) from error
+    if len(values) != n:
+        raise InputError(
+            f"X has {n} rows and y has {len(values)}: inconsistent numbers of samples. Give one "
+            "row of labels per image."
+        )
+    unknown = np.isnan(values).any(axis=1)
+    if unknown.any():
+        raise InputError(
+            f"y contains NaN in {unknown.sum()} row(s): {np.flatnonzero(unknown)[:5].tolist()}. "
+            "Drop these rows or decide on their labels."
+        )
+    odd = ~np.isin(values, (0.0, 1.0))
+    if odd.any():
+        row, column = np.argwhere(odd)[0]
+        raise InputError(
+            f"A y of two dimensions must hold 0 and 1 alone (one column per label). Row {row}, "
+            f"column {names[column]!r}, holds {values[row, column]:g}."
+        )
+    if len(set(names.tolist())) < len(names):
+        raise InputError(f"The columns of y must have distinct names. Got {names.tolist()[:20]}.")
+    return names, LabelMatrix(values, np.ones_like(values))
+
+
+def label_cells(owner, class_weight, classes, labels, weights):
+    """Return the labels with cells weighted, and those without a case replaced by a constant.
+
+    A label that no row of any weight has, or that all have, is nothing to learn from: its values
+    become what one half of a further case would make of its frequency, so that its logit is that
+    constant.
+
+    Parameters
+    ----------
+    owner : estimator
+    class_weight : "balanced", dict or None
+        ``"balanced"``: with and without a label weigh the same in all. A dict: how much the rows
+        with a label count beside those without.
+    classes : ndarray of shape (L,)
+    labels : LabelMatrix
+    weights : ndarray of shape (n,)
+        Row weights.
+    """
+    positive = weights @ labels.values
+    negative = weights.sum() - positive
+    has_cases = (positive > 0) & (negative > 0)
+    if not has_cases.any():
+        raise InputError(
+            "No label of y is there in some rows and absent in others, so there is nothing to "
+            "tell apart. Add images with and without each label, or weight to them."
+        )
+    values, cells = labels.values.copy(), labels.cells.copy()
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        for with_it, count in ((values == 1, positive), (values == 0, negative)):
+            factor = weights.sum() / (2.0 * np.where(has_cases, count, 1.0))
+            cells *= np.where(with_it & has_cases, factor, 1.0)
+    elif class_weight is not None:
+        factor = _weight_of_class(owner, class_weight, classes)
+        cells *= np.where(values == 1, factor, 1.0)
+    if not has_cases.all():
+        lost = [
+            f"{name!r} ({'no' if count == 0 else 'every'} row has it)"
+            for name, count in zip(classes.tolist(), positive, strict=True)
+            if count == 0 or count == weights.sum()
+        ]
+        warnings.warn(
+            f"{len(lost)} label(s) cannot be learned from these rows: {', '.join(lost[:5])}. Their "
+            "probability is a constant near 0 or 1. Add images, or drop the columns.",
+            SkmoecbmWarning,
+            stacklevel=6,
+        )
+        frequency = (positive + 0.5) / (weights.sum() + 1.0)
+        values = np.where(has_cases, values, frequency)
+        cells = np.where(has_cases, cells, 1.0)
+    return LabelMatrix(values, cells), has_cases
 
 
 def row_weights(owner, sample_weight, class_weight, classes, codes):
@@ -76,6 +184,10 @@ def row_weights(owner, sample_weight, class_weight, classes, codes):
                 f"sample_weight must be {n} numbers of at least 0, one per row. Got shape "
                 f"{weights.shape}{' with negative values' if (weights < 0).any() else ''}."
             )
+    if not is_exclusive(codes):
+        if not weights.any():
+            raise InputError("sample_weight is zero for every row. Give weight to some.")
+        return weights
     counts = np.bincount(codes, weights=weights, minlength=len(classes))
     if np.count_nonzero(counts) < 2:
         raise InputError(
@@ -87,22 +199,26 @@ def row_weights(owner, sample_weight, class_weight, classes, codes):
         return weights
     if isinstance(class_weight, str) and class_weight == "balanced":
         per_class = counts.sum() / (len(counts) * counts)
-    elif isinstance(class_weight, dict):
-        unknown = [label for label in class_weight if label not in set(classes.tolist())]
-        if unknown:
-            raise InputError(
-                f"class_weight names {unknown[:5]}, which are not in y. The classes are "
-                f"{classes.tolist()[:20]}."
-            )
-        per_class = np.array([float(class_weight.get(label, 1.0)) for label in classes.tolist()])
-        if not np.isfinite(per_class).all() or (per_class < 0).any():
-            raise parameter_error(
-                owner, "class_weight", "made of finite numbers >= 0", class_weight
-            )
-        _check_classes_weigh("class_weight", classes, per_class)
     else:
-        raise parameter_error(owner, "class_weight", "'balanced', a dict or None", class_weight)
+        per_class = _weight_of_class(owner, class_weight, classes)
     return weights * per_class[codes]
+
+
+def _weight_of_class(owner, class_weight, classes):
+    """Return the weight of each class that a dict gives, 1 where it is silent."""
+    if not isinstance(class_weight, dict):
+        raise parameter_error(owner, "class_weight", "'balanced', a dict or None", class_weight)
+    unknown = [label for label in class_weight if label not in set(classes.tolist())]
+    if unknown:
+        raise InputError(
+            f"class_weight names {unknown[:5]}, which are not in y. The classes are "
+            f"{classes.tolist()[:20]}."
+        )
+    per_class = np.array([float(class_weight.get(label, 1.0)) for label in classes.tolist()])
+    if not np.isfinite(per_class).all() or (per_class < 0).any():
+        raise parameter_error(owner, "class_weight", "made of finite numbers >= 0", class_weight)
+    _check_classes_weigh("class_weight", classes, per_class)
+    return per_class
 
 
 def _check_classes_weigh(name, classes, weight_of_class):

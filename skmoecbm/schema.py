@@ -142,6 +142,7 @@ class UnionNode(_Estimator):
 
 class _Classifier(_Estimator):
     classes: Labels
+    multilabel: bool = False
     alpha: Number
     alpha_path: dict[Name, tuple[Number, ...]]
     n_features_in: Size
@@ -172,7 +173,7 @@ class GatedNode(_Classifier):
     expert_columns: tuple[tuple[Size, ...], ...]
     gate_columns: tuple[Size, ...] = ()
     masked_experts: tuple[Name, ...] = ()
-    gate: Literal["uniform", "expert", "constant", "linear", "mlp"]
+    gate: Literal["uniform", "expert", "constant", "linear", "gaussian", "laplace", "mlp"]
     gate_hidden: Size = 0
     gate_components: Size | None
     selected: Text

@@ -4,7 +4,8 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import softmax
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
 from sklearn.base import clone
 from sklearn.ensemble import BaggingClassifier, VotingClassifier
 from sklearn.exceptions import NotFittedError
@@ -21,7 +22,7 @@ from skmoecbm import (
     SkmoecbmWarning,
 )
 from skmoecbm._gating import GateState
-from tests.brute_force import make_blocks, make_table, pooled
+from tests.brute_force import losses, make_blocks, make_table, pooled, standardised
 
 EXPERTS = [("a", slice(0, 4)), ("b", slice(4, 9))]
 
@@ -734,8 +735,36 @@ def test_bad_experts_are_refused_in_a_sentence():
     with pytest.raises(InputError, match=r"takes one expert. X has 2: \['a', 'b'\].*select"):
         _single().fit(features, y2)
     lost = X.copy()
-    lost[y == 2, :4] = np.nan
-    refused(r"'a' has no usable training row of class\(es\) \[2\]", lost)
+    lost[:, :4] = np.nan
+    refused(r"'a' has no training row of any weight", lost)
+    lost = X.copy()
+    lost[y == 2] = np.nan
+    refused(r"No expert can read any training row of class\(es\) \[2\]", lost)
+
+
+def test_a_class_that_an_expert_never_saw_gets_a_floor():
+    X, y = make_table(n=120)
+    X[y == 2, :4] = np.nan
+    clf = GatedConceptBottleneckClassifier(
+        ConceptBottleneckClassifier(alpha=3.0), experts=[("a", slice(0, 4)), ("b", slice(4, 9))]
+    ).fit(X, y)
+    seen = y != 2
+    Z, rate = standardised(X[seen, :4])[0], np.bincount(y) / len(y)
+
+    def objective(flat):
+        A, b = flat[:12].reshape(3, 4), flat[12:]
+        # The rows, the pull, and one row more: average similarities, average label.
+        data = losses(Z @ A.T + b, y[seen]).sum()
+        return data + 1.5 * (A**2).sum() + rate @ -log_softmax(b)
+
+    best = minimize(objective, np.zeros(15), tol=1e-14).x
+    head = clf.heads_[0]
+    np.testing.assert_allclose(head.association_, best[:12].reshape(3, 4), atol=1e-4)
+    np.testing.assert_allclose(head.intercept_, best[12:] - best[12:].mean(), atol=1e-3)
+    assert head.intercept_.min() > -8 and np.isfinite(clf.oof_logits_).all()
+    complete = make_table(n=120)[0]
+    alone = clf.without("b").predict_proba(complete)[:, 2]
+    assert np.isfinite(np.log(alone)).all() and 0 < alone.mean() < 0.1
 
 
 @pytest.mark.parametrize(
