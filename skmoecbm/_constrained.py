@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
-__all__ = ["solve_bounded", "solve_softmax"]
+__all__ = ["hundred_cosines", "solve_bounded", "solve_softmax"]
 
 
 def solve_bounded(problem, alpha, l1, *, nonnegative, start=None, max_iter=300, tol=1e-4):
@@ -120,7 +120,7 @@ def solve_softmax(problem, alpha, *, start=None, max_iter=300, tol=1e-4):
 
     def differentiate():
         optimizer.zero_grad()
-        association, intercept = _hundred_cosines(matrix)
+        association, intercept = hundred_cosines(matrix)
         _, slope, _ = problem.loss_and_gradient(association.detach(), intercept, 0.0)
         # The chain rule by hand: the loss knows its own gradient by the association.
         surrogate = (association * slope).sum() + 0.5 * (pull * (matrix - prior).square()).sum()
@@ -135,11 +135,12 @@ def solve_softmax(problem, alpha, *, start=None, max_iter=300, tol=1e-4):
     # With a pull, half the squared slope over it bounds how far the loss may still fall.
     converged = (slope <= tol) | (slope.square() * problem.totals / (2.0 * alpha) <= tol)
     matrix = matrix.detach()
-    association, intercept = _hundred_cosines(matrix)
+    association, intercept = hundred_cosines(matrix)
     return association, intercept, max_iter, converged, matrix
 
 
-def _hundred_cosines(matrix):
+def hundred_cosines(matrix):
+    """Return ``100 softmax(A)`` of matrices (F, K, m), two rows as their difference; and zeros."""
     weights = 100.0 * torch.softmax(matrix, dim=2)
     if weights.shape[1] == 2:
         weights = weights[:, 1:] - weights[:, :1]
