@@ -41,33 +41,31 @@ def greedy_cover(similarity, relevance, coverage, n_picks, quotas=None, limits=N
     Minoux, "Accelerated greedy algorithms for maximizing submodular set functions", 1978.
     """
     similarity = np.maximum(similarity, 0.0)
-    best = np.zeros(len(similarity))
-    bounds = relevance + coverage * similarity.sum(axis=1)
-    fresh = np.ones(len(similarity), dtype=bool)
+    best = np.zeros(len(similarity), dtype=similarity.dtype)
+    bounds = relevance + coverage * similarity.sum(axis=1, dtype=np.float64)
+    stale = np.zeros(len(similarity), dtype=bool)
     taken = None if quotas is None else np.zeros(quotas.shape[1], dtype=int)
     picks = []
     while len(picks) < min(n_picks, len(similarity)):
         top = bounds.max()
         if top == -np.inf:
             break
-        level = top - _TIE * abs(top)
-        candidates = np.flatnonzero(bounds >= level)
-        stale = candidates[~fresh[candidates]]
-        if stale.size:
+        ties = bounds >= top - _TIE * abs(top)
+        if (ties & stale).any():
             # with them the next best by their bounds: one call of numpy costs as much for many
-            if len(bounds) > _BATCH:
-                near = np.argpartition(-bounds, _BATCH)[:_BATCH]
-                stale = np.union1d(stale, near[~fresh[near] & (bounds[near] > -np.inf)])
-            gains = np.maximum(similarity[stale] - best, 0.0).sum(axis=1)
-            bounds[stale] = relevance[stale] + coverage * gains
-            fresh[stale] = True
+            many = len(bounds) > _BATCH
+            near = bounds >= np.partition(bounds, -_BATCH)[-_BATCH] if many else True
+            rows = np.flatnonzero((ties | near) & stale)
+            gains = np.maximum(similarity[rows] - best, 0.0).sum(axis=1, dtype=np.float64)
+            bounds[rows] = relevance[rows] + coverage * gains
+            stale[rows] = False
             continue
-        pick = int(candidates[0])
+        pick = int(ties.argmax())
         picks.append(pick)
-        best = np.maximum(best, similarity[pick])
+        np.maximum(best, similarity[pick], out=best)
         bounds[pick] = -np.inf
-        fresh[:] = False
         if quotas is not None:
             taken += quotas[pick]
             bounds[~(quotas & (taken < limits)).any(axis=1)] = -np.inf
+        stale = bounds > -np.inf
     return np.array(picks, dtype=np.intp)

@@ -1,6 +1,7 @@
 """How much a concept tells about a class: scores from labelled embeddings."""
 
 import numpy as np
+from scipy.linalg.blas import get_blas_funcs
 from scipy.stats import rankdata
 
 from skmoecbm.exceptions import InputError
@@ -9,8 +10,13 @@ __all__ = ["RELEVANCE", "LabelledEmbeddings"]
 
 RELEVANCE = ("mi", "auroc", "welch", "similarity", "random")
 
-# At most this many similarities are held at a time.
+# Similarities held at a time: of images, few enough for memory; of class means, for a core's cache.
 _CHUNK = 2**24
+_CACHED = 2**20
+
+# A concept whose similarities spread less than this, in lengths of embedding times concept, is
+# constant: float32 embeddings have errors of some 1e-7 of it, and a rank of errors is no score.
+_CONSTANT = 1e-6
 
 
 class LabelledEmbeddings:
@@ -22,7 +28,7 @@ class LabelledEmbeddings:
     Parameters
     ----------
     embeddings : array of shape (n, d)
-        All-NaN rows are left out.
+        All-NaN rows (missing images) are left out with their labels.
     y : array of shape (n,), or of shape (n, C) and 0/1
         Labels, or the indicator matrix of a multi-label problem.
     owner : str
@@ -38,19 +44,20 @@ class LabelledEmbeddings:
     Raises
     ------
     InputError
-        If lengths differ, or fewer than two classes are left.
+        If lengths differ, a row is infinite or NaN in part, or fewer than two classes are left.
     """
 
     def __init__(self, embeddings, y, owner):
         X, y = np.asarray(embeddings, dtype=np.float64), np.asarray(y)
+        if X.ndim != 2 or len(X) != len(y):
+            raise InputError(
+                f"{owner} needs one label per image, and embeddings of shape (n, d). Got {len(y)} "
+                f"labels for {len(X)} images of shape {X.shape}."
+            )
+        seen = _seen_rows(X, owner)
+        self.embeddings, y = X[seen], y[seen]
         if y.ndim == 1 and any(label is None or label != label for label in y.tolist()):
             raise InputError(f"{owner} needs a label for each image; y has missing ones.")
-        if len(X) != len(y):
-            raise InputError(
-                f"{owner} needs one label per image. Got {len(y)} labels for {len(X)} images."
-            )
-        seen = ~np.isnan(X).any(axis=1)
-        self.embeddings, y = X[seen], y[seen]
         self.indicator = y.ndim == 2
         if self.indicator:
             if not np.isin(y, [0, 1]).all():
@@ -73,8 +80,13 @@ class LabelledEmbeddings:
         self._counts = members.sum(axis=0)
         with np.errstate(invalid="ignore"):  # a class without rows: NaN, and so its scores
             self._means = members.T @ X / self._counts[:, None] - self._centre
+        # Lengths of the root R of the covariance RᵀR times a concept are spreads: squares would
+        # lose half of the digits, which in float32 a concept of small spread needs.
         centred = X - self._centre
-        self._covariance = (centred * weights[:, None]).T @ centred / total
+        values, vectors = np.linalg.eigh((centred * weights[:, None]).T @ centred / total)
+        root = np.linalg.qr((vectors * np.sqrt(np.maximum(values, 0.0))).T, mode="r")
+        self._root = np.asfortranarray(root)
+        self._length = np.sqrt(weights @ np.einsum("nd,nd->n", X, X) / total)
         self._weights = weights
 
     def resampled(self, rng):
@@ -86,12 +98,18 @@ class LabelledEmbeddings:
         return copy
 
     def spread(self, texts):
-        """Return the standard deviation of each concept's similarity over the rows, (m,)."""
-        covariance = self._covariance.astype(texts.dtype, copy=False)
-        variance = np.einsum("md,md->m", texts @ covariance, texts)
-        return np.sqrt(np.maximum(variance, 0.0))
+        """Return the standard deviation of each concept's similarity over the rows, (m,).
 
-    def score(self, kind, texts, column, rng):
+        Exactly 0 where it is no more than rounding.
+        """
+        product = get_blas_funcs("trmm", (texts,))  # half the work of a full product
+        root = self._root.astype(texts.dtype, copy=False)
+        images = product(1.0, root, np.ascontiguousarray(texts).T).T
+        spread = np.sqrt(np.einsum("md,md->m", images, images))
+        lengths = np.sqrt(np.einsum("md,md->m", texts, texts))
+        return np.where(spread > _CONSTANT * self._length * lengths, spread, 0.0)
+
+    def score(self, kind, texts, column, rng, rows=None):
         """Return how much each concept tells about one class.
 
         Parameters
@@ -101,57 +119,58 @@ class LabelledEmbeddings:
             L2-normalised concept embeddings. Products are in their precision, float32 or float64:
             a million of them in float64 would take twice the time and memory.
         column : int or None
-            The class; None takes the best over all classes.
+            The class; None takes the best over all classes. Not read for "mi" and "random".
         rng : numpy.random.RandomState
             For "random".
+        rows : ndarray of shape (k,), int, default=None
+            Which of `texts` to score; None takes all.
 
         Returns
         -------
-        ndarray of shape (m,), float64
+        ndarray of shape (k,), float64
             Of a concept with one similarity for all images: that of knowing nothing.
         """
+        rows = np.arange(len(texts)) if rows is None else rows
         if kind == "random":
-            return rng.random_sample(len(texts))
-        out = np.empty(len(texts))
-        one_by_one = kind in ("auroc", "welch")
-        rows = len(self.embeddings) if one_by_one else max(self.members.shape[1], 64)
-        step = max(1, _CHUNK // rows)
-        for start in range(0, len(texts), step):
+            return rng.random_sample(len(rows))
+        out = np.empty(len(rows))
+        if kind in ("auroc", "welch"):  # compare images one by one
+            step = max(1, _CHUNK // len(self.embeddings))
+        else:
+            step = max(64, _CACHED // self.members.shape[1])
+        for start in range(0, len(rows), step):
             part = slice(start, start + step)
-            out[part] = getattr(self, f"_{kind}")(texts[part], column)
+            some = texts[rows[part]]
+            spread = self.spread(some)
+            score = getattr(self, f"_{kind}")(some, column, np.where(spread > 0, spread, np.inf))
+            out[part] = np.where(spread > 0, score, 0.5 if kind == "auroc" else 0.0)
         return out
 
-    def _standardised(self, texts):
-        """Return class means in standard deviations, (C, m), and which concepts are constant."""
-        spread = self.spread(texts)
-        dead = spread <= 1e-9
-        means = self._means.astype(texts.dtype, copy=False)
-        return (means @ texts.T) / np.where(dead, np.inf, spread), dead
-
-    def _mi(self, texts, column):
+    def _mi(self, texts, column, spread):
         """Bits by which knowing the concept parts the classes: KL(P(class | concept) ‖ uniform)."""
-        z, dead = self._standardised(texts)
-        z = z[self._counts > 0]
-        # log K - H(P), with H from one pass of exponentials: the largest part of the time
+        z = self._standardised_means(texts, spread)
+        # log K - H(P), with H from one pass of exponentials
         z -= z.max(axis=0)
         share = np.exp(z)
         total = share.sum(axis=0)
         mean = np.einsum("km,km->m", share, z) / total
-        bits = (np.log(len(z)) + mean - np.log(total)) / np.log(2)
-        return np.where(dead, 0.0, np.maximum(bits, 0.0))
+        return np.maximum((np.log(len(z)) + mean - np.log(total)) / np.log(2), 0.0)
 
-    def _similarity(self, texts, column):
+    def _standardised_means(self, texts, spread):
+        """Return the means of the classes that have rows, in standard deviations, (C, m)."""
+        means = self._means[self._counts > 0].astype(texts.dtype, copy=False)
+        return means @ (texts / spread[:, None].astype(texts.dtype)).T
+
+    def _similarity(self, texts, column, spread):
         """Mean similarity of the class's images, in standard deviations over all images."""
         if column is None:
-            return np.nanmax(self._standardised(texts)[0], axis=0)
-        spread = self.spread(texts)
-        mean = texts @ self._means[column].astype(texts.dtype, copy=False)
-        return np.where(spread > 1e-9, mean / np.maximum(spread, 1e-9), 0.0)
+            return self._standardised_means(texts, spread).max(axis=0)
+        return texts @ self._means[column].astype(texts.dtype, copy=False) / spread
 
-    def _welch(self, texts, column):
+    def _welch(self, texts, column, spread):
         """Welch's t of the class's images against the rest."""
         columns = range(len(self._counts)) if column is None else [column]
-        total, n = self.spread(texts) ** 2, self._weights.sum()
+        total, n = spread**2, self._weights.sum()
         best = np.full(len(texts), -np.inf)
         for k in columns:
             rows = self.members[:, k] & (self._weights > 0)
@@ -166,11 +185,11 @@ class LabelledEmbeddings:
             own_var = np.maximum(squares - own * mean**2, 0.0) / (own - 1)
             rest_var = np.maximum(n * total - squares - rest * rest_mean**2, 0.0) / (rest - 1)
             error = np.sqrt(own_var / own + rest_var / rest)
-            t = np.divide(mean - rest_mean, error, out=np.zeros_like(mean), where=error > 1e-12)
-            best = np.maximum(best, t)
+            # without spread inside the two groups t would be infinite
+            best = np.maximum(best, (mean - rest_mean) / np.maximum(error, _CONSTANT * spread))
         return best
 
-    def _auroc(self, texts, column):
+    def _auroc(self, texts, column, spread):
         """Chance that an image of the class has a higher similarity than one of the rest."""
         columns = range(len(self._counts)) if column is None else [column]
         rows = np.repeat(np.arange(len(self._weights)), self._weights.astype(int))
@@ -185,3 +204,18 @@ class LabelledEmbeddings:
             area = (ranks[own].sum(axis=0) - a * (a + 1) / 2) / (a * b)
             best = np.maximum(best, area)
         return best
+
+
+def _seen_rows(X, owner):
+    """Return which rows of embeddings are there; infinite or partly NaN ones are an error."""
+    missing = np.isnan(X)
+    seen = ~missing.all(axis=1)
+    for bad, what in ((np.isinf(X), "infinite"), (missing & seen[:, None], "partly NaN")):
+        rows = np.flatnonzero(bad.any(axis=1))
+        if rows.size:
+            listed = ", ".join(map(str, rows[:5])) + (", ..." if rows.size > 5 else "")
+            raise InputError(
+                f"{owner}: {rows.size} row(s) of the embeddings are {what} (rows {listed}). Embed "
+                "these images again, or set the whole row to NaN: it then counts as missing."
+            )
+    return seen

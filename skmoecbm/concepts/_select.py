@@ -24,9 +24,10 @@ class _Selector(BaseEstimator):
         Parameters
         ----------
         embeddings : array of shape (n, d)
-            L2-normalised image embeddings; all-NaN rows are left out.
+            L2-normalised image embeddings; all-NaN rows (missing images) are left out with their
+            labels.
         y : array of shape (n,), or indicator matrix of shape (n, C)
-            Class labels.
+            Class labels; those that mean the same class of `bank` are one.
         concept_embeddings : array of shape (m, d)
             L2-normalised concept embeddings.
         incidence : array of shape (m, C), bool, default=None
@@ -43,13 +44,13 @@ class _Selector(BaseEstimator):
         Raises
         ------
         InputError
-            If a parameter is bad, shapes differ, a label is none of the bank's classes, or fewer
-            than two classes are left.
+            If a parameter is bad, shapes differ, a row of the embeddings is infinite or NaN in
+            part, a label is none of the bank's classes, or fewer than two classes are left.
         """
         self._check_parameters()
         T = np.asarray(concept_embeddings)
         T = T if T.dtype == np.float32 else T.astype(np.float64)
-        data = LabelledEmbeddings(embeddings, y, type(self).__name__)
+        data = LabelledEmbeddings(embeddings, _joined_labels(y, bank), type(self).__name__)
         if T.ndim != 2 or T.shape[1] != data.embeddings.shape[1]:
             raise InputError(
                 f"Concept embeddings must have shape (m, {data.embeddings.shape[1]}), the width of "
@@ -60,20 +61,13 @@ class _Selector(BaseEstimator):
         streams = [np.random.RandomState(seed) for seed in rng.randint(2**31 - 1, size=2)]
         self._candidates = self._candidates_of(data, len(T), incidence, bank)
         self._texts = None if bank is None else tuple(bank.texts)
-        self._pair_scores = [
-            data.score(self.relevance, T[rows], column, streams[0])
-            for _, column, rows in self._candidates
-        ]
+        self._pair_scores = self._scores_of_pairs(data, T, streams[0])
         self.scores_ = self._best_of_pairs(self._pair_scores, len(T))
         self.scores_std_ = None
         if self.n_bootstrap:
             draws = np.empty((self.n_bootstrap, len(T)))
             for b in range(self.n_bootstrap):
-                again = data.resampled(streams[1])
-                parts = [
-                    again.score(self.relevance, T[rows], column, streams[0])
-                    for _, column, rows in self._candidates
-                ]
+                parts = self._scores_of_pairs(data.resampled(streams[1]), T, streams[0])
                 draws[b] = self._best_of_pairs(parts, len(T))
             self.scores_std_ = np.full(len(T), np.nan)
             scored = ~np.isnan(self.scores_)
@@ -149,12 +143,16 @@ class _Selector(BaseEstimator):
                 f"incidence must have shape (concepts, classes) = ({n_concepts}, {n_classes}). "
                 f"Got {incidence.shape}; pass bank= where the bank has other classes than y."
             )
+        # all ones of the matrix at once: column by column a large one would be read C times
+        written, of = np.divmod(np.flatnonzero(incidence), incidence.shape[1])
+        order = np.argsort(of, kind="stable")
+        rows_of = np.split(written[order], np.searchsorted(of[order], range(1, len(incidence.T))))
         candidates = [
-            (label, k, np.flatnonzero(incidence[:, column]))
+            (label, k, rows_of[column])
             for k, (label, column) in enumerate(zip(data.labels.tolist(), columns, strict=True))
-            if incidence[:, column].any()
+            if rows_of[column].size
         ]
-        free = np.flatnonzero(~incidence.any(axis=1))
+        free = np.setdiff1d(np.arange(n_concepts), written)
         if free.size:  # of no class, such as vectors learned from images: one group of their own
             candidates.append((None, None, free))
         if not candidates:
@@ -164,12 +162,37 @@ class _Selector(BaseEstimator):
             )
         return candidates
 
+    def _scores_of_pairs(self, data, T, rng):
+        """Return the scores of each class's candidates."""
+        if self.relevance != "mi":
+            return [
+                data.score(self.relevance, T, column, rng, rows)
+                for _, column, rows in self._candidates
+            ]
+        scores = np.full(len(T), np.nan)  # mutual information is the same for every class
+        rows = np.unique(np.concatenate([rows for _, _, rows in self._candidates]))
+        scores[rows] = data.score("mi", T, None, rng, rows)
+        return [scores[rows] for _, _, rows in self._candidates]
+
     def _best_of_pairs(self, parts, n_concepts):
         """Return per concept the best score over its classes; NaN for those of no class in y."""
         best = np.full(n_concepts, np.nan)
         for (_, _, rows), scores in zip(self._candidates, parts, strict=True):
             best[rows] = np.fmax(best[rows], scores)
         return best
+
+
+def _joined_labels(y, bank):
+    """Return the labels with one spelling for each class of the bank."""
+    y = np.asarray(y)
+    if bank is None or not bank.classes or y.ndim != 1:
+        return y
+    meant = bank.match_labels(sorted(set(y.tolist()), key=str))
+    first = {key: label for label, key in reversed(meant.items()) if key is not None}
+    one = {label: label if key is None else first[key] for label, key in meant.items()}
+    if len(set(one.values())) == len(one):
+        return y
+    return np.array([one[label] for label in y.tolist()], dtype=y.dtype)
 
 
 class TopKConcepts(_Selector):
