@@ -4,12 +4,14 @@ Paths, tables and columns are checked first, before the import of torch, which t
 """
 
 import json
-import logging
 import re
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
+from skmoecbm._cli_notes import without_notices, without_warning
+from skmoecbm._command_model import encoders_of, load_model, make_experts, tell_concepts
 from skmoecbm._folder import (
     list_images,
     read_label_map,
@@ -17,8 +19,23 @@ from skmoecbm._folder import (
     rename_labels,
     unify_labels,
 )
-from skmoecbm._model_folder import read_config_bytes, refuse_other_files
-from skmoecbm._outputs import csv_writer, draw_explanations, open_output, output_path
+from skmoecbm._label_table import list_some
+from skmoecbm._model_folder import (
+    ARRAYS,
+    CARD,
+    CONFIG,
+    read_config_bytes,
+    refuse_earlier_model,
+    refuse_other_files,
+)
+from skmoecbm._outputs import (
+    csv_writer,
+    draw_explanations,
+    keep_inputs,
+    open_output,
+    output_path,
+    picture_paths,
+)
 from skmoecbm.exceptions import InputError
 
 __all__ = [
@@ -38,69 +55,6 @@ PICTURE_SUFFIXES = (".png", ".pdf", ".svg", ".jpg", ".jpeg")
 def note(text):
     """Tell the user something that is not the result: on standard error."""
     print(text, file=sys.stderr)
-
-
-def _cache_dir(value):
-    return None if value is not None and value.lower() == "none" else value
-
-
-def _short_name(backbone):
-    """Return what stands for a model in columns and on plots when the user gives no name."""
-    _, colon, place = backbone.partition(":")
-    name = place.rstrip("/").rpartition("/")[2] if colon else backbone.replace("/", "-")
-    return name.replace("__", "-")
-
-
-def _experts(args, bank):
-    """Return the `ExpertUnion` that the options describe."""
-    from skmoecbm.encoder import ConceptEncoder, ExpertUnion
-
-    encoders = []
-    for expert in args.experts:
-        name, sign, backbone = expert.partition("=")
-        if not sign:
-            name, backbone = _short_name(expert), expert
-        encoder = ConceptEncoder(
-            backbone,
-            bank,
-            resize=args.resize,
-            cache_dir=_cache_dir(args.cache_dir or "auto"),
-            device=args.device or "auto",
-            on_error=args.on_error or "raise",
-            verbose=1,
-        )
-        encoders.append((name, encoder))
-    return ExpertUnion(encoders)
-
-
-def _load(args):
-    """Load a saved model of images, with the settings of this run in place of its own."""
-    from sklearn.pipeline import Pipeline
-
-    from skmoecbm.hub import load
-
-    model = load(args.model)
-    if not isinstance(model, Pipeline):
-        raise InputError(
-            f"The model in {args.model!r} is a {type(model).__name__} without an encoder, so it "
-            "takes features, not images. Load it with skmoecbm.load and use it from Python."
-        )
-    # What encodes is told how; what classifies keeps all its settings but the device.
-    wanted = {"cache_dir": args.cache_dir, "on_error": args.on_error, "device": args.device}
-    wanted = {name: value for name, value in wanted.items() if value is not None} | {"verbose": 1}
-    if "cache_dir" in wanted:
-        wanted["cache_dir"] = _cache_dir(wanted["cache_dir"])
-    for _, encoder in _encoders(model):
-        encoder.set_params(**wanted)
-    if args.device is not None:
-        model[-1].set_params(device=args.device)
-    return model
-
-
-def _encoders(model):
-    """Return (name, fitted encoder) of each expert of a pipeline."""
-    first = model[0]
-    return [pair[:2] for pair in getattr(first, "experts_", [(model.steps[0][0], first)])]
 
 
 def _read_labelled(args):
@@ -137,6 +91,8 @@ def fit(args):
     """Fit a gated mixture on a folder of images and save it."""
     out = output_path(args.out, folder=True)
     refuse_other_files(out)
+    if not args.overwrite:
+        refuse_earlier_model(out)
     data = _read_labelled(args)
 
     from sklearn.pipeline import Pipeline
@@ -153,7 +109,7 @@ def fit(args):
             f"All {len(labels):,} images have the label {classes[0]!r}. A classifier needs two at "
             "least; check --label-column, --label-map and --select-rows."
         )
-    experts = _experts(args, bank)
+    experts = make_experts(args, bank)
     grouped = "" if data.groups is None else f" in {len(set(data.groups)):,} groups"
     note(f"{len(labels):,} images{grouped}, {len(classes)} classes: {', '.join(classes)}")
     start = time.perf_counter()
@@ -163,6 +119,7 @@ def fit(args):
     encoded = time.perf_counter()
     classifier = GatedConceptBottleneckClassifier(
         gate=args.gate,
+        guard=not args.no_guard,
         class_weight=args.class_weight,
         device=args.device or "auto",
         random_state=args.seed,
@@ -171,6 +128,7 @@ def fit(args):
     fitted = time.perf_counter()
     label_map = None if args.label_map is None else read_label_map(args.label_map)
     save(Pipeline([("experts", experts), ("classifier", classifier)]), out, label_map=label_map)
+    print(tell_concepts(experts, bank))
     print(f"encoded in {encoded - start:.1f} s, fitted in {fitted - encoded:.1f} s")
     print(f"chosen: {classifier.selected_} ({_reason(classifier)})")
     for candidate, loss in classifier.oof_log_loss_.items():
@@ -183,6 +141,8 @@ def _reason(classifier):
         return "there is one expert"
     if classifier.fallback_:
         return classifier.fallback_
+    if not classifier.guard:
+        return "as --gate says, with --no-guard"
     return "the simplest that none beats by more than twice the standard error"
 
 
@@ -194,9 +154,11 @@ def predict(args):
         output_path(args.out)
     read_config_bytes(args.model)
     images = list_images(args.images)
-    model = _load(args)
+    keep_inputs([args.out], [*images, *_model_files(args)])
+    model = load_model(args)
     features, classifier = model[:-1].transform(images), model[-1]
-    probabilities = classifier.predict_proba(features)
+    with without_warning("have no expert at all"):
+        probabilities = classifier.predict_proba(features)
     predictions = classifier.classes_[probabilities.argmax(axis=1)]
     columns = ["image", "prediction", *(f"probability_{name}" for name in classifier.classes_)]
     numbers = [probabilities]
@@ -211,23 +173,13 @@ def predict(args):
         for image, there, prediction, *row in zip(images, seen, predictions, *numbers, strict=True):
             cells = [prediction, *(f"{x:.6f}" for part in row for x in part)]
             writer.writerow([image, *(cells if there else [""] * len(cells))])
+    if not seen.all():
+        note(
+            f"note: {(~seen).sum():,} of {len(images):,} images could not be read: their cells in "
+            "the table are empty"
+        )
     if args.out != "-":
-        print(f"{len(images):,} predictions written to {args.out}")
-
-
-@contextmanager
-def _without_notices():
-    """Keep notices about the experts out of the log, where the result says them itself."""
-
-    def is_other(record):
-        return not getattr(record, "is_notice", False)
-
-    logger = logging.getLogger("skmoecbm")
-    logger.addFilter(is_other)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_other)
+        print(f"{seen.sum():,} predictions written to {args.out}")
 
 
 def explain(args):
@@ -239,14 +191,32 @@ def explain(args):
         )
     read_config_bytes(args.model)
     images = list_images(args.images)
+    paths = picture_paths(out, len(images))
+    keep_inputs(paths, [*images, *_model_files(args)])
 
     from skmoecbm.explanation import explain as explain_images
 
-    with _without_notices():
-        explanation = explain_images(_load(args), images)
+    with without_notices(), without_warning("have no expert at all"):
+        explanation = explain_images(load_model(args), images)
+    seen = explanation.present.any(axis=1)
+    if not seen.any():
+        raise InputError(
+            f"None of the {len(images):,} images could be read, so there is nothing to explain "
+            f"and no picture: {list_some(images)}. Give images that can be opened."
+        )
+    explanation = explanation[seen]
     print(explanation)
-    for path in draw_explanations(explanation, out, top=args.top):
-        print(f"picture written to {path}")
+    drawn = [path for path, there in zip(paths, seen, strict=True) if there]
+    draw_explanations(explanation, drawn, top=args.top)
+    for image, path, there in zip(images, paths, seen, strict=True):
+        if there:
+            print(f"picture written to {path}: {image.name}")
+        else:
+            print(f"no picture for {image.name}: it could not be read")
+
+
+def _model_files(args):
+    return [Path(args.model) / name for name in (CONFIG, ARRAYS, CARD)]
 
 
 def evaluate(args):
@@ -255,6 +225,8 @@ def evaluate(args):
         output_path(args.out)
     read_config_bytes(args.model)
     data = _read_labelled(args)
+    if args.out is not None:
+        keep_inputs([args.out], [args.labels, *data.images, *_model_files(args)])
 
     from skmoecbm._evaluate import evaluate as evaluate_model
     from skmoecbm.hub import read_config
@@ -262,11 +234,11 @@ def evaluate(args):
     labels, label_map = data.labels, read_config(args.model).label_map
     if args.label_map is None and label_map is not None:
         labels = rename_labels(labels, label_map)
-    model = _load(args)
+    model = load_model(args)
     classifier = model[-1]
     labels = unify_labels(
         labels,
-        _encoders(model)[0][1].bank_,
+        encoders_of(model)[0][1].bank_,
         known=classifier.classes_.tolist(),
         places=data.places,
     )
@@ -291,10 +263,11 @@ def encode(args):
     if args.out != "-":
         output_path(args.out)
     images = list_images(args.images)
+    keep_inputs([args.out], images)
 
     from skmoecbm.concepts import as_bank
 
-    features = _experts(args, as_bank(args.concepts)).fit_transform(images)
+    features = make_experts(args, as_bank(args.concepts)).fit_transform(images)
     with csv_writer(args.out) as writer:
         writer.writerow(["image", *features.columns])
         for image, row in zip(images, features, strict=True):
@@ -353,8 +326,24 @@ def concepts(args):
         print(f"  {entry.key}{name}")
         if entry.synonyms:
             print(f"    also {', '.join(entry.synonyms)}")
-    print(f"\n{len(bank.concepts)} concepts")
+    known = None if args.backbone is None else _known_texts(bank, args.backbone)
+    of = "" if known is None else f", {args.backbone} knows {len(known)}"
+    print(f"\n{len(bank.concepts)} concepts{of}")
     for concept in bank.concepts:
         written_for = f"  [{', '.join(concept.classes)}]" if concept.classes else ""
-        print(f"  {concept.text}{written_for}")
+        mark = "" if known is None or concept.text in known else "  (not known)"
+        print(f"  {concept.text}{written_for}{mark}")
     return 0
+
+
+def _known_texts(bank, backbone):
+    """Return the concepts of the bank, set of str, that a model would use."""
+    import warnings
+
+    from skmoecbm._encoder_texts import known_concepts
+    from skmoecbm.backbones import load_backbone
+    from skmoecbm.exceptions import UnknownConceptsWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnknownConceptsWarning)
+        return set(known_concepts(bank, load_backbone(backbone)).texts)

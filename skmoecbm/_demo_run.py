@@ -5,8 +5,12 @@ import time
 
 import numpy as np
 
+from skmoecbm._cli_notes import without_notices
+from skmoecbm._command_model import tell_concepts
 from skmoecbm._commands import note
-from skmoecbm._outputs import draw_explanations, output_path
+from skmoecbm._model_folder import refuse_other_files
+from skmoecbm._outputs import draw_explanations, output_path, picture_paths
+from skmoecbm.exceptions import InputError
 
 __all__ = ["compare_arms", "demo", "fit_arms"]
 
@@ -88,9 +92,75 @@ def _first_of_each_class(y, limit):
     return np.sort(rows)[:limit]
 
 
+def _check_folder(out, overwrite):
+    """Raise `InputError` where the demo would take the place of something."""
+    if not out.exists() or not any(out.iterdir()):
+        return
+    pictures = {path.name for path in picture_paths("explained.png", N_EXPLAINED)}
+    drawings = {f"{number + 1}.png" for number in range(N_EXPLAINED)}
+    found = {path.name for path in out.iterdir()} - {*pictures, "images", "model"}
+    if (out / "images").is_dir():
+        found |= {f"images/{path.name}" for path in (out / "images").iterdir()} - {
+            f"images/{name}" for name in drawings
+        }
+    if found:
+        raise InputError(
+            f"The folder --out '{out}' holds files that are not of a demo ({min(found)!r}). Give a "
+            "new folder with --out, so that nothing else is lost."
+        )
+    refuse_other_files(out / "model")
+    if not overwrite:
+        raise InputError(
+            f"--out '{out}' holds a demo already. Add --overwrite to replace it, or give another "
+            "--out."
+        )
+
+
+def _tell_gate(chosen, features, y, held_out, held_out_y, *, seed):
+    """Return what the gate does on held-out images; `chosen` is the guarded mixture.
+
+    Where the guard kept something simpler, the linear gate is fitted once more without it, to show
+    what was turned down.
+    """
+    from skmoecbm._evaluate import evaluate
+    from skmoecbm.classifier import GatedConceptBottleneckClassifier
+
+    lines, gate = [], chosen
+    if chosen.selected_ != "linear":
+        losses = chosen.oof_log_loss_
+        why = chosen.fallback_ or (
+            f"out of fold the learned gate has a log-loss of {losses['linear']:.4f}, "
+            f"{chosen.selected_!r} of {losses[chosen.selected_]:.4f}, and that is no gain of more "
+            "than twice its standard error"
+        )
+        kept = "uniform weights, every expert counting the same for every image,"
+        if chosen.selected_ != "uniform":
+            kept = f"the simpler {chosen.selected_!r}"
+        lines.append(f"The guard kept {kept} because {why}.")
+        gate = GatedConceptBottleneckClassifier(guard=False, random_state=seed).fit(features, y)
+        score = evaluate(gate, held_out, held_out_y, n_bootstrap=0)["macro_auroc"].value
+        lines.append(f"The gate that it turned down (guard=False; macro-AUROC {score:.3f}) gives")
+    else:
+        lines.append("The guard kept the learned gate. It gives")
+    weights = gate.gate_weights(held_out)
+    width = max(map(len, gate.expert_names_))
+    for name, column in zip(gate.expert_names_, weights.T, strict=True):
+        low, middle, high = np.quantile(column, [0.05, 0.5, 0.95])
+        lines.append(
+            f"  {name:<{width}}  a weight of {middle:.2f} at the median image, from {low:.2f} to "
+            f"{high:.2f} for nine images in ten"
+        )
+    lines.append(
+        "See it on your own images with 'skmoecbm fit --no-guard'; 'skmoecbm predict' writes the "
+        "weights of each image."
+    )
+    return "\n".join(lines)
+
+
 def demo(args):
     """Run the demo of the command line."""
     out = output_path(args.out, folder=True)
+    _check_folder(out, args.overwrite)
     start = time.perf_counter()
 
     from PIL import Image
@@ -111,8 +181,10 @@ def demo(args):
     experts = ExpertUnion(
         [(name, ConceptEncoder(name, concepts, cache_dir=None, verbose=1)) for name in EXPERTS]
     )
-    features = experts.fit_transform(data.images[train])
-    held_out = experts.transform(data.images[test])
+    with without_notices():  # told below, with the result
+        features = experts.fit_transform(data.images[train])
+        held_out = experts.transform(data.images[test])
+    note(tell_concepts(experts, concepts))
 
     note("Fitting each expert alone, their plain average and the gated mixture")
     arms = fit_arms(features, data.target[train], seed=args.seed)
@@ -122,32 +194,35 @@ def demo(args):
     gain = results[GATE].difference(results[AVERAGE], "macro_auroc")
     print(
         f"\ngated mixture minus plain average, macro-AUROC: {gain.value:+.4f} "
-        f"[{gain.low:+.4f}, {gain.high:+.4f}]; the guard chose: {arms[GATE][0].selected_}"
+        f"[{gain.low:+.4f}, {gain.high:+.4f}]; the guard chose: {arms[GATE][0].selected_}\n"
     )
-    if arms[GATE][0].selected_ == "uniform":
-        print("No gate was clearly better than the plain average here, so the average was kept.")
-    print(f"note: {experts.experts_[0][1].notice_}\n")
+    labels = data.target[train], data.target[test]
+    print(_tell_gate(arms[GATE][0], features, labels[0], held_out, labels[1], seed=args.seed))
+    print(f"\nnote: {experts.experts_[0][1].notice_}\n")
 
+    for _, encoder in experts.experts_:
+        encoder.set_params(verbose=0)
     model = Pipeline([("experts", experts), ("classifier", arms[GATE][0])])
     chosen = _first_of_each_class(data.target[test], N_EXPLAINED)
-    images, truths = data.images[test][chosen], data.target[test][chosen]
-    explanation = explain(model, images)
-    pictures = draw_explanations(explanation, out / "explained.png")
-    for row, (picture, truth) in enumerate(zip(pictures, truths, strict=True)):
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    drawings = [out / "images" / f"{number + 1}.png" for number in range(len(chosen))]
+    for path, image in zip(drawings, data.images[test][chosen], strict=True):
+        Image.fromarray(image).save(path)
+    explanation = explain(model, drawings)
+    pictures = picture_paths(out / "explained.png", len(chosen))
+    draw_explanations(explanation, pictures)
+    truths = data.target[test][chosen]
+    for row, (drawing, picture, truth) in enumerate(zip(drawings, pictures, truths, strict=True)):
         probability = explanation.probabilities[row].max()
         print(
-            f"{picture}: drawn as {truth}, predicted {explanation.predicted[row]} "
-            f"({probability:.2f})"
+            f"{picture}: {drawing.name}, drawn as {truth}, predicted "
+            f"{explanation.predicted[row]} ({probability:.2f})"
         )
 
-    (out / "images").mkdir(exist_ok=True)
-    paths = [out / "images" / f"{number}.png" for number in range(1, len(chosen) + 1)]
-    for path, image in zip(paths, images, strict=True):
-        Image.fromarray(image).save(path)
     save(model, out / "model")
     seconds = time.perf_counter() - start
     print(f"\nThe fitted model is in {out / 'model'}, the four drawings in {out / 'images'}. Try:")
     print(f"  skmoecbm predict {out / 'model'} {out / 'images'}")
-    print(f"  skmoecbm explain {out / 'model'} {paths[0]} --out why.png")
+    print(f"  skmoecbm explain {out / 'model'} {drawings[0]} --out why.png")
     print(f"\n{seconds:.0f} s in all.")
     sys.stdout.flush()

@@ -6,7 +6,12 @@ import textwrap
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from skmoecbm._explanation_tables import summarise_row
+from skmoecbm._explanation_tables import (
+    bias_decides,
+    seen_by_any,
+    summarise_row,
+    value_in_words,
+)
 from skmoecbm.exceptions import InputError
 from skmoecbm.images import load_image
 
@@ -17,9 +22,10 @@ _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _INK, _GREY, _PALE = "#1A1A1A", "#6B6B6B", "#D9D9D9"
 
 # inches
-_WIDTH, _MARGIN, _GAP = 10.6, 0.25, 0.45
+_WIDTH, _MARGIN, _GAP = 11.2, 0.25, 0.45
 _SIDE = 2.35  # image and weights
 _LABELS = 3.55  # concept names
+_VALUES = 0.62  # what the image has of each
 _LINE, _HEAD, _FOOT = 0.225, 0.62, 0.34
 _WRAP = 46  # characters of a concept name per line, two lines at most
 
@@ -41,7 +47,8 @@ def plot_explanation(explanation, rows, k, class_):
         lines = _lines(summary)
         picture = _picture(explanation, i)
         side = _side_of(picture) + 0.55 + 0.19 * len(summary["experts"])
-        height = _HEAD + max(side, sum(line["height"] for line in lines) * _LINE + _FOOT)
+        foot = _FOOT + 0.2 * bias_decides(summary)
+        height = _HEAD + max(side, sum(line["height"] for line in lines) * _LINE + foot)
         panels.append((picture, summary, lines, height))
     foot = _MARGIN + 0.22 * bool(explanation.notices)
     total = sum(height for *_, height in panels) + _GAP * (len(panels) - 1) + _MARGIN + foot
@@ -104,6 +111,7 @@ def _lines(summary):
             {
                 "kind": "concept",
                 "text": _wrap(entry["concept"]),
+                "seen": value_in_words(entry),
                 "value": entry["contribution"],
                 "colour": colour,
             }
@@ -159,6 +167,8 @@ class _Page:
     def heading(self, summary, classes, top):
         """Write the class, its probability and the next classes."""
         title = f"{_cut(str(summary['class']), 60)}, probability {summary['probability']:.2f}"
+        if not seen_by_any(summary):
+            title = "No expert saw this: class frequencies alone"
         self.text(_MARGIN, top - 0.12, title, size=14, weight="bold")
         ranked = sorted(zip(summary["probabilities"], classes, strict=True), key=lambda p: -p[0])
         others = [f"{_cut(str(c), 24)} {p:.2f}" for p, c in ranked if c != summary["class"]][:3]
@@ -205,7 +215,8 @@ class _Page:
     def bars(self, summary, lines, top):
         """Draw one bar per line, signed, on one scale, and the sum in words below."""
         left = _MARGIN + _SIDE + 0.3
-        start, height = left + _LABELS + 0.1, sum(line["height"] for line in lines) * _LINE
+        seen_at = left + _LABELS + _VALUES
+        start, height = seen_at + 0.25, sum(line["height"] for line in lines) * _LINE
         axes = self.axes(start, top - height, _WIDTH - _MARGIN - start, height)
         values = [line["value"] for line in lines if line["value"] is not None]
         low, high = min(0.0, *values), max(0.0, *values)
@@ -222,6 +233,9 @@ class _Page:
         self.text(middle + 0.08, top + 0.1, towards, size=8, color=_GREY)
         if low < 0:
             self.text(middle - 0.08, top + 0.1, "← against", size=8, color=_GREY, ha="right")
+        seen = [line["seen"] for line in lines if "seen" in line]
+        if seen:
+            self.text(seen_at, top + 0.1, "value", size=8, color=_GREY, ha="right")
         y = 0.0
         for line in lines:
             middle, value = y + line["height"] / 2, line["value"]
@@ -239,6 +253,15 @@ class _Page:
                 style="italic" if line["kind"] in ("rest", "bias") else "normal",
                 linespacing=1.0,
             )
+            if "seen" in line:
+                self.text(
+                    seen_at,
+                    top - middle * _LINE,
+                    line["seen"],
+                    size=8.5,
+                    color=_GREY,
+                    ha="right",
+                )
             if value is not None:
                 axes.barh(
                     -middle,
@@ -273,6 +296,17 @@ class _Page:
             size=9,
             color=_GREY,
         )
+        if any(text.endswith("sd") for text in seen):
+            words = "sd: standard deviations from the training mean"
+            self.text(left, top - height - 0.2, words, size=8, color=_GREY)
+        if bias_decides(summary):
+            words = (
+                f"The bias decides: without it, the concepts say "
+                f"{_cut(str(summary['without_bias']), 40)}."
+            )
+            self.text(
+                _WIDTH - _MARGIN, top - height - 0.42, words, size=9, weight="bold", ha="right"
+            )
 
 
 def _signed(value):

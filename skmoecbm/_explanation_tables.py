@@ -10,12 +10,15 @@ from skmoecbm.exceptions import InputError
 
 __all__ = [
     "Contributions",
+    "bias_decides",
     "html_of",
     "image_name",
     "long_table",
+    "seen_by_any",
     "summarise_row",
     "text_of",
     "top_table",
+    "value_in_words",
 ]
 
 _SHOWN_ROWS = 3
@@ -132,6 +135,7 @@ def summarise_row(explanation, i, k=None, class_=None):
 
     `contributions` holds the k largest over all experts, largest first; each expert's `rest` sums
     its others, and its `total` all of its own. `bias` and the totals sum to `logit`.
+    `without_bias` is the class that the concepts alone would give, None where that is not known.
     """
     row = explanation[i]
     column, sign, (label,) = row._targets(class_)
@@ -171,6 +175,7 @@ def summarise_row(explanation, i, k=None, class_=None):
         "probabilities": row.probabilities[0].tolist(),
         "logit": float(sign[0] * row.logits[0, column[0]]),
         "bias": float(sign[0] * row.bias[0, column[0]]),
+        "without_bias": _without_bias(row),
         "experts": experts,
         "contributions": [
             {
@@ -185,6 +190,32 @@ def summarise_row(explanation, i, k=None, class_=None):
     }
 
 
+def _without_bias(row):
+    """Return the class that one row's concepts alone speak for, or None."""
+    if row._of_class is not None or not row.present.any():
+        return None
+    scores = row.logits[0] - row.bias[0]
+    return row.classes[int(scores[0] > 0) if len(scores) == 1 else int(scores.argmax())]
+
+
+def bias_decides(summary):
+    """Return whether the predicted class of a row is the bias's choice, not the concepts'."""
+    return summary["without_bias"] not in (None, summary["predicted"])
+
+
+def seen_by_any(summary):
+    """Return whether any expert saw a row; without one it has the class frequencies alone."""
+    return any(expert["present"] for expert in summary["experts"])
+
+
+def value_in_words(entry):
+    """Return a concept's value: +1.8 sd from the training mean, or the similarity as it came."""
+    if entry["value"] == entry["similarity"]:  # activation="softmax" standardises nothing
+        return f"{entry['value']:.2f}"
+    shown = f"{entry['value']:+.1f}"
+    return f"{'0.0' if float(shown) == 0 else shown} sd".replace("-", "\N{MINUS SIGN}")
+
+
 def text_of(explanation):
     """Return the text that `repr` shows: the first rows, their experts and strongest concepts."""
     lines = [_headline(explanation)]
@@ -193,13 +224,15 @@ def text_of(explanation):
         weights = ", ".join(_weight(expert) for expert in row["experts"])
         lines.append(f"{_which(row)}: {_about(row)}, logit {row['logit']:+.2f}; {weights}")
         lines += [
-            f"  {entry['contribution']:+6.2f}  {entry['concept']} ({entry['expert']})"
+            f"  {entry['contribution']:+6.2f}  {entry['concept']} ({entry['expert']}), "
+            f"{value_in_words(entry)}"
             for entry in row["contributions"]
         ]
         rest, count = _rest(row)
         if count:
             lines.append(f"  {rest:+6.2f}  {count} other concept{'s' * (count != 1)}")
-        lines.append(f"  {row['bias']:+6.2f}  bias")
+        decides = f", which decides: without it {row['without_bias']}" if bias_decides(row) else ""
+        lines.append(f"  {row['bias']:+6.2f}  bias{decides}")
     if len(explanation) > _SHOWN_ROWS:
         lines.append(f"... and {len(explanation) - _SHOWN_ROWS:,} more rows")
     return "\n".join([*lines, *(f"Note: {notice}" for notice in explanation.notices)])
@@ -211,22 +244,27 @@ def html_of(explanation):
     for i in range(min(len(explanation), _SHOWN_ROWS)):
         row = summarise_row(explanation, i, _SHOWN_CONCEPTS)
         rest, count = _rest(row)
-        entries = [(e["concept"], e["expert"], e["contribution"]) for e in row["contributions"]]
-        entries += [(f"{count} other concepts", "", rest)] if count else []
-        entries += [("bias", "", row["bias"]), ("logit", "", row["logit"])]
-        largest = max(abs(value) for _, _, value in entries) or 1.0
+        entries = [
+            (e["concept"], e["expert"], value_in_words(e), e["contribution"])
+            for e in row["contributions"]
+        ]
+        entries += [(f"{count} other concepts", "", "", rest)] if count else []
+        bias = f"bias; without it {row['without_bias']}" if bias_decides(row) else "bias"
+        entries += [(bias, "", "", row["bias"]), ("logit", "", "", row["logit"])]
+        largest = max(abs(logits) for *_, logits in entries) or 1.0
         weights = ", ".join(_weight(expert) for expert in row["experts"])
         cells.append(
             f"<p><b>{html.escape(f'{_which(row)}: {_about(row)}')}</b>; {html.escape(weights)}</p>"
-            "<table><thead><tr><th>concept</th><th>expert</th><th>logits</th><th></th></tr></thead>"
-            "<tbody>"
+            "<table><thead><tr><th>concept</th><th>expert</th><th>value</th><th>logits</th>"
+            "<th></th></tr></thead><tbody>"
         )
-        for concept, expert, value in entries:
+        for concept, expert, value, logits in entries:
             # blue for, orange against: told apart with any colour vision
-            colour, width = ("#0072B2" if value >= 0 else "#D55E00"), 120 * abs(value) / largest
+            colour, width = ("#0072B2" if logits >= 0 else "#D55E00"), 120 * abs(logits) / largest
             cells.append(
                 f'<tr><td style="text-align:left">{html.escape(concept)}</td>'
-                f'<td style="text-align:left">{html.escape(expert)}</td><td>{value:+.3f}</td>'
+                f'<td style="text-align:left">{html.escape(expert)}</td><td>{value}</td>'
+                f"<td>{logits:+.3f}</td>"
                 f'<td style="text-align:left"><div style="background:{colour};height:0.8em;'
                 f'width:{width:.0f}px"></div></td></tr>'
             )
@@ -254,6 +292,8 @@ def _which(row):
 
 def _about(row):
     label = f"{row['class']} (p = {row['probability']:.2f})"
+    if not seen_by_any(row):
+        return f"seen by no expert, the class frequencies alone give {label}"
     return label if row["class"] == row["predicted"] else f"{label}, predicted {row['predicted']}"
 
 

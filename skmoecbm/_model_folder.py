@@ -4,7 +4,15 @@ from pathlib import Path
 
 from skmoecbm.exceptions import FormatError, InputError
 
-__all__ = ["ARRAYS", "CARD", "CONFIG", "read_bytes", "read_config_bytes", "refuse_other_files"]
+__all__ = [
+    "ARRAYS",
+    "CARD",
+    "CONFIG",
+    "read_bytes",
+    "read_config_bytes",
+    "refuse_earlier_model",
+    "refuse_other_files",
+]
 
 CONFIG, ARRAYS, CARD = "config.json", "model.safetensors", "README.md"
 _MAX_CONFIG_BYTES = 64 * 2**20
@@ -50,4 +58,13 @@ def refuse_other_files(folder):
         raise InputError(
             f"The folder '{folder}' holds files that are not of a saved model ({foreign[0]!r}). "
             "Choose a new folder, so that nothing else is lost."
+        )
+
+
+def refuse_earlier_model(folder):
+    """Raise `InputError` where a model is in `folder` already."""
+    if any((Path(folder) / name).exists() for name in (CONFIG, ARRAYS, CARD)):
+        raise InputError(
+            f"--out '{folder}' holds a model already. Add --overwrite to replace it, or give "
+            "another --out."
         )

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from skmoecbm.exceptions import InputError
 
-__all__ = ["csv_writer", "draw_explanations", "open_output", "output_path"]
+__all__ = [
+    "csv_writer",
+    "draw_explanations",
+    "keep_inputs",
+    "open_output",
+    "output_path",
+    "picture_paths",
+]
 
 
 def output_path(path, *, folder=False):
@@ -33,6 +40,17 @@ def output_path(path, *, folder=False):
     raise InputError(f"Nothing can be written to {str(path)!r}: {reason}. Give another --out.")
 
 
+def keep_inputs(outputs, inputs):
+    """Raise `InputError` where an output would take the place of a file that is read."""
+    inputs = {os.path.realpath(path) for path in inputs}
+    for path in outputs:
+        if os.path.realpath(path) in inputs:
+            raise InputError(
+                f"--out would write over {str(path)!r}, which this command reads. Give another "
+                "--out."
+            )
+
+
 def open_output(path):
     """Open a file to write text to, in a folder that is made if it is not there."""
     path = Path(path)
@@ -50,25 +68,25 @@ def csv_writer(out):
             yield csv.writer(file, lineterminator="\n")
 
 
-def draw_explanations(explanation, out, *, top=8):
-    """Write one picture per row and return their paths.
+def picture_paths(out, n):
+    """Return the paths of the pictures of n images, a list of Path.
+
+    ``name.png`` of several images becomes ``name-1.png``, ``name-2.png``, ...
+    """
+    out = Path(out)
+    return [out] if n == 1 else [out.with_stem(f"{out.stem}-{row + 1}") for row in range(n)]
+
+
+def draw_explanations(explanation, paths, *, top=8):
+    """Write one picture for each row.
 
     Parameters
     ----------
-    explanation : Explanation
-    out : path
-        Of the picture; with several rows ``name.png`` becomes ``name-1.png``, ``name-2.png``, ...
+    explanation : Explanation of n rows
+    paths : list of n Path
     top : int, default=8
         Concepts shown, the strongest first.
-
-    Returns
-    -------
-    list of Path
     """
-    out = Path(out)
-    paths = [out.with_stem(f"{out.stem}-{row + 1}") for row in range(len(explanation))]
-    paths = [out] if len(paths) == 1 else paths
-    out.parent.mkdir(parents=True, exist_ok=True)
     for row, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
         explanation.plot(row, k=top).savefig(path, dpi=110)
-    return paths

@@ -5,16 +5,13 @@ Only the parser lives here; the commands and what they need are imported when on
 """
 
 import argparse
-import logging
 import os
-import re
 import sys
-import warnings
-from contextlib import contextmanager
 from importlib import import_module
 
 from skmoecbm import __version__, _generate_command
-from skmoecbm.exceptions import SkmoecbmError, SkmoecbmWarning
+from skmoecbm._cli_notes import in_options, warnings_and_logs_as_notes
+from skmoecbm.exceptions import SkmoecbmError
 
 __all__ = ["build_parser", "main"]
 
@@ -40,6 +37,12 @@ def _add_seed(parser):
     )
 
 
+def _add_overwrite(parser, what):
+    parser.add_argument(
+        "--overwrite", action="store_true", help=f"replace {what} that is already in --out"
+    )
+
+
 def _add_demo(commands):
     parser = commands.add_parser(
         "demo",
@@ -49,6 +52,7 @@ def _add_demo(commands):
         "and draw four explanations. Needs no network and no data.",
     )
     parser.add_argument("--out", default="skmoecbm-demo", help="folder to write (%(default)s)")
+    _add_overwrite(parser, "an earlier demo")
     parser.add_argument(
         "--n-train", type=_whole_number(50), default=2000, help="training images (%(default)s)"
     )
@@ -123,11 +127,17 @@ def _add_fit(commands):
     _add_table_options(parser)
     _add_encoding_options(parser)
     parser.add_argument("--out", required=True, help="folder to write the model to")
+    _add_overwrite(parser, "a model")
     parser.add_argument(
         "--gate",
         choices=["linear", "constant", "uniform", "mlp"],
         default="linear",
         help="how the experts are weighed (%(default)s)",
+    )
+    parser.add_argument(
+        "--no-guard",
+        action="store_true",
+        help="keep this gate even where it is not clearly better than the plain average",
     )
     parser.add_argument(
         "--class-weight",
@@ -206,6 +216,7 @@ def _add_concepts(commands):
     actions.add_parser("list", help="names of the bundled banks, and what is in them")
     show = actions.add_parser("show", help="classes and concepts of one bank")
     show.add_argument("name", help="name of a bundled bank, or a JSON file")
+    show.add_argument("--backbone", help="mark the concepts that this model does not know")
     lint = actions.add_parser(
         "lint",
         help="look for phrases that a bank should not have",
@@ -262,46 +273,6 @@ def build_parser():
     return parser
 
 
-class _Notes(logging.Handler):
-    """Print what the package logs as one line on the standard error of the moment."""
-
-    def emit(self, record):
-        print(f"note: {record.getMessage()}", file=sys.stderr)
-
-
-@contextmanager
-def _warnings_and_logs_as_notes():
-    """Print the package's own warnings and logs as one line, without the place in the code."""
-    show_others = warnings.showwarning
-
-    def show(message, category, filename, lineno, file=None, line=None):
-        if issubclass(category, SkmoecbmWarning):
-            print(f"note: {message}", file=sys.stderr)
-        else:
-            show_others(message, category, filename, lineno, file, line)
-
-    logger, handler = logging.getLogger("skmoecbm"), _Notes()
-    logger.addHandler(handler)
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = show
-            warnings.simplefilter("default", SkmoecbmWarning)
-            yield
-    finally:
-        logger.removeHandler(handler)
-
-
-def _in_options(message, args):
-    """Return a message in the words of the command line: ``on_error='missing'`` is an option."""
-    if hasattr(args, "experts"):
-        message = re.sub(r"^The backbone ('[^']*')", r"The model \1 of --experts", message)
-    return re.sub(
-        r"\b(on_error|device|resize|gate|class_weight)='(\w+)'",
-        lambda found: f"--{found[1].replace('_', '-')} {found[2]}",
-        message,
-    )
-
-
 def main(argv=None):
     """Run the command line.
 
@@ -318,7 +289,7 @@ def main(argv=None):
     """
     args = build_parser().parse_args(argv)
     module, _, function = args.run.partition(":")
-    with _warnings_and_logs_as_notes():
+    with warnings_and_logs_as_notes(args):
         try:
             code = getattr(import_module(module), function)(args)
             sys.stdout.flush()
@@ -330,7 +301,7 @@ def main(argv=None):
             if args.debug:
                 raise
             print(
-                f"skmoecbm {args.command}: error: {_in_options(str(error), args)}", file=sys.stderr
+                f"skmoecbm {args.command}: error: {in_options(str(error), args)}", file=sys.stderr
             )
             return 2
         except KeyboardInterrupt:

@@ -111,7 +111,7 @@ def test_rows_are_selected_by_all_conditions(folder):
     assert [path.name for path in data.images] == ["b.PNG"]
 
 
-ROWS = "id,dx,split,site\na,nv,train,x\nb, mel,train,y\nc,bcc,val,x\nd.webp,mel,val,\"x, y\"\n"
+ROWS = 'id,dx,split,site\na,nv,train,x\nb, mel,train,y\nc,bcc,val,x\nd.webp,mel,val,"x, y"\n'
 
 
 @pytest.mark.parametrize(
