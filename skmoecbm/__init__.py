@@ -5,7 +5,15 @@ from importlib import import_module
 # Public names are looked up when first used, so that `skmoecbm --help` loads no torch.
 _ROOMS = {
     "_evaluate": ("Evaluation", "evaluate"),
-    "_gates": ("ConstantGate", "LinearGate", "MLPGate", "UniformGate"),
+    "_gates": (
+        "ConstantGate",
+        "GaussianGate",
+        "LaplaceGate",
+        "LinearGate",
+        "MLPGate",
+        "UniformGate",
+    ),
+    "_joint": ("JointTraining",),
     "_presence": ("concept_presence",),
     "_vectors": ("ConceptVectors", "fit_concept_vectors"),
     "classifier": ("ConceptBottleneckClassifier", "GatedConceptBottleneckClassifier"),

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.base import is_classifier
+from sklearn.utils import get_tags
 from sklearn.utils.validation import validate_data
 
 from skmoecbm._blocks import present_rows
@@ -10,7 +12,7 @@ from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import InputError
 from skmoecbm.features import ExpertFeatures
 
-__all__ = ["ExpertData", "Layout", "layout_of", "read_experts"]
+__all__ = ["ExpertData", "Layout", "layout_of", "own_heads", "read_experts"]
 
 
 @dataclass
@@ -47,12 +49,15 @@ class Layout:
         Their concept names.
     gate_columns : ndarray of int
         Columns that only the gate sees.
+    gaps : frozenset of str
+        Experts that may see a row with some of their columns NaN.
     """
 
     names: list
     columns: list
     concepts: list
     gate_columns: np.ndarray
+    gaps: frozenset = frozenset()
 
 
 def layout_of(owner, X, experts, gate_columns=()):
@@ -103,7 +108,17 @@ def layout_of(owner, X, experts, gate_columns=()):
         [labels[i].removeprefix(f"{name}__") for i in columns] for name, columns in blocks.items()
     ]
     columns = [columns.astype(int) for columns in blocks.values()]
-    return Layout(list(blocks), columns, concepts, gate)
+    gaps = frozenset(
+        name for name, head in own_heads(experts).items() if get_tags(head).input_tags.allow_nan
+    )
+    return Layout(list(blocks), columns, concepts, gate, gaps)
+
+
+def own_heads(experts):
+    """Return expert -> head for those of ``experts`` that are (name, head, columns)."""
+    if not isinstance(experts, (list, tuple)):
+        return {}
+    return {entry[0]: entry[1] for entry in experts if len(entry) == 3}
 
 
 def read_experts(owner, X, layout=None, *, y=None, experts="auto", gate_columns=()):
@@ -149,7 +164,10 @@ def read_experts(owner, X, layout=None, *, y=None, experts="auto", gate_columns=
         block = None if values is not None else _block_at(X, columns)
         if block is None:
             part = _values_at(X, columns) if values is None else values[:, columns]
-            present = present_rows(name, "columns", part)
+            if name in layout.gaps:
+                present = ~np.isnan(part).all(axis=1)
+            else:
+                present = present_rows(name, "columns", part)
         else:
             part, present = block.values().astype(np.float64), block.present
         data.append(ExpertData(name, part, present, block))
@@ -237,21 +255,34 @@ def _column_index(owner, parameter, column, names, n_columns):
     )
 
 
+def _named_block(columns, names):
+    """Return the columns of the block that a str names, where no column is called so."""
+    if not isinstance(columns, str) or names is None or columns in names:
+        return columns
+    return [name for name in names if name.startswith(f"{columns}__")] or columns
+
+
 def _given_blocks(owner, experts, names, n_columns):
-    """Resolve ``experts=[(name, columns), ...]``."""
-    wanted = "'auto' or a list of (name, columns) with distinct names"
+    """Resolve ``experts=[(name, columns) or (name, head, columns), ...]``."""
+    wanted = "'auto' or a list of (name, columns) or (name, head, columns) with distinct names"
     if not isinstance(experts, (list, tuple)) or not experts:
         raise parameter_error(owner, "experts", wanted, experts)
     blocks, used = {}, {}
     for entry in experts:
-        if not isinstance(entry, (list, tuple)) or len(entry) != 2 or not isinstance(entry[0], str):
+        if not (
+            isinstance(entry, (list, tuple)) and len(entry) in (2, 3) and isinstance(entry[0], str)
+        ):
             raise parameter_error(owner, "experts", wanted, entry)
-        name, columns = entry
+        name, columns = entry[0], entry[-1]
+        if len(entry) == 3 and not (hasattr(entry[1], "fit") and is_classifier(entry[1])):
+            wanted = f"made of (name, head, columns), the head of {name!r} a classifier"
+            raise parameter_error(owner, "experts", wanted, entry[1])
         if name in blocks:
             raise parameter_error(owner, "experts", wanted, [e[0] for e in experts])
         if isinstance(columns, slice):
             indices = list(range(n_columns))[columns]
         else:
+            columns = _named_block(columns, names)
             columns = [columns] if isinstance(columns, (str, int)) else np.asarray(columns).tolist()
             if len(columns) == n_columns and all(isinstance(c, bool) for c in columns):
                 columns = np.flatnonzero(columns).tolist()

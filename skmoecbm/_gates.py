@@ -1,14 +1,23 @@
 """The gates a user can choose, as small objects with their own parameters."""
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator
 
-from skmoecbm._gating import GateState, fit_linear_gate
-from skmoecbm._pooling import PooledLoss
+from skmoecbm._gating import GateState, fit_linear_gate, with_top_k
+from skmoecbm._laplace import fit_laplace_gate
+from skmoecbm._mlp_gate import fit_mlp_gate
 from skmoecbm._validation import check_number, parameter_error
 
-__all__ = ["ConstantGate", "LinearGate", "MLPGate", "UniformGate", "resolve_gate"]
+__all__ = [
+    "ConstantGate",
+    "GaussianGate",
+    "LaplaceGate",
+    "LinearGate",
+    "MLPGate",
+    "UniformGate",
+    "check_top_k",
+    "resolve_gate",
+]
 
 
 class UniformGate(BaseEstimator):
@@ -43,7 +52,34 @@ class ConstantGate(BaseEstimator):
         """Nothing can be wrong."""
 
 
-class LinearGate(BaseEstimator):
+class _InputGate(BaseEstimator):
+    """A gate that reads the row: it has `entropy`, `balance`, `max_iter` and `top_k`."""
+
+    def check(self):
+        """Raise `InputError` for a parameter out of range."""
+        for name in ("entropy", "balance"):
+            check_number(self, name, getattr(self, name), low=0)
+        check_number(self, "max_iter", self.max_iter, low=1, integer=True)
+        if self.top_k is not None:
+            check_number(self, "top_k", self.top_k, low=1, integer=True)
+
+    def fit_states(self, inputs, logits, codes, shares, present, pool, *, device, seed):
+        """Fit on each row of `shares`; see `fit_linear_gate`.
+
+        All present experts have a say here, whatever `top_k`: with it only the strongest would
+        get a gradient, and under ``top_k=1``, whose one weight is always 1, none of them.
+        """
+        if pool == "sum" and self.top_k is not None:
+            # As many experts add up as will have a say.
+            count = np.maximum(present.sum(1), 1)
+            logits = logits * (np.minimum(count, self.top_k) / count)[:, None, None]
+        states, n_iter = self._fit(
+            (inputs, logits, codes, shares, present, pool), device=device, seed=seed
+        )
+        return with_top_k(states, self.top_k), n_iter
+
+
+class LinearGate(_InputGate):
     """Softmax of a linear function of the gate inputs (MATHS section 2; the default).
 
     Symmetric in the experts and zero at the start, so that equal experts stay equally weighted
@@ -62,6 +98,10 @@ class LinearGate(BaseEstimator):
         Largest number of L-BFGS steps.
     tol : float, default=1e-7
         Norm of the gradient at which to stop.
+    top_k : int or None, default=None
+        How many experts have a say for one image: the k largest weights of the present experts,
+        made to sum to 1; of equal weights the first. None is all. The gate learns as if all had
+        a say; temperatures and guard see it as it will be used.
 
     Examples
     --------
@@ -73,29 +113,25 @@ class LinearGate(BaseEstimator):
 
     kind = "linear"
 
-    def __init__(self, *, penalty=20.0, entropy=0.0, balance=0.0, max_iter=500, tol=1e-7):
+    def __init__(
+        self, *, penalty=20.0, entropy=0.0, balance=0.0, max_iter=500, tol=1e-7, top_k=None
+    ):
         self.penalty = penalty
         self.entropy = entropy
         self.balance = balance
         self.max_iter = max_iter
         self.tol = tol
+        self.top_k = top_k
 
     def check(self):
         """Raise `InputError` for a parameter out of range."""
-        for name in ("penalty", "entropy", "balance"):
-            check_number(self, name, getattr(self, name), low=0)
-        check_number(self, "max_iter", self.max_iter, low=1, integer=True)
+        super().check()
+        check_number(self, "penalty", self.penalty, low=0)
         check_number(self, "tol", self.tol, low=0, low_open=True)
 
-    def fit_states(self, inputs, logits, codes, shares, present, pool, *, device, seed):
-        """Fit on each row of `shares`; see `fit_linear_gate`. Deterministic: `seed` is not used."""
+    def _fit(self, problem, *, device, seed):
         return fit_linear_gate(
-            inputs,
-            logits,
-            codes,
-            shares,
-            present,
-            pool,
+            *problem,
             self.penalty,
             entropy=self.entropy,
             balance=self.balance,
@@ -105,7 +141,122 @@ class LinearGate(BaseEstimator):
         )
 
 
-class MLPGate(BaseEstimator):
+class GaussianGate(LinearGate):
+    """Gate logits ``b_e - s * ||x - W_e||**2``, which is `LinearGate` under another name.
+
+    ``-s ||x - W_e||**2 = -s ||x||**2 + 2 s W_e . x - s ||W_e||**2``, and the first term is the
+    same for all experts: slopes ``2 s W_e`` and biases ``b_e - s ||W_e||**2`` of a linear gate say
+    the same, and each linear gate is such a one for any s. So it is fitted as one, with the
+    parameters of `LinearGate`. It is here because the squared form is what is often printed for
+    `LaplaceGate`; to have distances that matter, use that one.
+
+    Parameters
+    ----------
+    penalty, entropy, balance, max_iter, tol, top_k
+        As in `LinearGate`.
+
+    References
+    ----------
+    Xu, Jordan and Hinton, An Alternative Model for Mixtures of Experts (1995).
+
+    Examples
+    --------
+    >>> from skmoecbm import GaussianGate
+    >>> GaussianGate(penalty=5.0)
+    GaussianGate(penalty=5.0)
+    """
+
+    kind = "gaussian"
+
+    def _fit(self, problem, *, device, seed):
+        states, n_iter = super()._fit(problem, device=device, seed=seed)
+        return [GateState("gaussian", state.arrays) for state in states], n_iter
+
+
+class LaplaceGate(_InputGate):
+    """Gate logits ``b_e - scale * ||x - W_e||``: an expert speaks near its centre.
+
+    The distance is not squared. Two logits differ by at most ``|b_i - b_j| + scale *
+    ||W_i - W_j||`` however far the image is from all that was seen in training, where those of a
+    linear gate grow without end.
+
+    Parameters
+    ----------
+    scale : float, default=2.0
+        The largest slope of a gate logit, the gate inputs being standardised.
+    penalty : float, default=20.0
+        ``penalty / n * sum_e (scale / r)**2 ||W_e||**2`` and a tenth of it on ``b_e**2``, r the
+        root mean square of ``||x||``. With all centres at the origin the experts are equal; near
+        there the gate is as linear and as shrunk as a `LinearGate` of the same penalty.
+    entropy, balance, top_k
+        As in `LinearGate`.
+    max_iter : int, default=500
+        Largest number of L-BFGS steps.
+    tol : float, default=1e-6
+        Norm of the gradient at which to stop.
+
+    Notes
+    -----
+    The centres start at rows that k-means++ draws, each given to the expert that does better
+    around it, and so near to the origin that no two logits differ by more than 0.1. The order of
+    the experts matters only where two of them do equally well there; the problem is not convex, so
+    `random_state` can matter where the penalty is small.
+
+    References
+    ----------
+    Han et al., FuseMoE: Mixture-of-Experts Transformers for Fleximodal Fusion (2024), for the
+    gate; Arthur and Vassilvitskii, k-means++ (2007), for its start.
+
+    Examples
+    --------
+    >>> from skmoecbm import LaplaceGate
+    >>> LaplaceGate(scale=3.0)
+    LaplaceGate(scale=3.0)
+    """
+
+    kind = "laplace"
+
+    def __init__(
+        self,
+        *,
+        scale=2.0,
+        penalty=20.0,
+        entropy=0.0,
+        balance=0.0,
+        max_iter=500,
+        tol=1e-6,
+        top_k=None,
+    ):
+        self.scale = scale
+        self.penalty = penalty
+        self.entropy = entropy
+        self.balance = balance
+        self.max_iter = max_iter
+        self.tol = tol
+        self.top_k = top_k
+
+    def check(self):
+        """Raise `InputError` for a parameter out of range."""
+        super().check()
+        check_number(self, "penalty", self.penalty, low=0)
+        for name in ("scale", "tol"):
+            check_number(self, name, getattr(self, name), low=0, low_open=True)
+
+    def _fit(self, problem, *, device, seed):
+        return fit_laplace_gate(
+            *problem,
+            self.penalty,
+            scale=self.scale,
+            entropy=self.entropy,
+            balance=self.balance,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            device=device,
+            seed=seed,
+        )
+
+
+class MLPGate(_InputGate):
     """A small network: LayerNorm, Linear, LeakyReLU(0.01), Linear (MATHS, seed form).
 
     The last layer starts at zero, so training starts from equal weights. All rows at once, AdamW.
@@ -122,6 +273,8 @@ class MLPGate(BaseEstimator):
         As in `LinearGate`.
     max_iter : int, default=300
         Number of steps.
+    top_k : int or None, default=None
+        As in `LinearGate`.
 
     Examples
     --------
@@ -141,6 +294,7 @@ class MLPGate(BaseEstimator):
         entropy=0.0,
         balance=0.0,
         max_iter=300,
+        top_k=None,
     ):
         self.hidden = hidden
         self.learning_rate = learning_rate
@@ -148,66 +302,33 @@ class MLPGate(BaseEstimator):
         self.entropy = entropy
         self.balance = balance
         self.max_iter = max_iter
+        self.top_k = top_k
 
     def check(self):
         """Raise `InputError` for a parameter out of range."""
+        super().check()
         check_number(self, "hidden", self.hidden, low=1, integer=True)
         check_number(self, "learning_rate", self.learning_rate, low=0, high=5e-3, low_open=True)
-        check_number(self, "max_iter", self.max_iter, low=1, integer=True)
-        for name in ("weight_decay", "entropy", "balance"):
-            check_number(self, name, getattr(self, name), low=0)
+        check_number(self, "weight_decay", self.weight_decay, low=0)
 
-    def fit_states(self, inputs, logits, codes, shares, present, pool, *, device, seed):
-        """Fit one network per row of `shares`, all from the same start."""
-
-        def tensor(array, dtype=torch.float64):
-            return torch.as_tensor(np.asarray(array), dtype=dtype, device=device)
-
-        inputs = tensor(inputs)
-        centred = inputs - inputs.mean(1, keepdim=True)
-        normed = centred / torch.sqrt(centred.square().mean(1, keepdim=True) + 1e-5)
-        absent, codes = ~tensor(present, torch.bool), tensor(codes, torch.int64)
-        n_experts, width = logits.shape[2], inputs.shape[1]
-        states = []
-        for fold_logits, share in zip(logits, shares, strict=True):
-            generator = torch.Generator().manual_seed(0 if seed is None else seed)
-            first = torch.randn(self.hidden, width, generator=generator, dtype=torch.float64)
-            first = tensor(first / max(width, 1) ** 0.5)
-            shapes = {
-                "hidden_bias": (self.hidden,),
-                "out_weight": (n_experts, self.hidden),
-                "out_bias": (n_experts,),
-            }
-            layers = {"hidden_weight": first.requires_grad_(True)}
-            for name, shape in shapes.items():
-                layers[name] = tensor(np.zeros(shape)).requires_grad_(True)
-            share = tensor(share)[None]
-            objective = PooledLoss(
-                tensor(fold_logits)[None],
-                codes,
-                share / share.sum(),
-                absent,
-                pool,
-                self.entropy,
-                self.balance,
-            )
-            optimizer = torch.optim.AdamW(
-                layers.values(), lr=self.learning_rate, weight_decay=self.weight_decay
-            )
-            for _ in range(self.max_iter):
-                optimizer.zero_grad()
-                hidden = normed @ layers["hidden_weight"].T + layers["hidden_bias"]
-                hidden = torch.nn.functional.leaky_relu(hidden, 0.01)
-                output = hidden @ layers["out_weight"].T + layers["out_bias"]
-                _, slope = objective(output.detach()[None])
-                output.backward(slope[0])
-                optimizer.step()
-            arrays = {name: layer.detach().cpu().numpy() for name, layer in layers.items()}
-            states.append(GateState("mlp", arrays))
-        return states, self.max_iter
+    def _fit(self, problem, *, device, seed):
+        return fit_mlp_gate(
+            *problem,
+            hidden=self.hidden,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            entropy=self.entropy,
+            balance=self.balance,
+            max_iter=self.max_iter,
+            device=device,
+            seed=seed,
+        )
 
 
-_SHORT = {"uniform": UniformGate, "constant": ConstantGate, "linear": LinearGate, "mlp": MLPGate}
+_SHORT = {
+    gate.kind: gate
+    for gate in (UniformGate, ConstantGate, LinearGate, MLPGate, LaplaceGate, GaussianGate)
+}
 
 
 def resolve_gate(owner, gate):
@@ -225,3 +346,11 @@ def resolve_gate(owner, gate):
         raise parameter_error(owner, "gate", f"one of {names} or a gate object", gate)
     gate.check()
     return gate
+
+
+def check_top_k(gate, n_experts):
+    """Raise `InputError` if a gate lets more experts speak than there are."""
+    top_k = getattr(gate, "top_k", None)
+    if top_k is not None and top_k > n_experts:
+        wanted = f"at most the number of experts, which is {n_experts}"
+        raise parameter_error(gate, "top_k", wanted, top_k)

@@ -16,7 +16,9 @@ __all__ = [
     "fit_constant_gate",
     "fit_linear_gate",
     "gate_weights",
+    "reads_inputs",
     "routing_information",
+    "with_top_k",
 ]
 
 
@@ -26,14 +28,29 @@ class GateState:
 
     Attributes
     ----------
-    kind : {"uniform", "expert", "constant", "linear", "mlp"}
+    kind : {"uniform", "expert", "constant", "linear", "gaussian", "laplace", "mlp"}
     arrays : dict of str to ndarray
-        "expert": index (); "constant": bias (E,); "linear": slope (E, q) and bias (E,);
-        "mlp": hidden_weight (h, q), hidden_bias (h,), out_weight (E, h), out_bias (E,).
+        "expert": index (); "constant": bias (E,); "linear" and "gaussian": slope (E, q) and
+        bias (E,); "laplace": centre (E, q), bias (E,) and scale (); "mlp": hidden_weight (h, q),
+        hidden_bias (h,), out_weight (E, h), out_bias (E,). Those that read inputs may have
+        top_k () beside: how many experts at most have a say.
     """
 
     kind: str
     arrays: dict = field(default_factory=dict)
+
+
+def reads_inputs(state):
+    """Tell whether a gate looks at the row."""
+    return state.kind not in ("uniform", "expert", "constant")
+
+
+def with_top_k(states, top_k):
+    """Return gates of which only the `top_k` strongest experts of a row have a say; None is all."""
+    if top_k is None:
+        return states
+    number = np.array(top_k, dtype=np.int64)
+    return [GateState(state.kind, {**state.arrays, "top_k": number}) for state in states]
 
 
 def gate_logits(state, inputs, n_experts):
@@ -47,7 +64,10 @@ def gate_logits(state, inputs, n_experts):
         return logits
     if state.kind == "constant":
         return np.tile(arrays["bias"], (n, 1))
-    if state.kind == "linear":
+    if state.kind == "laplace":
+        distances = [np.linalg.norm(inputs - centre, axis=1) for centre in arrays["centre"]]
+        return arrays["bias"] - arrays["scale"] * np.stack(distances, axis=1)
+    if state.kind in ("linear", "gaussian"):
         return inputs @ arrays["slope"].T + arrays["bias"]
     centred = inputs - inputs.mean(1, keepdims=True)
     normed = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-5)
@@ -58,6 +78,8 @@ def gate_logits(state, inputs, n_experts):
 
 def gate_weights(state, inputs, present):
     """Return gate weights G of shape (n, E), rows summing to 1 over the present experts.
+
+    With a top_k, over the strongest of the present; of equally strong ones over the first.
 
     Parameters
     ----------
@@ -73,10 +95,23 @@ def gate_weights(state, inputs, present):
     masked = np.where(present, logits, -np.inf)
     silent = np.isneginf(masked).all(1)
     masked[silent] = np.where(present[silent], 0.0, -np.inf)
+    if "top_k" in state.arrays:
+        masked = _strongest(masked, int(state.arrays["top_k"]))
     top = masked.max(1, keepdims=True)
     weights = np.exp(masked - np.where(np.isfinite(top), top, 0.0))
     total = weights.sum(1, keepdims=True)
     return weights / np.where(total > 0, total, 1.0)
+
+
+def _strongest(logits, k):
+    """Rule out all but the k largest logits of each row; of equal ones the first are kept."""
+    with np.errstate(invalid="ignore"):
+        behind = logits.max(1, keepdims=True) - logits
+    # Rounded, since what is equal but for the rounding of a product is to be equal in every batch.
+    behind = np.round(np.where(np.isneginf(logits), np.inf, behind), 9)
+    kept = np.zeros(logits.shape, dtype=bool)
+    np.put_along_axis(kept, np.argsort(behind, axis=1, kind="stable")[:, :k], True, axis=1)
+    return np.where(kept, logits, -np.inf)
 
 
 def routing_information(weights, row_weights):
@@ -154,7 +189,6 @@ def _fit_affine(
     inputs = torch.as_tensor(inputs, dtype=torch.float64, device=device)
     shares = torch.as_tensor(shares, dtype=torch.float64, device=device)
     absent = ~torch.as_tensor(present, device=device)
-    codes = torch.as_tensor(codes, device=device)
     n_folds, _, n_experts, _ = logits.shape
     n_inputs = inputs.shape[-1]
     totals = shares.sum(1)

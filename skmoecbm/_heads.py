@@ -195,7 +195,7 @@ def solve(problem, head, alpha, start=None, *, search=False):
     )
 
 
-def select_alpha(experts, target, head, priors, folds):
+def select_alpha(experts, heads, priors, target, folds):
     """Return alpha = exp(sum p log alpha), the path of losses, starts, and whether it converged.
 
     The starts are one for each expert's fit.
@@ -210,7 +210,7 @@ def select_alpha(experts, target, head, priors, folds):
     scored = (folds.held_out[rows] >= 0) & (target.weights[rows] > 0)
     problems = [
         expert_problem(expert, target, head, prior, masks, rows)
-        for expert, prior in zip(experts, priors, strict=True)
+        for expert, head, prior in zip(experts, heads, priors, strict=True)
     ]
     starts = [None] * len(experts)
     total = target.weights[rows][scored].sum()
@@ -218,7 +218,7 @@ def select_alpha(experts, target, head, priors, folds):
     for alpha in ALPHA_GRID:
         logits, complete = [], True
         for e, problem in enumerate(problems):
-            a, b, _, done = solve(problem, head, alpha, starts[e], search=True)
+            a, b, _, done = solve(problem, heads[e], alpha, starts[e], search=True)
             starts[e] = (a, b)
             complete = complete and bool(done.all())
             logits.append(_pick_held_out(problem.logits(a, b), folds.held_out[rows]))

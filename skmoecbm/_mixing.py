@@ -135,15 +135,20 @@ class FittedMixture(ConceptClassifier):
         if self.pool == "sum":
             scale = scale * (weights > 0).sum(axis=1)
         shares = self._shares(weights)
+        # The outputs of a head that is not linear have no similarities behind them.
+        similarities = [
+            np.where(present[:, [e]], own.values if own.values.shape == z.shape else z, np.nan)
+            for e, (own, z) in enumerate(zip(data, values, strict=True))
+        ]
         return [
             AdditivePart(
                 name,
-                self.concept_names_[e],
+                self.heads_[e].concept_names_,
                 scale * weights[:, e] * self.expert_scale_[e],
                 weights[:, e],
                 shares[:, e],
                 values[e],
-                np.where(present[:, [e]], data[e].values, np.nan),
+                similarities[e],
                 self.heads_[e].association_,
                 self.heads_[e].intercept_,
                 logits[e],

@@ -3,8 +3,17 @@
 import numpy as np
 
 from skmoecbm._columns import Layout
-from skmoecbm._gates import ConstantGate, LinearGate, MLPGate, UniformGate
+from skmoecbm._gate_inputs import input_shapes
+from skmoecbm._gates import (
+    ConstantGate,
+    GaussianGate,
+    LaplaceGate,
+    LinearGate,
+    MLPGate,
+    UniformGate,
+)
 from skmoecbm._gating import GateState
+from skmoecbm._joint import JointTraining
 from skmoecbm._parameters import pack_parameters, unpack_parameters
 from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
 from skmoecbm.concepts import LintedConcepts, SubmodularSelector, TopKConcepts
@@ -28,6 +37,9 @@ OBJECTS = {
     for cls in (
         ConceptBottleneckClassifier,
         ConstantGate,
+        GaussianGate,
+        JointTraining,
+        LaplaceGate,
         LinearGate,
         LintedConcepts,
         MLPGate,
@@ -75,7 +87,7 @@ def take(arrays, name, shape, dtype):
 
 def pack_head(model, arrays, prefix):
     """Return the `HeadNode` of a fitted classifier of one expert."""
-    for name in _head_shapes(1, 1):
+    for name in _head_shapes(1, 1, False):
         arrays[f"{prefix}.{name}"] = getattr(model, f"{name}_")
     return HeadNode(
         **_pack_common(model),
@@ -90,7 +102,7 @@ def unpack_head(node, arrays, prefix):
     model = build(ConceptBottleneckClassifier, node)
     checked(model._check_parameters)
     m, n_classes = len(node.concept_names), len(node.classes.values)
-    for name, shape in _head_shapes(m, n_classes).items():
+    for name, shape in _head_shapes(m, n_classes, node.multilabel).items():
         setattr(model, f"{name}_", take(arrays, f"{prefix}.{name}", shape, "float64"))
     if node.n_features_in != m or (model.scale_ <= 0).any():
         raise FormatError(f"{prefix}: the head does not fit its {m} concepts; save it again.")
@@ -142,7 +154,6 @@ def unpack_gated(node, arrays, prefix):
         unpack_head(head, arrays, f"{prefix}.heads.{e}") for e, head in enumerate(node.heads)
     ]
     n_experts, m = len(node.heads), sum(head.n_features_in for head in node.heads)
-    q, g = node.gate_components, len(node.gate_columns)
     shapes = {
         "expert_scale": (n_experts,),
         "pool_scale": (n_experts,),
@@ -151,19 +162,26 @@ def unpack_gated(node, arrays, prefix):
     for name, shape in shapes.items():
         setattr(model, f"{name}_", take(arrays, f"{prefix}.{name}", shape, "float64"))
 
-    shapes = {"mean": (m,), "scale": (m,), "gate_mean": (g,), "gate_scale": (g,)}
-    if q is not None:
-        shapes["components"] = (q, m)
+    there = {
+        name.removeprefix(f"{prefix}.gate_input."): array.shape
+        for name, array in arrays.items()
+        if name.startswith(f"{prefix}.gate_input.")
+    }
+    shapes, width = input_shapes(there, m, n_experts, len(node.gate_columns), node.gate_components)
+    dtypes = {"expert": "int64", "index": "int64", "top_k": "int64"}
     model.gate_input_state_ = {
-        name: take(arrays, f"{prefix}.gate_input.{name}", shape, "float64")
+        name: take(arrays, f"{prefix}.gate_input.{name}", shape, dtypes.get(name, "float64"))
         for name, shape in shapes.items()
     }
-    width, hidden = (m if q is None else q) + 2 * g + n_experts, node.gate_hidden
+    hidden = node.gate_hidden
+    affine = {"slope": (n_experts, width), "bias": (n_experts,)}
     shapes = {
         "uniform": {},
         "expert": {"index": ()},
         "constant": {"bias": (n_experts,)},
-        "linear": {"slope": (n_experts, width), "bias": (n_experts,)},
+        "linear": affine,
+        "gaussian": affine,
+        "laplace": {"centre": (n_experts, width), "bias": (n_experts,), "scale": ()},
         "mlp": {
             "hidden_weight": (hidden, width),
             "hidden_bias": (hidden,),
@@ -171,7 +189,8 @@ def unpack_gated(node, arrays, prefix):
             "out_bias": (n_experts,),
         },
     }[node.gate]
-    dtypes = {"index": "int64"}
+    if f"{prefix}.gate.top_k" in arrays:
+        shapes = {**shapes, "top_k": ()}
     model.gate_state_ = GateState(
         node.gate,
         {
@@ -179,8 +198,11 @@ def unpack_gated(node, arrays, prefix):
             for name, shape in shapes.items()
         },
     )
-    if node.gate == "expert" and not 0 <= model.gate_state_.arrays["index"] < n_experts:
+    named = [model.gate_state_.arrays.get("index"), model.gate_input_state_.get("expert")]
+    if any(e is not None and not 0 <= e < n_experts for e in named):
         raise FormatError("The gate names an expert that is not there; save the model again.")
+    if not 1 <= model.gate_state_.arrays.get("top_k", 1) <= n_experts:
+        raise FormatError("The gate's top_k is no number of experts; save the model again.")
 
     model.expert_names_ = [head.expert_name for head in node.heads]
     model.expert_columns_ = [np.array(columns, dtype=int) for columns in node.expert_columns]
@@ -200,8 +222,8 @@ def unpack_gated(node, arrays, prefix):
     return model
 
 
-def _head_shapes(m, n_classes):
-    k = 1 if n_classes == 2 else n_classes
+def _head_shapes(m, n_classes, multilabel):
+    k = 1 if n_classes == 2 and not multilabel else n_classes
     return {
         "association": (k, m),
         "intercept": (k,),
@@ -219,6 +241,7 @@ def _pack_common(model):
         "parameters": parameters,
         "not_saved": left_out,
         "classes": Labels.of(model.classes_),
+        "multilabel": model.multilabel_,
         "alpha": float(model.alpha_),
         "alpha_path": {name: [float(v) for v in path] for name, path in model.alpha_path_.items()},
         "n_features_in": int(model.n_features_in_),
@@ -228,7 +251,7 @@ def _pack_common(model):
 
 
 def _unpack_common(model, node):
-    model.classes_ = node.classes.array()
+    model.classes_, model.multilabel_ = node.classes.array(), node.multilabel
     model.alpha_ = node.alpha
     model.alpha_path_ = {name: list(path) for name, path in node.alpha_path.items()}
     model.n_features_in_, model.n_iter_ = node.n_features_in, node.n_iter

@@ -168,7 +168,7 @@ class ConceptBottleneckClassifier(ConceptClassifier):
         if self.alpha is None:
             folds, _ = make_folds(self, self.cv, codes, weights, groups, present)
         with fit_task(context, self, X, y, "alpha"):
-            alpha, path, warm, settled = choose_alpha(data, target, self, [direction], folds)
+            alpha, path, warm, settled = choose_alpha(data, target, [self], [direction], folds)
         with fit_task(context, self, X, y, "refit") as report:
             fitted = fit_head(data[0], target, self, direction, alpha, warm[0])
             self._take(fitted, alpha, path, used, self._layout.names[0], self._layout.concepts[0])
@@ -221,9 +221,19 @@ class ConceptBottleneckClassifier(ConceptClassifier):
         ]
 
 
-def choose_alpha(data, target, head, priors, folds):
-    """Return alpha (fixed, fallback or chosen), its path, starts, and whether it converged."""
-    if head.alpha is not None or folds is None:
-        alpha = FALLBACK_ALPHA if head.alpha is None else float(head.alpha)
-        return alpha, {}, [None] * len(data), True
-    return select_alpha(data, target, head, priors, folds)
+def choose_alpha(data, target, heads, priors, folds):
+    """Return alpha (fixed, fallback or chosen), its path, starts, and whether it converged.
+
+    One alpha for all experts whose head leaves it open; where none does, that of the first.
+    """
+    open_ones = [e for e, head in enumerate(heads) if head.alpha is None]
+    starts = [None] * len(data)
+    if not open_ones or folds is None:
+        alpha = FALLBACK_ALPHA if open_ones else float(heads[0].alpha)
+        return alpha, {}, starts, True
+    alpha, path, warm, settled = select_alpha(
+        *([part[e] for e in open_ones] for part in (data, heads, priors)), target, folds
+    )
+    for e, start in zip(open_ones, warm, strict=True):
+        starts[e] = start
+    return alpha, path, starts, settled

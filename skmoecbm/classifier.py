@@ -3,32 +3,39 @@
 import warnings
 
 import numpy as np
-from sklearn.base import clone
 from sklearn.utils import check_random_state
-from sklearn.utils.parallel import Parallel, delayed
 
 from skmoecbm._base import fit_task
-from skmoecbm._columns import Layout
+from skmoecbm._first_stage import FirstStage
 from skmoecbm._folds import make_folds
-from skmoecbm._gate_inputs import fit_gate_inputs, input_parts, join_inputs
-from skmoecbm._gates import resolve_gate
-from skmoecbm._heads import Target, fit_head, out_of_fold, warn_unconverged
-from skmoecbm._mixing import FittedMixture
+from skmoecbm._gate_inputs import (
+    fit_gate_inputs,
+    input_parts,
+    join_inputs,
+    resolve_gate_input,
+)
+from skmoecbm._gates import check_top_k, resolve_gate
+from skmoecbm._heads import Target, warn_unconverged
+from skmoecbm._joint import JointTraining
+from skmoecbm._joint_fit import JointlyTrained
 from skmoecbm._mixture import MIN_ROWS, fit_mixture, uniform_mixture
 from skmoecbm._priors import prior_direction
-from skmoecbm._single import ConceptBottleneckClassifier, choose_alpha
+from skmoecbm._single import ConceptBottleneckClassifier
 from skmoecbm._targets import row_weights
 from skmoecbm._validation import check_choice, parameter_error, resolve_device
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
 __all__ = ["ConceptBottleneckClassifier", "GatedConceptBottleneckClassifier"]
 
-# What a head has too, and the mixture decides. Not random_state, which meta-estimators set on all
-# parts and which no association draws from.
-_OWNED = {"class_weight": None, "cv": 5, "device": "auto"}
+# Parts with parameters of their own, and the objects that their shorthands stand for.
+_PARTS = {
+    "head": "ConceptBottleneckClassifier()",
+    "gate": "LinearGate()",
+    "training": "JointTraining()",
+}
 
 
-class GatedConceptBottleneckClassifier(FittedMixture):
+class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
     """A mixture of concept bottlenecks, one per expert, under a gate that decides per image.
 
     ``S = tau * sum_e G[:, e] * tau_e * (Z_e A_e' + b_e)``: experts are fitted first, each a convex
@@ -41,17 +48,27 @@ class GatedConceptBottleneckClassifier(FittedMixture):
         The classifier of each expert; None is ``ConceptBottleneckClassifier()``. An open
         ``head__alpha`` is chosen once, for all experts together. `class_weight`, `cv` and `device`
         are those of the mixture and must be left alone here; `random_state` is of no effect.
-    gate : {"linear", "uniform", "constant", "mlp"} or gate object, default="linear"
-    experts : "auto" or list of (name, columns), default="auto"
+    gate : {"linear", "uniform", "constant", "mlp", "laplace", "gaussian"} or gate object, \
+            default="linear"
+    experts : "auto" or list of (name, columns) or (name, head, columns), default="auto"
         ``"auto"`` reads the experts from an `ExpertFeatures` or from ``expert__concept`` column
-        names; else all columns are one expert. Columns are names, positions or a slice.
-    gate_input : "auto", "similarities" or list of columns, default="auto"
-        ``"auto"``: the first 16 principal components of all similarities. A list names columns
-        that the gate sees beside them and that are no evidence; with ``experts="auto"`` a block
-        of nothing else is no expert.
+        names; else all columns are one expert. Columns are names, positions, a slice, or the name
+        of a block. A head of its own is a `ConceptBottleneckClassifier` with other parameters, or
+        any classifier of scikit-learn with `decision_function` or `predict_proba` (one that was
+        trained elsewhere in a `FrozenEstimator`), so that age and sex, or the features of another
+        model, stand beside the concepts.
+    gate_input : str, list of columns or dict, default="auto"
+        ``"auto"``: the first 16 principal components of all similarities. ``"similarities"``: all
+        of them. ``"disagreement"``: how sure each expert is and how far from the others.
+        ``"embeddings:NAME"``: the image embeddings of one expert, of `ExpertFeatures`. A list
+        names columns that the gate sees beside ``"auto"`` and that are no evidence; with
+        ``experts="auto"`` a block of nothing else is no expert. Columns beside another kind:
+        ``{"kind": "disagreement", "columns": ["age"]}``.
     pool : {"logit", "prob", "sum"}, default="logit"
         How logits mix; see MATHS section 2. Explanations need ``"logit"`` or ``"sum"``.
-    training : {"staged"}, default="staged"
+    training : "staged" or JointTraining, default="staged"
+        ``"staged"``: experts, then gate. A `JointTraining` object: the original recipe, all of it
+        at once by mini-batches, with no calibration and no guard.
     cv : int, splitter or iterable, default=5
         Folds for alpha, out-of-fold logits and guard.
     calibrate : bool, default=True
@@ -63,17 +80,19 @@ class GatedConceptBottleneckClassifier(FittedMixture):
         Experts fitted side by side in threads.
     device : {"auto", "cpu", "cuda", "cuda:N"}, default="auto"
     random_state : int, RandomState or None, default=None
-        Start of the MLP gate; everything else draws no numbers.
+        Start of the MLP and Laplace gates; everything else draws no numbers.
     verbose : int, default=0
 
     Attributes
     ----------
     classes_ : ndarray of shape (K,)
+    multilabel_ : bool
+        Whether a row may have several of the classes.
     expert_names_ : list of str, length E
     expert_columns_ : list of ndarray of int
     concept_names_ : list of list of str
     heads_ : list of ConceptBottleneckClassifier
-        The fitted experts.
+        The fitted experts; of another classifier a wrapper with it as `estimator`.
     expert_scale_ : ndarray of shape (E,)
         Inverse temperature tau_e of each expert.
     pool_scale_ : ndarray of shape (E,)
@@ -82,13 +101,18 @@ class GatedConceptBottleneckClassifier(FittedMixture):
     gate_input_state_ : dict of str to ndarray
     selected_ : str
         What the guard kept: "uniform", "constant", an expert's name, or the gate. Where an expert
-        is called as a gate is, all of them stand here as ``"expert NAME"``.
+        is called as a gate is, all of them stand here as ``"expert NAME"``. "joint" after joint
+        training.
     fallback_ : str or None
         Why no gate was fitted, if none was.
     oof_log_loss_ : dict of str to float
         Cross-fitted log-loss of each candidate, in nats.
     oof_logits_ : ndarray of shape (n, E, K)
-        Out-of-fold expert logits of the training rows (two classes: columns 0 and s).
+        Out-of-fold expert logits of the training rows (two classes: columns 0 and s). Joint
+        training has none, and an empty `oof_log_loss_`.
+    training_history_ : dict
+        Of joint training alone: losses and mean gate weights by epoch, `best_epoch`, and
+        `early_stopping` (True, or why there was none). Not saved with the model.
     alpha_ : float
     alpha_path_ : dict
     prior_used_ : dict of str to (str or None)
@@ -152,10 +176,10 @@ class GatedConceptBottleneckClassifier(FittedMixture):
         """Set parameters; says so when one of a part that is not an object is asked for."""
         for name in params:
             part, _, rest = name.partition("__")
-            if rest and part in ("head", "gate") and part not in params:
+            if rest and part in _PARTS and part not in params:
                 value = getattr(self, part)
                 if value is None or isinstance(value, str):
-                    example = "ConceptBottleneckClassifier()" if part == "head" else "LinearGate()"
+                    example = _PARTS[part]
                     raise InputError(
                         f"{name!r} cannot be set while {part}={value!r}, which is shorthand for a "
                         f"default object. Pass the object, {part}={example}, and set it there."
@@ -164,33 +188,21 @@ class GatedConceptBottleneckClassifier(FittedMixture):
 
     def _check_parameters(self):
         check_choice(self, "pool", self.pool, ("logit", "prob", "sum"))
-        check_choice(self, "training", self.training, ("staged",))
+        if not isinstance(self.training, JointTraining) and self.training != "staged":
+            wanted = "'staged' or a JointTraining object"
+            raise parameter_error(self, "training", wanted, self.training)
         for name in ("calibrate", "guard"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise parameter_error(self, name, "True or False", getattr(self, name))
         head = ConceptBottleneckClassifier() if self.head is None else self.head
         if not isinstance(head, ConceptBottleneckClassifier):
             raise parameter_error(self, "head", "a ConceptBottleneckClassifier or None", self.head)
-        head._check_parameters()
-        for name, default in _OWNED.items():
-            value = getattr(head, name)
-            # Without ==: a cv may be a list of arrays.
-            if value is not default and not (isinstance(value, (int, str)) and value == default):
-                raise InputError(
-                    f"The 'head__{name}' parameter of {type(self).__name__} must be left at "
-                    f"{default!r}: all experts share that of the mixture. Got {value!r:.200} "
-                    f"instead. Set {name} of the mixture itself."
-                )
-        columns, kind = (), "components"
-        if isinstance(self.gate_input, str):
-            check_choice(self, "gate_input", self.gate_input, ("auto", "similarities"))
-            kind = "similarities" if self.gate_input == "similarities" else kind
-        elif isinstance(self.gate_input, (list, tuple)) and len(self.gate_input):
-            columns = self.gate_input
-        else:
-            wanted = "'auto', 'similarities' or a list of columns"
-            raise parameter_error(self, "gate_input", wanted, self.gate_input)
-        return head, resolve_gate(self, self.gate), kind, columns
+        self._check_head(head, "head")
+        kind, columns = resolve_gate_input(self, self.gate_input)
+        gate = resolve_gate(self, self.gate)
+        if self.training != "staged":
+            self.training.check(head, gate)
+        return head, gate, kind, columns
 
     def _fit(self, X, y, sample_weight, groups):
         head, gate, input_kind, gate_columns = self._check_parameters()
@@ -200,6 +212,7 @@ class GatedConceptBottleneckClassifier(FittedMixture):
             X, y, sample_weight, groups, self.class_weight, self.experts, gate_columns
         )
         layout, n_experts = self._layout, len(data)
+        check_top_k(gate, n_experts)
         if self.experts == "auto" and layout.names == ["expert"] and data[0].block is None:
             warnings.warn(
                 f"X is a plain array, so its {self.n_features_in_} columns are one expert and "
@@ -211,98 +224,55 @@ class GatedConceptBottleneckClassifier(FittedMixture):
             )
         self.expert_names_, self.expert_columns_ = layout.names, layout.columns
         self.concept_names_ = layout.concepts
+        heads = self._heads_of(head, layout.names)
         target = Target(codes, len(self.classes_), weights, device)
+        directions, used = [None] * n_experts, dict.fromkeys(layout.names)
+        for e, (expert, own) in enumerate(zip(data, heads, strict=True)):
+            if isinstance(own, ConceptBottleneckClassifier):
+                own._check_activation(self.multilabel_)
+                directions[e], used[expert.name] = prior_direction(
+                    self, own.prior, expert.block, self.classes_, expert.values.shape[1]
+                )
+        self.prior_used_ = used
+        for name in ("oof_logits_", "training_history_"):
+            vars(self).pop(name, None)  # each training leaves one of them
+        if isinstance(self.training, JointTraining):
+            settings = {"gate_values": gate_values, "input_kind": input_kind, "present": present}
+            return self._fit_jointly(
+                X, y, data, target, head, directions, gate, groups=groups, **settings
+            )
         folds, no_folds = make_folds(self, self.cv, codes, weights, groups, present)
 
         context = self._init_callback_context(max_subtasks=n_experts + 2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        directions, used = [], {}
-        for expert in data:
-            direction, used[expert.name] = prior_direction(
-                self, head.prior, expert.block, self.classes_, expert.values.shape[1]
-            )
-            directions.append(direction)
-        self.prior_used_ = used
         with fit_task(context, self, X, y, "alpha"):
-            self.alpha_, self.alpha_path_, warm, settled = choose_alpha(
-                data, target, head, directions, folds
-            )
+            warm, settled = self._choose_alpha(data, target, heads, directions, folds)
         oof, done, folds_done = self._fit_experts(
-            data, target, head, directions, warm, folds, context, X, y
+            data, target, heads, directions, warm, folds, context, X, y
         )
         warn_unconverged(head, settled, done, folds_done)
         with fit_task(context, self, X, y, "gate") as report:
-            self.gate_input_state_ = fit_gate_inputs(data, gate_values, weights, input_kind)
-            parts = input_parts(self.gate_input_state_, data, gate_values, present)
+            judged = weights
+            if input_kind == "disagreement" and folds is not None:
+                judged = weights * (folds.held_out >= 0)  # of others no expert has said anything
+            said = list(np.moveaxis(oof, 1, 0))
+            self.gate_input_state_ = fit_gate_inputs(
+                data, gate_values, judged, input_kind, said, codes
+            )
+            parts = input_parts(
+                self.gate_input_state_, data, gate_values, present, said, not self.multilabel_
+            )
             counts = row_weights(self, sample_weight, None, self.classes_, codes)
             if folds is None:
                 fitted = uniform_mixture(n_experts, no_folds if n_experts > 1 else None)
             else:
                 fitted = self._fit_gate(oof, target, parts, present, folds, groups, counts, gate)
-            self.gate_state_ = fitted.gate
-            self.expert_scale_, self.pool_scale_ = fitted.expert_scale, fitted.pool_scale
-            self.selected_, self.fallback_ = fitted.selected, fitted.fallback
-            self.oof_log_loss_ = fitted.losses
-            self.routing_information_ = fitted.information
-            self.n_iter_ = max([fitted.n_iter, *(head.n_iter_ for head in self.heads_)])
+            self._take_mixture(fitted)
             report.update(self._fitted_attributes())
         context.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=self._fitted_attributes()
         )
         return self
-
-    def _fit_experts(self, data, target, head, directions, warm, folds, context, X, y):
-        """Fit each expert on all rows, then its folds from there.
-
-        Returns out-of-fold logits (n, E, K), and by expert's name whether its fit and its folds
-        converged.
-        """
-        n_folds = 0 if folds is None else len(folds)
-        branches = [
-            context.subcontext(task_name=f"expert {expert.name}", max_subtasks=n_folds + 1)
-            for expert in data
-        ]
-
-        def fit_one(e):
-            branch = branches[e]
-            branch.call_on_fit_task_begin(estimator=self, X=X, y=y)
-            with fit_task(branch, self, X, y, "all rows"):
-                fitted = fit_head(data[e], target, head, directions[e], self.alpha_, warm[e])
-            tasks = [branch.subcontext(task_name=f"fold {f}") for f in range(n_folds)]
-            for task in tasks:
-                task.call_on_fit_task_begin(estimator=self, X=X, y=y)
-            logits, done = np.zeros((len(target.codes), len(self.classes_))), True
-            # The folds are one stack of problems: they begin and end together.
-            if folds is not None and len(data) > 1:
-                logits, done = out_of_fold(
-                    data[e], target, head, directions[e], self.alpha_, folds, fitted
-                )
-            for task in [*tasks, branch]:
-                task.call_on_fit_task_end(estimator=self, X=X, y=y)
-            return fitted, logits, done
-
-        parallel = Parallel(n_jobs=self.n_jobs, prefer="threads")
-        found = parallel(delayed(fit_one)(e) for e in range(len(data)))
-        fits, logits, folds_done = zip(*found, strict=True)
-        self.heads_ = [self._fitted_head(head, e, fitted) for e, fitted in enumerate(fits)]
-        self.oof_logits_ = np.stack(logits, axis=1)
-        names = self.expert_names_
-        done = {name: fitted.converged for name, fitted in zip(names, fits, strict=True)}
-        return self.oof_logits_, done, dict(zip(names, folds_done, strict=True))
-
-    def _fitted_head(self, head, e, fitted):
-        """Return the classifier of one expert, as if it had been fitted alone."""
-        name, concepts = self.expert_names_[e], self.concept_names_[e]
-        classifier = clone(head)
-        classifier.classes_, classifier.class_log_prior_ = self.classes_, self.class_log_prior_
-        classifier._take(
-            fitted, self.alpha_, self.alpha_path_, self.prior_used_[name], name, concepts
-        )
-        classifier.n_features_in_ = len(concepts)
-        classifier._layout = Layout(
-            [name], [np.arange(len(concepts))], [concepts], np.array([], int)
-        )
-        return classifier
 
     def _fit_gate(self, oof, target, parts, present, folds, groups, counts, gate):
         """Second stage, or the reason why there is none."""

@@ -1,0 +1,135 @@
+"""The first stage of a mixture: each expert by itself, on all rows and on folds."""
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils.parallel import Parallel, delayed
+
+from skmoecbm._base import fit_task
+from skmoecbm._columns import Layout, own_heads
+from skmoecbm._foreign import ForeignHead, fit_foreign, foreign_out_of_fold
+from skmoecbm._heads import fit_head, out_of_fold
+from skmoecbm._joint import JointTraining
+from skmoecbm._mixing import FittedMixture
+from skmoecbm._single import ConceptBottleneckClassifier, choose_alpha
+from skmoecbm.exceptions import InputError
+
+__all__ = ["FirstStage"]
+
+# What a head has too, and the mixture decides. Not random_state, which meta-estimators set on all
+# parts and which no association draws from.
+_OWNED = {"class_weight": None, "cv": 5, "device": "auto"}
+
+
+class FirstStage(FittedMixture):
+    """How `GatedConceptBottleneckClassifier` fits its experts, whatever heads they have."""
+
+    def _check_head(self, head, where):
+        """Refuse parameters of a concept head that the mixture decides."""
+        head._check_parameters()
+        for name, default in _OWNED.items():
+            value = getattr(head, name)
+            # Without ==: a cv may be a list of arrays.
+            if value is not default and not (isinstance(value, (int, str)) and value == default):
+                raise InputError(
+                    f"The '{where}__{name}' parameter of {type(self).__name__} must be left at "
+                    f"{default!r}: all experts share that of the mixture. Got {value!r:.200} "
+                    f"instead. Set {name} of the mixture itself."
+                )
+
+    def _heads_of(self, head, names):
+        """Return the unfitted head of each expert."""
+        own = own_heads(self.experts)
+        for name, given in own.items():
+            if isinstance(given, ConceptBottleneckClassifier):
+                self._check_head(given, name)
+            elif isinstance(self.training, JointTraining):
+                raise InputError(
+                    f"Expert {name!r} has a {type(given).__name__} for a head, which training="
+                    "JointTraining() cannot train with the others. Use training='staged'."
+                )
+        return [own.get(name, head) for name in names]
+
+    def _choose_alpha(self, data, target, heads, directions, folds):
+        """Choose the alpha of the concept experts; None where there is none."""
+        mine = [e for e, h in enumerate(heads) if isinstance(h, ConceptBottleneckClassifier)]
+        warm = [None] * len(heads)
+        self.alpha_, self.alpha_path_, settled = None, {}, True
+        if mine:
+            parts = (data, heads, directions)
+            experts, heads, directions = ([part[e] for e in mine] for part in parts)
+            self.alpha_, self.alpha_path_, starts, settled = choose_alpha(
+                experts, target, heads, directions, folds
+            )
+            for e, start in zip(mine, starts, strict=True):
+                warm[e] = start
+        return warm, settled
+
+    def _fit_experts(self, data, target, heads, directions, warm, folds, context, X, y):
+        """Fit each expert on all rows, then its folds from there.
+
+        Returns out-of-fold logits (n, E, K), and by expert's name whether its fit and its folds
+        converged.
+        """
+        n_folds = 0 if folds is None else len(folds)
+        branches = [
+            context.subcontext(task_name=f"expert {expert.name}", max_subtasks=n_folds + 1)
+            for expert in data
+        ]
+
+        def fit_one(e):
+            branch, head = branches[e], heads[e]
+            foreign = not isinstance(head, ConceptBottleneckClassifier)
+            alpha = self.alpha_ if foreign or head.alpha is None else float(head.alpha)
+            own = (self.expert_names_[e], head, data[e], target, self.classes_)
+            own = (*own, self.concept_names_[e])
+            branch.call_on_fit_task_begin(estimator=self, X=X, y=y)
+            with fit_task(branch, self, X, y, "all rows"):
+                if foreign:
+                    fitted = fit_foreign(*own)
+                else:
+                    fitted = fit_head(data[e], target, head, directions[e], alpha, warm[e])
+            tasks = [branch.subcontext(task_name=f"fold {f}") for f in range(n_folds)]
+            for task in tasks:
+                task.call_on_fit_task_begin(estimator=self, X=X, y=y)
+            logits, done = np.zeros((len(target.codes), len(self.classes_))), True
+            # The folds are one stack of problems: they begin and end together.
+            if folds is not None and len(data) > 1:
+                if foreign:
+                    logits = foreign_out_of_fold(*own, folds)
+                else:
+                    logits, done = out_of_fold(
+                        data[e], target, head, directions[e], alpha, folds, fitted
+                    )
+            for task in [*tasks, branch]:
+                task.call_on_fit_task_end(estimator=self, X=X, y=y)
+            return fitted, logits, done
+
+        parallel = Parallel(n_jobs=self.n_jobs, prefer="threads")
+        found = parallel(delayed(fit_one)(e) for e in range(len(data)))
+        fits, logits, folds_done = zip(*found, strict=True)
+        self.heads_ = [
+            fitted if isinstance(fitted, ForeignHead) else self._fitted_head(heads[e], e, fitted)
+            for e, fitted in enumerate(fits)
+        ]
+        self.oof_logits_ = np.stack(logits, axis=1)
+        names = self.expert_names_
+        done = {
+            name: getattr(fitted, "converged", True)
+            for name, fitted in zip(names, fits, strict=True)
+        }
+        return self.oof_logits_, done, dict(zip(names, folds_done, strict=True))
+
+    def _fitted_head(self, head, e, fitted):
+        """Return the classifier of one expert, as if it had been fitted alone."""
+        name, concepts = self.expert_names_[e], self.concept_names_[e]
+        classifier = clone(head)
+        classifier.classes_, classifier.class_log_prior_ = self.classes_, self.class_log_prior_
+        classifier.multilabel_ = self.multilabel_
+        shared = head.alpha is None or isinstance(self.training, JointTraining)
+        alpha, path = (self.alpha_, self.alpha_path_) if shared else (float(head.alpha), {})
+        classifier._take(fitted, alpha, path, self.prior_used_[name], name, concepts)
+        classifier.n_features_in_ = len(concepts)
+        classifier._layout = Layout(
+            [name], [np.arange(len(concepts))], [concepts], np.array([], int)
+        )
+        return classifier

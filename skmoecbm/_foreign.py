@@ -1,0 +1,230 @@
+"""Experts with a head of another kind: any classifier of scikit-learn as one voice of many."""
+
+import numpy as np
+from scipy.special import log_softmax
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+
+from skmoecbm._heads import two_columns
+from skmoecbm.exceptions import InputError
+
+__all__ = ["ForeignHead", "fit_foreign", "foreign_out_of_fold"]
+
+
+class ForeignHead:
+    """A fitted classifier that is not of this package, seen as one expert.
+
+    Its `decision_function` counts as logits, or else the logarithms of `predict_proba`. A class
+    that it never saw gets the probability of one half of a further row.
+
+    Attributes
+    ----------
+    estimator : fitted classifier
+    concept_names_ : list of str
+        What its contributions are named after: its columns if it is linear, else its outputs.
+    association_ : ndarray of shape (K', m)
+    intercept_ : ndarray of shape (K',)
+        With the values that `_logits` returns they give the logits: the coefficients of a linear
+        classifier, else the identity on the logits themselves.
+    """
+
+    def __init__(self, name, estimator, classes, exclusive, floor, columns):
+        self.name, self.estimator = name, estimator
+        self.classes, self.exclusive, self.floor = classes, exclusive, floor
+        coefficients = self._coefficients(len(columns))
+        if coefficients is not None:
+            self.concept_names_ = list(columns)
+            self.association_, self.intercept_ = coefficients
+        else:
+            outputs = classes[1:] if self._n_outputs == 1 else classes
+            kind = type(inner(estimator)).__name__
+            self.concept_names_ = [f"{kind}: {label}" for label in outputs]
+            self.association_ = np.eye(self._n_outputs)
+            self.intercept_ = np.zeros(self._n_outputs)
+        self.is_linear = coefficients is not None
+        self.n_iter_ = 0
+
+    @property
+    def _n_outputs(self):
+        return 1 if self.exclusive and len(self.classes) == 2 else len(self.classes)
+
+    def _coefficients(self, n_columns):
+        """Return (association, intercept) of a classifier that is linear in its columns."""
+        own = inner(self.estimator)
+        if not (hasattr(own, "coef_") and hasattr(own, "decision_function")):
+            return None
+        association = np.asarray(own.coef_, dtype=np.float64)
+        intercept = np.broadcast_to(np.asarray(own.intercept_, np.float64), len(association))
+        same = list(getattr(own, "classes_", ())) == list(self.classes)
+        if not same or association.shape != (self._n_outputs, n_columns):
+            return None
+        # Not all that has coefficients decides by them alone (a kernel, a clipped output).
+        trial = np.random.default_rng(0).normal(size=(8, n_columns))
+        told = np.asarray(own.decision_function(trial)).reshape(8, -1)
+        if not np.allclose(told, trial @ association.T + intercept, rtol=1e-9, atol=1e-9):
+            return None
+        return association, intercept.copy()
+
+    def _logits(self, expert):
+        """Return what its contributions are made of (n, m) and logits (n, K'), 0 where absent."""
+        values = np.zeros((len(expert.present), len(self.concept_names_)))
+        logits = np.zeros((len(expert.present), self._n_outputs))
+        rows = expert.present
+        if rows.any():
+            seen = expert.values[rows]
+            logits[rows] = self.class_logits(seen)
+            values[rows] = seen if self.is_linear else logits[rows]
+        return values, logits
+
+    def class_logits(self, X):
+        """Return logits (n, K') of rows (n, m), finite for every class."""
+        if self.exclusive:
+            return self._exclusive_logits(X)
+        own = self.estimator
+        if hasattr(own, "decision_function"):
+            logits = np.asarray(own.decision_function(X), dtype=np.float64)
+        else:
+            found = own.predict_proba(X)
+            if isinstance(found, list):  # one array per label, (n, classes of the label)
+                classes = own.classes_
+                found = np.stack(
+                    [
+                        p[:, list(c).index(1)] if 1 in c else np.zeros(len(p))
+                        for p, c in zip(found, classes, strict=True)
+                    ],
+                    axis=1,
+                )
+            p = np.clip(np.asarray(found, dtype=np.float64), self.floor, 1 - self.floor)
+            logits = np.log(p) - np.log1p(-p)
+        if logits.shape != (len(X), len(self.classes)):
+            raise InputError(
+                f"The head of expert {self.name!r} gave outputs of shape {logits.shape} for "
+                f"{len(X)} rows and {len(self.classes)} labels. Give a classifier of many labels, "
+                "such as OneVsRestClassifier(...)."
+            )
+        return self._finite(logits)
+
+    def _exclusive_logits(self, X):
+        own = self.estimator
+        known = list(own.classes_)
+        scores = None
+        if hasattr(own, "decision_function"):
+            scores = two_columns(
+                np.asarray(own.decision_function(X), dtype=np.float64).reshape(len(X), -1)
+            )
+        if scores is None or scores.shape[1] != len(known):
+            if not hasattr(own, "predict_proba"):
+                raise InputError(
+                    f"The head of expert {self.name!r} gives {scores.shape[1]} scores for "
+                    f"{len(known)} classes; one each is needed (of an SVC: "
+                    "decision_function_shape='ovr')."
+                )
+            p = np.asarray(own.predict_proba(X), dtype=np.float64)
+            scores = np.log(np.maximum(p, self.floor))
+        if known == list(self.classes):
+            logits = scores
+        else:
+            # Classes that it never saw: each gets the floor, the others share the rest.
+            mine = [k for k, label in enumerate(self.classes) if label in set(known)]
+            columns = [known.index(self.classes[k]) for k in mine]
+            logits = np.full((len(X), len(self.classes)), np.log(self.floor))
+            rest = 1.0 - self.floor * (len(self.classes) - len(mine))
+            logits[:, mine] = log_softmax(scores[:, columns], axis=1) + np.log(rest)
+        return self._finite(logits[:, 1:] - logits[:, :1] if self._n_outputs == 1 else logits)
+
+    def _finite(self, logits):
+        if not np.isfinite(logits).all():
+            row = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
+            raise InputError(
+                f"The head of expert {self.name!r} gave a NaN or infinite score for row {row} of "
+                "those that it sees. Mend the head, or give it columns that it can take."
+            )
+        return logits
+
+
+def inner(estimator):
+    """Return the estimator that a `FrozenEstimator` holds, or itself."""
+    return estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
+
+
+def fit_foreign(name, template, expert, target, classes, columns, train=None):
+    """Fit a clone of a classifier on one expert's rows.
+
+    Parameters
+    ----------
+    name : str
+    template : classifier
+        A `FrozenEstimator` is used as it is.
+    expert : ExpertData
+    target : Target
+    classes : ndarray of shape (K,)
+    columns : list of str
+    train : ndarray of shape (n,), bool, or None
+        Only these rows; None is all.
+
+    Returns
+    -------
+    ForeignHead, or None where the rows hold one class alone
+
+    Raises
+    ------
+    InputError
+        If row weights differ and the classifier takes none, or a frozen one is not fitted or
+        knows none of the classes.
+    """
+    rows = expert.present & (target.weights > 0)
+    rows = rows if train is None else rows & train
+    weights = target.weights[rows]
+    floor = 0.5 / (rows.sum() + 1.0)
+    if isinstance(template, FrozenEstimator):
+        check_is_fitted(template.estimator)
+        fitted = template
+        known = np.asarray(fitted.classes_).tolist() if target.exclusive else classes.tolist()
+        if not set(classes.tolist()) & set(known):
+            raise InputError(
+                f"The frozen head of expert {name!r} knows the classes {known[:10]} and y has "
+                f"{classes.tolist()[:10]}; none is the same. Use the labels it was trained with."
+            )
+    else:
+        labels = classes[target.codes[rows]] if target.exclusive else _indicator(target, rows)
+        if target.exclusive and len(np.unique(labels)) < 2:
+            return None
+        settings = {}
+        if not np.all(weights == weights[0]):
+            settings[_weight_parameter(name, template)] = weights
+        fitted = clone(template).fit(expert.values[rows], labels, **settings)
+    return ForeignHead(name, fitted, classes, target.exclusive, floor, columns)
+
+
+def _indicator(target, rows):
+    return (target.codes.values[rows] > 0.5).astype(int)
+
+
+def _weight_parameter(name, template):
+    """Return the fit parameter that takes the row weights."""
+    last = template.steps[-1] if isinstance(template, Pipeline) else (None, template)
+    if has_fit_parameter(last[1], "sample_weight"):
+        return "sample_weight" if last[0] is None else f"{last[0]}__sample_weight"
+    raise InputError(
+        f"Rows have different weights (sample_weight or class_weight), and the head of expert "
+        f"{name!r}, {type(last[1]).__name__}, takes none. Use a head with sample_weight in fit, or "
+        "no weights."
+    )
+
+
+def foreign_out_of_fold(name, template, expert, target, classes, columns, folds):
+    """Return logits (n, K) of each row under a clone that the fold which holds it out trained.
+
+    A frozen classifier was trained elsewhere: it is asked as it is.
+    """
+    logits = np.zeros((len(target.codes), len(classes)))
+    for fold, train in enumerate(folds.train):
+        held_out = (folds.held_out == fold) & expert.present
+        if not held_out.any():
+            continue
+        head = fit_foreign(name, template, expert, target, classes, columns, train)
+        if head is not None:
+            logits[held_out] = two_columns(head.class_logits(expert.values[held_out]))
+    return logits
