@@ -142,7 +142,8 @@ class UnionNode(_Estimator):
 
 class _Classifier(_Estimator):
     classes: Labels
-    multilabel: bool = False
+    # Absent unless it is true: models without it are written as they always were.
+    multilabel: Annotated[StrictBool, Field(exclude_if=lambda value: not value)] = False
     alpha: Number
     alpha_path: dict[Name, tuple[Number, ...]]
     n_features_in: Size

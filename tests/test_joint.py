@@ -216,9 +216,9 @@ def test_whole_loss_and_gradient_are_those_of_finite_differences(
     model, rows, tensors = slow.fast()
     terms = model.terms(rows)
     for name, value in slow.parts(slow.numbers).items():
-        assert float(getattr(terms, name)) == pytest.approx(value, abs=1e-12), name
+        assert getattr(terms, name).item() == pytest.approx(value, abs=1e-12), name
     loss = training._objective(terms)
-    assert float(loss) == pytest.approx(slow.objective(slow.numbers), abs=1e-12)
+    assert loss.item() == pytest.approx(slow.objective(slow.numbers), abs=1e-12)
     loss.backward()
     trained = {id(tensor) for tensor in model.tensors()}
     for name, tensor in tensors.items():
@@ -285,16 +285,18 @@ def test_a_weight_of_two_is_the_row_twice():
 
 def test_entropy_is_a_bonus_and_the_published_sign_a_penalty():
     X, y = draw_rows(60, 0)
+    settings = {"validation_fraction": 0.0}  # all train for as long: epochs are no explanation
     found = {}
     for name, training in {
-        "right": JointTraining(gate_entropy=1.0),
-        "none": JointTraining(gate_entropy=0.0),
-        "published": PublishedSign(gate_entropy=1.0),
+        "right": JointTraining(gate_entropy=1.0, **settings),
+        "none": JointTraining(gate_entropy=0.0, **settings),
+        "published": PublishedSign(gate_entropy=1.0, **settings),
     }.items():
         clf = _joint(experts=TWELVE, training=training).fit(X, y)
         found[name] = entropy(clf.gate_weights(X)).mean()
-    assert found["right"] > found["none"] + 0.05
-    assert found["published"] < found["none"] - 0.05
+    assert found["right"] > found["none"] + 0.2
+    assert found["published"] < found["none"] - 0.2
+    assert found["right"] > 0.95 * np.log(2) and found["published"] < 0.1
 
 
 def test_balance_keeps_the_mean_gate_even_and_lets_rows_decide():
@@ -330,7 +332,7 @@ def test_l1_shrinks_linear_associations_and_is_nothing_on_softmax_rows():
 
 def test_best_weights_are_restored():
     X, y = make_table(n=150, noise=4.0)
-    training = JointTraining(association_lr=0.2, max_epochs=40, patience=12, gate_warmup=0)
+    training = JointTraining(association_lr=1.0, max_epochs=60, patience=12, gate_warmup=0)
     clf = _joint(training=training).fit(X, y)
     history = clf.training_history_
     losses, best = history["validation_loss"], history["best_epoch"]
@@ -511,13 +513,21 @@ def test_one_expert_and_every_pool():
 def test_several_labels_per_row_learn_under_binary_cross_entropy():
     X, y = make_table(n=150)
     Y = np.c_[y == 0, y == 1, (y == 2) | (y == 0)].astype(int)
+    labels = LabelMatrix(Y.astype(float), np.ones(Y.shape))
+    target = Target(labels, 3, np.ones(150), "cpu")
+    seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max)
+    rng = np.random.default_rng(seed)
+    train, held_out, _ = split_rows(target, np.ones((150, 2), dtype=bool), None, 0.2, rng)
     clf = _joint(training=JointTraining()).fit(X, Y)
     assert clf.multilabel_ and clf.predict(X).shape == (150, 3)
     rate = Y.mean(axis=0)
     chance = -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate)).mean()
     p = clf.predict_proba(X)
     assert -np.log(np.where(Y == 1, p, 1 - p)).mean() < 0.6 * chance
-    assert clf.training_history_["validation_loss"][0] == pytest.approx(chance, abs=0.05)
+    # It starts at the frequencies of the training part, judged on the part held out.
+    first = np.where(Y[held_out] == 1, Y[train].mean(axis=0), 1 - Y[train].mean(axis=0))
+    expected = -np.log(first).mean()
+    assert clf.training_history_["validation_loss"][0] == pytest.approx(expected, abs=1e-9)
 
 
 def test_random_state_alone_decides():
@@ -542,7 +552,8 @@ def test_gate_waits_for_the_experts():
     assert np.abs(clf.heads_[0].association_).sum() > 0
     clf = _joint(training=JointTraining(max_epochs=6, gate_warmup=3)).fit(X, y)
     shares = np.array(clf.training_history_["mean_gate"])
-    assert (shares[:3] == 0.5).all() and (shares[3:] != 0.5).all()
+    np.testing.assert_allclose(shares[:3], 0.5, atol=1e-12)
+    assert (np.abs(shares[3:] - 0.5) > 1e-4).all()
 
 
 def test_dropout_reaches_the_gate_alone_and_only_in_training():
@@ -554,7 +565,8 @@ def test_dropout_reaches_the_gate_alone_and_only_in_training():
             .predict_proba(X)
             for p in (0.0, 0.5)
         )
-        assert (np.abs(plain - dropped).max() > 0) is changes or gate == "constant"
+        assert bool(np.abs(plain - dropped).max() > 1e-4) == changes, gate
+        assert changes or (plain == dropped).all()
 
 
 def test_saved_model_predicts_the_same_and_keeps_its_training(tmp_path):
@@ -635,7 +647,7 @@ def test_what_cannot_be_trained_is_refused(settings, message):
 
 def test_divergence_is_told_with_the_way_out():
     X, y = make_table(n=30)
-    with pytest.raises(InputError, match=r"diverged in epoch 1.*association_lr"):
+    with pytest.raises(InputError, match=r"diverged in epoch \d+: .* Lower association_lr"):
         _joint(training=JointTraining(association_lr=1e200, diversity=1.0)).fit(X, y)
 
 
