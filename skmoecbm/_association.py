@@ -19,8 +19,10 @@ ALPHA_GRID = (300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0
 _FIRST_ROUND = 1.5e-2
 # A search step that took longer than this has left the region its coordinates were made for.
 _MANY_STEPS = 12
-# Up to this many coefficients a Newton step is cheaper than the L-BFGS steps it saves.
+# Up to this many coefficients a Newton step is cheaper than the L-BFGS steps it saves. A search,
+# which is content with far less, is finished so only where the steps cost next to nothing.
 _NEWTON_SIZE = 512
+_NEWTON_SEARCH_SIZE = 128
 # A gradient this small after Newton's steps is an optimum, whatever the descent before them said.
 _POLISHED = 1e-9
 
@@ -133,7 +135,7 @@ class AssociationProblem:
             loss, summed = loss + anchor_loss, summed + anchor_slope
         return loss, product / self.scale[:, None, :] + pull * away, summed
 
-    def solve(self, alpha, *, start=None, max_iter=300, tol=1e-4):
+    def solve(self, alpha, *, start=None, max_iter=300, tol=1e-4, search=False):
         """Return association (F, K', m), intercept (F, K'), steps and convergence.
 
         Preconditioned L-BFGS, a cold start in two rounds, the second for the rows that the first
@@ -148,6 +150,8 @@ class AssociationProblem:
         max_iter, tol : int, float
             As in `minimize_stack`, the gradient measured in the preconditioned coordinates,
             where half its squared norm estimates the distance of the loss from its optimum.
+        search : bool, default=False
+            Whether the solution is only to be compared with others.
         """
         association, intercept = start if start is not None else self.origin()
         n_iter = 0
@@ -165,7 +169,8 @@ class AssociationProblem:
             converged = converged & (round_tol == tol)
             if n_iter >= max_iter:
                 break
-        if self.shape[1] * (self.shape[2] + 1) <= _NEWTON_SIZE and tol < _FIRST_ROUND:
+        small = _NEWTON_SEARCH_SIZE if search else _NEWTON_SIZE
+        if self.shape[1] * (self.shape[2] + 1) <= small and tol < _FIRST_ROUND:
             association, intercept, steps, left = self._polish(alpha, association, intercept)
             n_iter += steps
             converged = converged | (left <= _POLISHED)

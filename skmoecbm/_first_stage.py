@@ -1,12 +1,15 @@
 """The first stage of a mixture: each expert by itself, on all rows and on folds."""
 
+from dataclasses import replace
+
 import numpy as np
+import torch
 from sklearn.base import clone
 from sklearn.utils.parallel import Parallel, delayed
 
 from skmoecbm._base import fit_task
 from skmoecbm._columns import Layout, own_heads
-from skmoecbm._foreign import ForeignHead, fit_foreign, foreign_out_of_fold
+from skmoecbm._foreign import ForeignHead, fit_foreign, foreign_out_of_fold, takes_weights
 from skmoecbm._heads import fit_head, out_of_fold
 from skmoecbm._joint import JointTraining
 from skmoecbm._mixing import FittedMixture
@@ -18,6 +21,9 @@ __all__ = ["FirstStage"]
 # What a head has too, and the mixture decides. Not random_state, which meta-estimators set on all
 # parts and which no association draws from.
 _OWNED = {"class_weight": None, "cv": 5, "device": "auto"}
+
+# Part of the row weights below which an expert has too few rows of its own to learn from again.
+_LEAST_SHARE = 0.01
 
 
 class FirstStage(FittedMixture):
@@ -118,6 +124,48 @@ class FirstStage(FittedMixture):
             for name, fitted in zip(names, fits, strict=True)
         }
         return self.oof_logits_, done, dict(zip(names, folds_done, strict=True))
+
+    def _fit_specialists(self, data, target, heads, directions, folds, shares):
+        """Fit each expert again on all rows and on the folds, with rows weighted by its share.
+
+        From the fits there are, with the same alpha. A head that takes no row weights stays, and
+        so does that of an expert which has next to nothing of the rows.
+
+        Parameters
+        ----------
+        shares : ndarray of shape (n, E)
+            How much of a row is an expert's: 1 is as much as the plain average gives it.
+
+        Returns
+        -------
+        heads : list of fitted heads
+        logits : ndarray of shape (n, E, K)
+            Out of fold.
+        """
+        fitted, logits = list(self.heads_), self.oof_logits_.copy()
+        for e, (expert, head, before) in enumerate(zip(data, heads, self.heads_, strict=True)):
+            own = replace(target, weights=target.weights * shares[:, e])
+            if (folds.train @ own.weights).min() < _LEAST_SHARE * target.weights.sum():
+                continue
+            if not isinstance(head, ConceptBottleneckClassifier):
+                if takes_weights(head):
+                    names = (self.expert_names_[e], head, expert, own, self.classes_)
+                    names = (*names, self.concept_names_[e])
+                    again = fit_foreign(*names)
+                    if again is not None:  # its rows are not all of one class
+                        fitted[e] = again
+                        logits[:, e] = foreign_out_of_fold(*names, folds)
+                continue
+            start = None
+            if head.activation != "softmax":
+                start = (before.association_ / before.scale_, before.intercept_)
+                start = tuple(torch.as_tensor(part) for part in start)
+            fit = fit_head(expert, own, head, directions[e], before.alpha_, start)
+            fitted[e] = self._fitted_head(head, e, fit)
+            logits[:, e], _ = out_of_fold(
+                expert, own, head, directions[e], before.alpha_, folds, fit
+            )
+        return fitted, logits
 
     def _fitted_head(self, head, e, fitted):
         """Return the classifier of one expert, as if it had been fitted alone."""

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from skmoecbm._heads import two_columns
 from skmoecbm.exceptions import InputError
 
-__all__ = ["ForeignHead", "fit_foreign", "foreign_out_of_fold"]
+__all__ = ["ForeignHead", "fit_foreign", "foreign_out_of_fold", "takes_weights"]
 
 
 class ForeignHead:
@@ -202,9 +202,19 @@ def _indicator(target, rows):
     return (target.codes.values[rows] > 0.5).astype(int)
 
 
+def _last_step(template):
+    return template.steps[-1] if isinstance(template, Pipeline) else (None, template)
+
+
+def takes_weights(template):
+    """Tell whether fitting a classifier again with row weights would change it."""
+    last = _last_step(template)[1]
+    return not isinstance(last, FrozenEstimator) and has_fit_parameter(last, "sample_weight")
+
+
 def _weight_parameter(name, template):
     """Return the fit parameter that takes the row weights."""
-    last = template.steps[-1] if isinstance(template, Pipeline) else (None, template)
+    last = _last_step(template)
     if has_fit_parameter(last[1], "sample_weight"):
         return "sample_weight" if last[0] is None else f"{last[0]}__sample_weight"
     raise InputError(

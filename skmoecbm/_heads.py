@@ -183,7 +183,7 @@ def solve(problem, head, alpha, start=None, *, search=False):
         *solution, _ = solve_softmax(problem, alpha, max_iter=head.max_iter, tol=head.tol)
         return solution
     if head.activation == "linear" and head.l1 == 0:
-        return problem.solve(alpha, start=start, max_iter=head.max_iter, tol=tol)
+        return problem.solve(alpha, start=start, max_iter=head.max_iter, tol=tol, search=search)
     return solve_bounded(
         problem,
         alpha,

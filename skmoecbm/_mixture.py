@@ -17,7 +17,7 @@ from skmoecbm._gating import (
 from skmoecbm._labels import is_exclusive
 from skmoecbm._pooling import pool_logits
 
-__all__ = ["MixtureFit", "fit_mixture", "pooled_scale", "uniform_mixture"]
+__all__ = ["MixtureFit", "choose", "fit_mixture", "pooled_scale", "uniform_mixture"]
 
 #: Below this many training rows no gate is told apart from the plain average.
 MIN_ROWS = 16
@@ -46,6 +46,8 @@ class MixtureFit:
     information : float
         Mutual information between row and expert, in nats.
     n_iter : int
+    row_losses : ndarray of shape (n,) or None
+        Cross-fitted losses of what was selected; None where nothing was compared.
     """
 
     gate: GateState
@@ -56,6 +58,7 @@ class MixtureFit:
     losses: dict = field(default_factory=dict)
     information: float = 0.0
     n_iter: int = 0
+    row_losses: np.ndarray | None = None
 
 
 def uniform_mixture(n_experts, reason):
@@ -120,7 +123,7 @@ def fit_mixture(
     data = (logits, codes, weights, present, inputs)
     settings = {"pool": pool, "calibrate": calibrate, "device": device, "seed": seed}
     candidates = _candidates(gate, names, guard)
-    losses, selected = {}, candidates[-1][0]
+    losses, rows, selected = {}, {}, candidates[-1][0]
     folds = [f for f in np.unique(held_out[weights > 0]) if f >= 0]
     fallback = None
     if len(candidates) > 1 and len(folds) < 2:
@@ -128,17 +131,17 @@ def fit_mixture(
     elif len(candidates) > 1:
         trains = np.stack([weights * (held_out != f) for f in folds])
         fits = _fit_candidates(candidates, data, trains, **settings)
-        rows = {}
         for name, per_fold in fits.items():
             rows[name] = np.zeros(len(codes))
             for f, fit in zip(folds, per_fold, strict=True):
                 test = held_out == f
                 rows[name][test] = _row_losses(fit, data, test, pool)
             losses[name] = float(rows[name] @ weights / weights.sum())
-        selected = _guard(rows, weights, groups, counts) if guard else selected
+        selected = choose(rows, weights, groups, counts) if guard else selected
     chosen = [c for c in candidates if c[0] == selected]
     fit = _fit_candidates(chosen, data, weights[None], **settings)[selected][0]
     fit.losses, fit.selected, fit.fallback = losses, selected, fallback
+    fit.row_losses = rows.get(selected)
     if calibrate:
         fit.pool_scale = _scales_by_count(fit, data, pool, names, masked_inputs)
     kept = present.any(1)
@@ -279,12 +282,13 @@ def _row_losses(fit, data, rows, pool):
     return log_losses(mixed, codes)
 
 
-def _guard(rows, weights, groups=None, counts=None):
-    """Leave the current candidate only for a gain of more than two standard errors.
+def choose(rows, weights, groups=None, counts=None):
+    """Return the candidate that the guard keeps, of those in `rows` (name -> losses (n,)).
 
-    The gain is the mean of the paired per-row differences, its standard error weighted and, where
-    groups are given, clustered by group (MATHS section 2). A row seen twice is two rows, whereas
-    a class weight of two makes one row count double: few rows of a rare class stay few.
+    The first one, until a later one gains more than two standard errors on the current. The gain
+    is the mean of the paired per-row differences, its standard error weighted and, where groups
+    are given, clustered by group (MATHS section 2). A row seen twice is two rows, whereas a class
+    weight of two makes one row count double: few rows of a rare class stay few.
     """
     kept = weights > 0
     counts = np.ones(len(weights)) if counts is None else counts

@@ -142,6 +142,7 @@ def pack_gated(model, arrays, prefix):
         fallback=model.fallback_,
         oof_log_loss={name: float(loss) for name, loss in model.oof_log_loss_.items()},
         routing_information=float(model.routing_information_),
+        specialized=model.specialized_,
     )
 
 
@@ -219,6 +220,7 @@ def unpack_gated(node, arrays, prefix):
     model.selected_, model.fallback_ = node.selected, node.fallback
     model.oof_log_loss_ = dict(node.oof_log_loss)
     model.routing_information_ = node.routing_information
+    model.specialized_ = node.specialized
     return model
 
 

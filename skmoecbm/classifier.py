@@ -15,10 +15,11 @@ from skmoecbm._gate_inputs import (
     resolve_gate_input,
 )
 from skmoecbm._gates import check_top_k, resolve_gate
+from skmoecbm._gating import gate_weights, reads_inputs
 from skmoecbm._heads import Target, warn_unconverged
 from skmoecbm._joint import JointTraining
 from skmoecbm._joint_fit import JointlyTrained
-from skmoecbm._mixture import MIN_ROWS, fit_mixture, uniform_mixture
+from skmoecbm._mixture import MIN_ROWS, choose, fit_mixture, uniform_mixture
 from skmoecbm._priors import prior_direction
 from skmoecbm._single import ConceptBottleneckClassifier
 from skmoecbm._targets import row_weights
@@ -75,6 +76,10 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         Whether temperatures are fitted.
     guard : bool, default=True
         Whether the plain average is kept unless the gate is clearly better.
+    specialize : bool, default=True
+        Whether, once the guard has kept a gate that decides by row, each expert is fitted again
+        with every row weighted by the gate's trust in it. Kept under the guard's rule, and not
+        tried with ``guard=False``. Such experts are less of use where they must decide alone.
     class_weight : "balanced", dict or None, default=None
     n_jobs : int or None, default=None
         Experts fitted side by side in threads.
@@ -105,6 +110,8 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         training.
     fallback_ : str or None
         Why no gate was fitted, if none was.
+    specialized_ : bool
+        Whether experts fitted again on the rows that are theirs were kept.
     oof_log_loss_ : dict of str to float
         Cross-fitted log-loss of each candidate, in nats.
     oof_logits_ : ndarray of shape (n, E, K)
@@ -151,6 +158,7 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         cv=5,
         calibrate=True,
         guard=True,
+        specialize=True,
         class_weight=None,
         n_jobs=None,
         device="auto",
@@ -166,6 +174,7 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         self.cv = cv
         self.calibrate = calibrate
         self.guard = guard
+        self.specialize = specialize
         self.class_weight = class_weight
         self.n_jobs = n_jobs
         self.device = device
@@ -191,7 +200,7 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         if not isinstance(self.training, JointTraining) and self.training != "staged":
             wanted = "'staged' or a JointTraining object"
             raise parameter_error(self, "training", wanted, self.training)
-        for name in ("calibrate", "guard"):
+        for name in ("calibrate", "guard", "specialize"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise parameter_error(self, name, "True or False", getattr(self, name))
         head = ConceptBottleneckClassifier() if self.head is None else self.head
@@ -236,6 +245,7 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         self.prior_used_ = used
         for name in ("oof_logits_", "training_history_"):
             vars(self).pop(name, None)  # each training leaves one of them
+        self.specialized_ = False
         if isinstance(self.training, JointTraining):
             settings = {"gate_values": gate_values, "input_kind": input_kind, "present": present}
             return self._fit_jointly(
@@ -266,13 +276,43 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
             if folds is None:
                 fitted = uniform_mixture(n_experts, no_folds if n_experts > 1 else None)
             else:
-                fitted = self._fit_gate(oof, target, parts, present, folds, groups, counts, gate)
+                judges = (target, parts, present, folds, groups, counts, gate)
+                fitted = self._fit_gate(oof, *judges)
+                experts = (data, target, heads, directions, folds)
+                fitted = self._specialize(fitted, experts, judges)
             self._take_mixture(fitted)
             report.update(self._fitted_attributes())
         context.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=self._fitted_attributes()
         )
         return self
+
+    def _specialize(self, fitted, experts, judges):
+        """Let each expert learn again from the rows that are its own, where that clearly pays.
+
+        An expert that learned from rows which it cannot read has learned their noise. Once a gate
+        knows these rows, they weigh by its trust: the step of expectation maximisation that
+        staged training leaves out.
+        """
+        target, parts, present, _, groups, counts, _ = judges
+        if not (self.specialize and reads_inputs(fitted.gate) and fitted.row_losses is not None):
+            return fitted
+        trust = gate_weights(fitted.gate, self._joined(parts, slice(None), present), present)
+        shares = trust * present.sum(axis=1, keepdims=True)
+        heads, oof = self._fit_specialists(*experts, shares)
+        again = self._fit_gate(oof, *judges)
+        losses = {"before": fitted.row_losses, "after": again.row_losses}
+        judged = target.weights * (experts[-1].held_out >= 0)
+        if choose(losses, judged, groups, counts) == "before":
+            return fitted
+        self.heads_, self.oof_logits_, self.specialized_ = heads, oof, True
+        return again
+
+    def _joined(self, parts, rows, mask):
+        """Return the gate inputs of some rows that have only the experts of a mask."""
+        pieces, extra = parts
+        mine = [piece[rows] for piece in pieces]
+        return join_inputs(self.gate_input_state_, mine, extra[rows], mask)
 
     def _fit_gate(self, oof, target, parts, present, folds, groups, counts, gate):
         """Second stage, or the reason why there is none."""
@@ -282,11 +322,9 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         usable = target.weights * (folds.held_out >= 0)
         if np.count_nonzero(usable) < MIN_ROWS:
             return uniform_mixture(n_experts, f"fewer than {MIN_ROWS} rows with a held-out fold")
-        pieces, extra = parts
 
         def inputs(rows, mask):
-            mine = [piece[rows] for piece in pieces]
-            return join_inputs(self.gate_input_state_, mine, extra[rows], mask)
+            return self._joined(parts, rows, mask)
 
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         return fit_mixture(

@@ -43,6 +43,8 @@ Name = Annotated[StrictStr, Field(min_length=1, max_length=4096)]
 Text = Annotated[StrictStr, Field(max_length=65536)]
 Size = Annotated[StrictInt, Field(ge=0, le=2**31)]
 Number = StrictFloat | StrictInt
+# Absent unless it is true: models without it are written as they always were.
+Flag = Annotated[StrictBool, Field(exclude_if=lambda value: not value)]
 
 
 class _Part(BaseModel):
@@ -142,8 +144,7 @@ class UnionNode(_Estimator):
 
 class _Classifier(_Estimator):
     classes: Labels
-    # Absent unless it is true: models without it are written as they always were.
-    multilabel: Annotated[StrictBool, Field(exclude_if=lambda value: not value)] = False
+    multilabel: Flag = False
     alpha: Number
     alpha_path: dict[Name, tuple[Number, ...]]
     n_features_in: Size
@@ -181,6 +182,7 @@ class GatedNode(_Classifier):
     fallback: Text | None
     oof_log_loss: dict[Name, Number]
     routing_information: Number
+    specialized: Flag = False
 
     @model_validator(mode="after")
     def _parts_fit(self):

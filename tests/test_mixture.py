@@ -15,7 +15,7 @@ from skmoecbm import (
 from skmoecbm._calibration import fit_inverse_temperature
 from skmoecbm._gates import resolve_gate
 from skmoecbm._gating import gate_weights
-from skmoecbm._mixture import _guard, fit_mixture
+from skmoecbm._mixture import choose, fit_mixture
 from tests.brute_force import best_scale, losses, make_table, pooled
 
 
@@ -233,7 +233,7 @@ def test_guard_leaves_a_candidate_only_for_two_paired_standard_errors(clustered)
         for name in ("constant", "a", "linear"):
             rows[name] = base - common - rng.normal(rng.choice([0.0, 0.05, 0.1]), 0.15, n)
         expected = _by_hand(rows, groups)
-        assert _guard(rows, np.ones(n), groups) == expected
+        assert choose(rows, np.ones(n), groups) == expected
         kept.append(expected)
         kept_by_one += _by_hand(rows, groups, 1.0) == expected
     assert {"uniform", "constant", "a", "linear"} == set(kept)
@@ -245,29 +245,29 @@ def test_guard_is_paired_clustered_and_weighted():
     base = rng.exponential(3.0, 100)
     ones = np.ones(100)
     better = {"uniform": base, "linear": base - 0.05 + 0.01 * rng.normal(size=100)}
-    assert _guard(better, ones) == "linear"
+    assert choose(better, ones) == "linear"
     gap = base.mean() - better["linear"].mean()
     assert gap < 2 * np.sqrt(2 * base.var() / 100), "an unpaired rule never leaves uniform"
     # 20 copies of 5 rows are 5 rows.
     gain = np.tile([0.5, 0.4, -0.2, 0.3, -0.1], 20)
     copies = {"uniform": np.ones(100), "linear": 1 - gain}
-    assert _guard(copies, ones) == "linear"
-    assert _guard(copies, ones, groups=np.arange(100) % 5) == "uniform"
+    assert choose(copies, ones) == "linear"
+    assert choose(copies, ones, groups=np.arange(100) % 5) == "uniform"
     # A row of weight zero changes nothing, a row counted twice is the row twice.
     rows = {"uniform": base[:30], "linear": base[:30] - rng.normal(0.1, 0.3, 30)}
     counts = rng.integers(0, 4, 30).astype(float)
     for shift in np.linspace(-0.2, 0.3, 41):
         moved = {"uniform": rows["uniform"], "linear": rows["linear"] - shift}
         twice = {k: v.repeat(counts.astype(int)) for k, v in moved.items()}
-        assert _guard(moved, counts, counts=counts) == _guard(twice, np.ones(int(counts.sum())))
+        assert choose(moved, counts, counts=counts) == choose(twice, np.ones(int(counts.sum())))
 
 
 def test_class_weights_do_not_make_rows_of_a_rare_class_many():
     gain = np.r_[np.full(5, 0.6), np.full(5, -0.3), np.zeros(990)]
     rows = {"uniform": np.ones(1000), "linear": 1 - gain}
     weights = np.r_[np.full(10, 50.0), np.full(990, 0.5)]
-    assert _guard(rows, weights, counts=np.ones(1000)) == "uniform"
-    assert _guard(rows, weights, counts=weights) == "linear"
+    assert choose(rows, weights, counts=np.ones(1000)) == "uniform"
+    assert choose(rows, weights, counts=weights) == "linear"
 
 
 @pytest.mark.parametrize("name", ["uniform", "constant", "linear", "mlp"])

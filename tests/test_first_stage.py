@@ -1,0 +1,169 @@
+"""Experts that learn again from the rows that a gate says are theirs."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+
+from skmoecbm import (
+    ConceptBottleneckClassifier,
+    GatedConceptBottleneckClassifier,
+    InputError,
+    LinearGate,
+    load,
+    save,
+)
+from tests.brute_force import losses, make_table
+
+EXPERTS = [("a", slice(0, 10)), ("b", slice(10, 20))]
+
+
+def _table(n=400, seed=0):
+    """Return X (n, 20) and y: each of two experts sees the class in half of the rows, else noise.
+
+    Its last two columns show which rows are its own.
+    """
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(2, 4, 10))
+    y, seer = rng.integers(0, 4, n), rng.integers(0, 2, n)
+    blocks = []
+    for e in range(2):
+        own = seer == e
+        values = 1.5 * rng.normal(size=(n, 10)) + own[:, None] * centres[e, y]
+        values[:, -2:] = np.where(own[:, None], 3.0, -3.0) + rng.normal(size=(n, 2))
+        blocks.append(values)
+    return np.concatenate(blocks, axis=1), y
+
+
+def _mixture(**settings):
+    return GatedConceptBottleneckClassifier(**{"experts": EXPERTS, **settings})
+
+
+@pytest.fixture(scope="module")
+def models():
+    """Return rows, and the mixtures with and without specialists."""
+    X, y = _table()
+    return X, y, _mixture().fit(X, y), _mixture(specialize=False).fit(X, y)
+
+
+def test_specialists_are_the_experts_weighted_by_the_gate(models):
+    X, y, clf, plain = models
+    assert clf.specialized_ and clf.selected_ == "linear" and not plain.specialized_
+    trust = plain.gate_weights(X)
+    for e, (_, columns) in enumerate(EXPERTS):
+        alone = ConceptBottleneckClassifier(alpha=plain.alpha_, prior=None, tol=1e-8)
+        alone.fit(X[:, columns], y, sample_weight=2 * trust[:, e])
+        for name in ("association_", "intercept_", "mean_", "scale_"):
+            found, expected = getattr(clf.heads_[e], name), getattr(alone, name)
+            np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=name)
+            assert np.abs(found - getattr(plain.heads_[e], name)).max() > 1e-2, name
+
+
+def test_their_out_of_fold_logits_are_those_of_fits_without_the_fold(models):
+    X, y, _, _ = models
+    fold = np.arange(len(y)) % 4
+    splits = [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(4)]
+    head = ConceptBottleneckClassifier(alpha=1.0, prior=None)
+    clf = _mixture(head=head, cv=splits).fit(X, y)
+    plain = _mixture(head=head, cv=splits, specialize=False).fit(X, y)
+    assert clf.specialized_
+    trust = plain.gate_weights(X)
+    for e, (_, columns) in enumerate(EXPERTS):
+        for train, test in splits:
+            alone = clone(head).set_params(tol=1e-8)
+            alone.fit(X[train][:, columns], y[train], sample_weight=2 * trust[train, e])
+            told = clf.oof_logits_[test, e]
+            expected = alone.decision_function(X[test][:, columns])
+            centre = expected.mean(axis=1, keepdims=True) - told.mean(axis=1, keepdims=True)
+            np.testing.assert_allclose(told + centre, expected, atol=1e-4)
+
+
+def test_specialists_predict_new_rows_better(models):
+    _, _, clf, plain = models
+    gains = []
+    for seed in range(1, 4):
+        X, y = _table(n=1000, seed=seed)
+        gains.append(losses(plain.decision_function(X), y) - losses(clf.decision_function(X), y))
+    gains = np.concatenate(gains)
+    assert gains.mean() > 3 * gains.std() / np.sqrt(len(gains))
+    assert gains.mean() > 0.02
+
+
+def test_experts_that_are_alike_stay_as_they_are():
+    X, y = make_table(n=150)
+    experts = [("a", slice(0, 4)), ("b", slice(4, 9))]
+    clf = _mixture(experts=experts).fit(X, y)
+    assert not clf.specialized_
+    other = _mixture(experts=experts, specialize=False).fit(X, y)
+    np.testing.assert_array_equal(clf.predict_proba(X), other.predict_proba(X))
+
+
+def test_without_the_guard_no_expert_is_fitted_again(models):
+    X, y, _, _ = models
+    clf = _mixture(guard=False).fit(X, y)
+    assert not clf.specialized_
+    other = _mixture(guard=False, specialize=False).fit(X, y)
+    np.testing.assert_array_equal(clf.predict_proba(X), other.predict_proba(X))
+
+
+def test_order_of_experts_does_not_matter(models):
+    X, y, clf, _ = models
+    turned = _mixture(experts=EXPERTS[::-1]).fit(X, y)
+    np.testing.assert_allclose(turned.predict_proba(X), clf.predict_proba(X), atol=1e-6)
+
+
+def test_a_row_of_weight_two_is_the_row_twice(models):
+    X, y, _, _ = models
+    fold = np.arange(400) % 2
+    counts = np.random.default_rng(0).integers(1, 3, 400)
+    rows = np.repeat(np.arange(400), counts)
+    splits = [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(2)]
+    twice = [(np.flatnonzero(fold[rows] != f), np.flatnonzero(fold[rows] == f)) for f in range(2)]
+    weighted = _mixture(cv=splits).fit(X, y, sample_weight=counts)
+    repeated = _mixture(cv=twice).fit(X[rows], y[rows])
+    assert weighted.specialized_ and repeated.specialized_
+    np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), atol=1e-6)
+
+
+def test_an_expert_without_rows_of_its_own_stays(models):
+    X, y, _, _ = models
+    for gate in (LinearGate(top_k=1), LinearGate(top_k=1, penalty=0.1)):
+        clf = _mixture(gate=gate).fit(X, y)
+        assert np.isfinite(clf.predict_proba(X)).all()
+    rng = np.random.default_rng(0)
+    noise = np.c_[X[:, :10], rng.normal(size=(len(y), 10))]
+    assert np.isfinite(_mixture(gate=LinearGate(top_k=1)).fit(noise, y).predict_proba(X)).all()
+
+
+def test_heads_that_take_no_weights_or_are_frozen_stay(models):
+    X, y, _, _ = models
+    frozen = LogisticRegression().fit(X[:, 10:], y)
+    for own in (KNeighborsClassifier(25), FrozenEstimator(frozen)):
+        clf = _mixture(experts=[EXPERTS[0], ("b", own, slice(10, 20))]).fit(X, y)
+        plain = clone(clf).set_params(specialize=False).fit(X, y)
+        told = [m.expert_logits(X)[:, 1] for m in (clf, plain)]
+        np.testing.assert_array_equal(*told)
+    own = LogisticRegression()
+    clf = _mixture(experts=[EXPERTS[0], ("b", own, slice(10, 20))]).fit(X, y)
+    plain = clone(clf).set_params(specialize=False).fit(X, y)
+    assert clf.specialized_
+    alone = clone(own).fit(X[:, 10:], y, sample_weight=2 * plain.gate_weights(X)[:, 1])
+    np.testing.assert_allclose(clf.heads_[1].estimator.coef_, alone.coef_, atol=1e-6)
+
+
+def test_specialists_are_saved_and_explained(models, tmp_path):
+    X, _, clf, _ = models
+    save(clf, tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert again.specialized_
+    np.testing.assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
+    frame = clf.explain(X[:5]).to_frame()
+    assert len(frame)
+
+
+def test_another_value_is_refused():
+    X, y = make_table(n=30)
+    with pytest.raises(InputError, match=r"'specialize' parameter of .* must be True or False"):
+        GatedConceptBottleneckClassifier(specialize="yes").fit(X, y)
