@@ -265,21 +265,29 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
             judged = weights
             if input_kind == "disagreement" and folds is not None:
                 judged = weights * (folds.held_out >= 0)  # of others no expert has said anything
-            said = list(np.moveaxis(oof, 1, 0))
-            self.gate_input_state_ = fit_gate_inputs(
-                data, gate_values, judged, input_kind, said, codes
-            )
-            parts = input_parts(
-                self.gate_input_state_, data, gate_values, present, said, not self.multilabel_
-            )
+
+            def see(oof):
+                """Learn what the gate sees; "disagreement" depends on what the experts say."""
+                said = list(np.moveaxis(oof, 1, 0))
+                state = fit_gate_inputs(data, gate_values, judged, input_kind, said, codes)
+                pieces, extra = input_parts(
+                    state, data, gate_values, present, said, not self.multilabel_
+                )
+
+                def inputs(rows, mask):
+                    return join_inputs(state, [piece[rows] for piece in pieces], extra[rows], mask)
+
+                return state, inputs
+
+            self.gate_input_state_, inputs = see(oof)
             counts = row_weights(self, sample_weight, None, self.classes_, codes)
             if folds is None:
                 fitted = uniform_mixture(n_experts, no_folds if n_experts > 1 else None)
             else:
-                judges = (target, parts, present, folds, groups, counts, gate)
-                fitted = self._fit_gate(oof, *judges)
+                judges = (target, present, folds, groups, counts, gate)
+                fitted = self._fit_gate(oof, inputs, *judges)
                 experts = (data, target, heads, directions, folds)
-                fitted = self._specialize(fitted, experts, judges)
+                fitted = self._specialize(fitted, see, inputs, experts, judges)
             self._take_mixture(fitted)
             report.update(self._fitted_attributes())
         context.call_on_fit_task_end(
@@ -287,34 +295,29 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         )
         return self
 
-    def _specialize(self, fitted, experts, judges):
+    def _specialize(self, fitted, see, inputs, experts, judges):
         """Let each expert learn again from the rows that are its own, where that clearly pays.
 
         An expert that learned from rows which it cannot read has learned their noise. Once a gate
         knows these rows, they weigh by its trust: the step of expectation maximisation that
         staged training leaves out.
         """
-        target, parts, present, _, groups, counts, _ = judges
+        target, present, folds, groups, counts, _ = judges
         if not (self.specialize and reads_inputs(fitted.gate) and fitted.row_losses is not None):
             return fitted
-        trust = gate_weights(fitted.gate, self._joined(parts, slice(None), present), present)
+        trust = gate_weights(fitted.gate, inputs(slice(None), present), present)
         shares = trust * present.sum(axis=1, keepdims=True)
         heads, oof = self._fit_specialists(*experts, shares)
-        again = self._fit_gate(oof, *judges)
+        state, inputs = see(oof)
+        again = self._fit_gate(oof, inputs, *judges)
         losses = {"before": fitted.row_losses, "after": again.row_losses}
-        judged = target.weights * (experts[-1].held_out >= 0)
-        if choose(losses, judged, groups, counts) == "before":
+        if choose(losses, target.weights * (folds.held_out >= 0), groups, counts) == "before":
             return fitted
-        self.heads_, self.oof_logits_, self.specialized_ = heads, oof, True
+        self.heads_, self.oof_logits_, self.gate_input_state_ = heads, oof, state
+        self.specialized_ = True
         return again
 
-    def _joined(self, parts, rows, mask):
-        """Return the gate inputs of some rows that have only the experts of a mask."""
-        pieces, extra = parts
-        mine = [piece[rows] for piece in pieces]
-        return join_inputs(self.gate_input_state_, mine, extra[rows], mask)
-
-    def _fit_gate(self, oof, target, parts, present, folds, groups, counts, gate):
+    def _fit_gate(self, oof, inputs, target, present, folds, groups, counts, gate):
         """Second stage, or the reason why there is none."""
         n_experts = present.shape[1]
         if n_experts == 1:
@@ -322,10 +325,6 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         usable = target.weights * (folds.held_out >= 0)
         if np.count_nonzero(usable) < MIN_ROWS:
             return uniform_mixture(n_experts, f"fewer than {MIN_ROWS} rows with a held-out fold")
-
-        def inputs(rows, mask):
-            return self._joined(parts, rows, mask)
-
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         return fit_mixture(
             oof,

@@ -15,6 +15,7 @@ from skmoecbm import (
     load,
     save,
 )
+from skmoecbm._calibration import fit_inverse_temperature
 from tests.brute_force import losses, make_table
 
 EXPERTS = [("a", slice(0, 10)), ("b", slice(10, 20))]
@@ -106,6 +107,19 @@ def test_without_the_guard_no_expert_is_fitted_again(models):
     assert not clf.specialized_
     other = _mixture(guard=False, specialize=False).fit(X, y)
     np.testing.assert_array_equal(clf.predict_proba(X), other.predict_proba(X))
+
+
+def test_a_gate_on_disagreement_sees_what_the_specialists_say(models):
+    X, y, _, _ = models
+    clf = _mixture(gate_input="disagreement").fit(X, y)
+    assert clf.specialized_, "else this test says nothing"
+    # A gate that was fitted on what the former experts said would have other temperatures.
+    for e in range(2):
+        tau = fit_inverse_temperature(clf.oof_logits_[:, e], y, np.ones(len(y)))
+        assert clf.gate_input_state_["inverse_temperature"][e] == pytest.approx(tau, rel=1e-9)
+    plain = clone(clf).set_params(specialize=False).fit(X, y)
+    taus = [m.gate_input_state_["inverse_temperature"] for m in (clf, plain)]
+    assert np.abs(np.subtract(*taus)).max() > 1e-3
 
 
 def test_order_of_experts_does_not_matter(models):
