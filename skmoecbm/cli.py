@@ -130,7 +130,7 @@ def _add_fit(commands):
     _add_overwrite(parser, "a model")
     parser.add_argument(
         "--gate",
-        choices=["linear", "constant", "uniform", "mlp"],
+        choices=["linear", "constant", "uniform", "mlp", "laplace", "gaussian"],
         default="linear",
         help="how the experts are weighed (%(default)s)",
     )
