@@ -7,6 +7,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
 
 from skmoecbm import ConceptBank, load_concepts, mask_terms
 from skmoecbm.exceptions import InputError
@@ -187,6 +191,29 @@ def test_any_text_survives_and_masking_twice_changes_nothing(texts):
 def test_what_stands_around_a_name_is_kept_to_the_letter(before, after):
     text = f"{before}; COVID-19. {after}"
     assert mask_terms([text], {"COVID-19": ["x"]}) == [f"{before}; ___. {after}"]
+
+
+def test_a_classifier_learns_nothing_from_masked_names():
+    rng = np.random.default_rng(0)
+    spellings = {
+        0: ["COVID-19", "covid 19", "SARS-CoV2", "coronavirus", "Covid", "COVID19"],
+        1: ["viral pneumonia", "Viral-Pneumonia", "pneumonic", "bronchopneumonia", "VP"],
+    }
+    words = ["fever", "cough", "basal", "patchy", "left", "effusion", "for two days", "hazy"]
+    y = rng.integers(0, 2, 400)
+    notes = [
+        f"{' '.join(rng.choice(words, 5))}, {rng.choice(spellings[k])}. {rng.choice(words)}"
+        for k in y
+    ]
+    reader = make_pipeline(
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4)), LogisticRegression()
+    )
+    before, after = (
+        cross_val_score(reader, texts, y, cv=5, scoring="roc_auc").mean()
+        for texts in (notes, mask_terms(notes, COVID))
+    )
+    assert before > 0.99
+    assert abs(after - 0.5) < 0.1
 
 
 @pytest.mark.parametrize(
