@@ -346,10 +346,7 @@ def test_a_row_with_nothing_in_it_is_missing_unless_the_transformer_takes_nan_an
     union = ExpertUnion(
         [
             ("both", ColumnTransformer(parts), ["age", "sex"]),
-            (
-                "union",
-                FeatureUnion([("n", ColumnTransformer(parts[:1])), ("all", OneHotEncoder())]),
-            ),
+            ("several", several),
             ("sex", OneHotEncoder(), ["sex"]),
             ("age", SimpleImputer(), ["age"]),
             ("filled", filled),
