@@ -265,6 +265,7 @@ def test_columns_of_an_array_are_those_that_a_column_transformer_takes(spec):
     np.testing.assert_array_equal(union.named_experts_.x.fit_seen_, expected)
     union.transform(X[:2])
     np.testing.assert_array_equal(union.named_experts_.x.seen_, expected[:2])
+    assert ExpertUnion([("x", Keeper(), -1)]).fit(X).columns_ == [2]
     with pytest.raises(InputError, match="X has 4 columns, but expert 'x' was fitted on 3"):
         union.transform(np.ones((2, 4)))
     with pytest.raises(InputError, match="X must be a DataFrame or a 2-D array"):

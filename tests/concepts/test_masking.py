@@ -130,6 +130,11 @@ def test_every_spelling_of_every_class_is_gone(bank):
 
 def test_short_words_of_longer_ones_stay():
     assert mask_terms(["massive", "massage"], "chestxray14") == ["massive", "massage"]
+    # "vasc" and "mel" cut in two; millilitres are not the first letters of "mel-like"
+    text = ["vas c, m el; 5 ML of 2 DL"]
+    assert mask_terms(text, "ham10000") == text
+    # a number behind a name is the rest of it only if a name has it
+    assert mask_terms(["COVID 19, pneumonia 85 days"], COVID) == ["___, ___ 85 days"]
 
 
 def test_the_longest_name_counts_and_neighbours_are_one_mask():
