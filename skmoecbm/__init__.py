@@ -24,6 +24,7 @@ _ROOMS = {
         "lint_concepts",
         "list_concepts",
         "load_concepts",
+        "mask_terms",
     ),
     "encoder": ("ConceptEncoder", "ExpertUnion"),
     "exceptions": (

@@ -49,7 +49,8 @@ class ExpertBlock:
     texts : ndarray of shape (m, d), float32, or None
         L2-normalised concept embeddings.
     similarities : ndarray of shape (n, m), float32, or None
-        Given values; NaN where absent.
+        Given values; NaN where absent. Those of an `ExpertUnion` may have gaps in rows that are
+        there.
     incidence : ndarray of shape (m, C), bool, or None
         Whether a concept was written for a class.
     answers : ndarray of shape (m, C), int8, or None
@@ -226,8 +227,11 @@ def value_rows(name, what, array):
     return array, present_rows(name, what, array)
 
 
-def present_rows(name, what, array):
-    """Return which rows of an expert's (n, k) values are there; partly NaN is an error."""
+def present_rows(name, what, array, more=""):
+    """Return which rows of an expert's (n, k) values are there; partly NaN is an error.
+
+    `more` is a further way on, told after the error.
+    """
     gaps = np.isnan(array)
     missing = gaps.all(axis=1)
     partly = np.flatnonzero(gaps.any(axis=1) & ~missing)
@@ -236,6 +240,7 @@ def present_rows(name, what, array):
         raise InputError(
             f"Expert {name!r}: {partly.size} row(s) of the {what} are partly NaN (rows {listed}). "
             "Fill the gaps, or set the whole row of this expert to NaN: it then counts as missing."
+            f"{more}"
         )
     return ~missing
 

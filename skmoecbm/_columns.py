@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.base import is_classifier
+from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.validation import validate_data
 
@@ -13,6 +14,11 @@ from skmoecbm.exceptions import InputError
 from skmoecbm.features import ExpertFeatures
 
 __all__ = ["ExpertData", "Layout", "layout_of", "own_heads", "read_experts"]
+
+_GAPS = (
+    " Or give it a head of its own that takes NaN: "
+    "experts=[(name, HistGradientBoostingClassifier(), columns), ...]."
+)
 
 
 @dataclass
@@ -108,10 +114,20 @@ def layout_of(owner, X, experts, gate_columns=()):
         [labels[i].removeprefix(f"{name}__") for i in columns] for name, columns in blocks.items()
     ]
     columns = [columns.astype(int) for columns in blocks.values()]
-    gaps = frozenset(
-        name for name, head in own_heads(experts).items() if get_tags(head).input_tags.allow_nan
-    )
+    gaps = frozenset(name for name, head in own_heads(experts).items() if _takes_gaps(head))
     return Layout(list(blocks), columns, concepts, gate, gaps)
+
+
+def _takes_gaps(head):
+    """Return whether a classifier, or a pipeline up to its imputer, says that it takes NaN."""
+    if not isinstance(head, Pipeline):
+        return get_tags(head).input_tags.allow_nan
+    for _, step in head.steps:  # a pipeline's own tags tell nothing
+        if not get_tags(step).input_tags.allow_nan:
+            return False
+        if hasattr(step, "add_indicator"):
+            return True
+    return True
 
 
 def own_heads(experts):
@@ -159,17 +175,17 @@ def read_experts(owner, X, layout=None, *, y=None, experts="auto", gate_columns=
         values = X
     if fitting:
         layout = layout_of(owner, X if values is None else source, experts, gate_columns)
-    data = []
+    data, gaps = [], _GAPS if hasattr(owner, "experts") else ""
     for name, columns in zip(layout.names, layout.columns, strict=True):
         block = None if values is not None else _block_at(X, columns)
-        if block is None:
-            part = _values_at(X, columns) if values is None else values[:, columns]
-            if name in layout.gaps:
-                present = ~np.isnan(part).all(axis=1)
-            else:
-                present = present_rows(name, "columns", part)
+        if block is not None:
+            part = block.values().astype(np.float64)
         else:
-            part, present = block.values().astype(np.float64), block.present
+            part = _values_at(X, columns) if values is None else values[:, columns]
+        if name in layout.gaps:
+            present = ~np.isnan(part).all(axis=1)
+        else:
+            present = present_rows(name, "columns", part, gaps)
         data.append(ExpertData(name, part, present, block))
     gate_values = (
         _values_at(X, layout.gate_columns) if values is None else values[:, layout.gate_columns]

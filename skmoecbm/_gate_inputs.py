@@ -110,8 +110,14 @@ def fit_gate_inputs(data, gate_values, weights, kind, logits=None, codes=None):
 def _fit_similarities(data, weights, kind):
     z, mean, scale = [], [], []
     for expert in data:
-        m, s = _moments(expert.values, weights * expert.present)
-        z.append(np.where(expert.present[:, None], (expert.values - m) / s, 0.0))
+        known = ~np.isnan(expert.values)
+        if known[expert.present].all():
+            m, s = _moments(expert.values, weights * expert.present)
+        else:  # a head of its own takes the gaps; here they count as average
+            columns = enumerate(expert.values.T)
+            columns = [_moments(own[:, None], weights * known[:, j]) for j, own in columns]
+            m, s = (np.concatenate(part) for part in zip(*columns, strict=True))
+        z.append(np.where(known, (expert.values - m) / s, 0.0))
         mean.append(m)
         scale.append(s)
     state = {"mean": np.concatenate(mean), "scale": np.concatenate(scale)}
@@ -220,7 +226,7 @@ def input_parts(state, data, gate_values, present, logits=None, exclusive=True):
         width = expert.values.shape[1]
         mine = slice(start, start + width)
         z = (expert.values - state["mean"][mine]) / state["scale"][mine]
-        z = np.where(present[:, [e]], z, 0.0)
+        z = np.where(present[:, [e]] & ~np.isnan(z), z, 0.0)
         parts.append(z @ state["components"][:, mine].T if "components" in state else z)
         start += width
     return parts, extra

@@ -106,8 +106,9 @@ def _unpack_pipeline(node, arrays, prefix):
 
 def _pack_union(model, arrays, prefix):
     experts = []
-    for e, ((name, encoder), (_, _, *columns)) in enumerate(
-        zip(model.experts_, model.experts, strict=True)
+    # the columns as fit found them: a callable has no safe form, and a mask is of one table
+    for e, ((name, encoder), columns) in enumerate(
+        zip(model.experts_, model.columns_, strict=True)
     ):
         if type(encoder) is not ConceptEncoder:
             raise InputError(
@@ -119,8 +120,8 @@ def _pack_union(model, arrays, prefix):
             UnionExpert(
                 name=name,
                 encoder=pack(encoder, arrays, f"{prefix}.{e}"),
-                columns=pack_value(columns[0], OBJECTS) if columns else None,
-                has_columns=bool(columns),
+                columns=pack_value(columns, OBJECTS),
+                has_columns=columns is not None,
             )
         )
     parameters, left_out = pack_parameters(model, OBJECTS, skip=("experts",))
@@ -138,6 +139,7 @@ def _unpack_union(node, arrays, prefix):
     model = build(ExpertUnion, node, experts=experts)
     checked(model._check_experts)
     model.experts_ = [(name, encoder) for name, encoder, *_ in experts]
+    model.columns_ = [columns[0] if columns else None for _, _, *columns in experts]
     return _with_output(model, node)
 
 

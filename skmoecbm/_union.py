@@ -5,16 +5,19 @@ from contextlib import nullcontext
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import Bunch
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._blocks import check_expert_name
+from skmoecbm._union_columns import choose_columns, fixed_columns
+from skmoecbm._union_rows import encoder_concepts, fitted, transformed
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import InputError
 from skmoecbm.features import ExpertFeatures
 
-__all__ = ["ExpertUnion", "choose_columns"]
+__all__ = ["ExpertUnion", "columns_seen"]
 
 
 class ExpertUnion(CallbackSupportMixin, TransformerMixin, BaseEstimator):
@@ -23,10 +26,12 @@ class ExpertUnion(CallbackSupportMixin, TransformerMixin, BaseEstimator):
     Parameters
     ----------
     experts : list of (name, encoder) or (name, encoder, columns)
-        The encoder is a `ConceptEncoder`, or any scikit-learn transformer (of tabular columns,
-        say). `columns` names what it sees of a DataFrame or 2-D array: a str or int gives it a
-        Series or 1-D array, a list or slice a DataFrame or 2-D array; without it the encoder sees
-        all. Names are unique, not empty and without "__".
+        The encoder is a `ConceptEncoder`, any scikit-learn transformer (of tabular columns,
+        say), or "passthrough" for columns that are numbers already. `columns` names what it sees
+        of a DataFrame or 2-D array, as in `sklearn.compose.ColumnTransformer`: a str or int gives
+        it a Series or 1-D array; a list of them, a slice, a mask or a callable of X (such as
+        `make_column_selector`) a DataFrame or 2-D array; without it the encoder sees all. Names
+        of experts are unique, not empty and without "__".
     n_jobs : int, default=None
         How many encoders work at the same time, in threads.
 
@@ -36,9 +41,18 @@ class ExpertUnion(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         The fitted clones.
     named_experts_ : Bunch
         The same by name.
+    columns_ : list of (None, str, int, list of str or list of int)
+        What each expert sees, as `fit` found it: names, where X is a DataFrame that has unique
+        ones, so that a later DataFrame may have other columns, in another order.
 
     Notes
     -----
+    A row is missing for an expert where the encoder gives NaN alone: an image that cannot be read
+    (with `on_error="missing"`), a text that is None, NaN or blank, numbers that are all NaN. A
+    transformer that takes no NaN, by its scikit-learn tags, is not shown the rows with nothing in
+    its columns. A row of which some numbers are NaN stays so, for a head that may take it; see the
+    `experts` of `GatedConceptBottleneckClassifier`.
+
     Unlike `sklearn.pipeline.FeatureUnion` it keeps the blocks apart, takes columns and hands
     callbacks on. Parameters of an encoder are reached by `name__parameter`; setting `name`
     replaces the encoder.
@@ -113,7 +127,7 @@ class ExpertUnion(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         -------
         ExpertFeatures of shape (n, Σm)
         """
-        return self._join(self._fit(X, y, transform=True))
+        return ExpertFeatures(self._fit(X, y, transform=True))
 
     def transform(self, X):
         """Return the features of all experts, in their order.
@@ -128,14 +142,11 @@ class ExpertUnion(CallbackSupportMixin, TransformerMixin, BaseEstimator):
             One block per expert. A DataFrame with `expert__concept` columns after
             `set_output(transform="pandas")`.
         """
-        check_is_fitted(self)
-        columns = [entry[2:] for entry in self.experts]
-        return self._join(
-            Parallel(n_jobs=self.n_jobs, prefer="threads")(
-                delayed(encoder.transform)(choose_columns(name, X, *column))
-                for (name, encoder), column in zip(self.experts_, columns, strict=True)
-            )
+        blocks = Parallel(n_jobs=self.n_jobs, prefer="threads")(
+            delayed(transformed)(name, encoder, seen)
+            for name, encoder, seen in columns_seen(self, X)
         )
+        return ExpertFeatures(blocks)
 
     def get_feature_names_out(self, input_features=None):
         """Return `"expert__concept"` of each column.
@@ -152,7 +163,7 @@ class ExpertUnion(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         names = [
             f"{name}__{concept}"
             for name, encoder in self.experts_
-            for concept in _concepts(encoder)
+            for concept in encoder_concepts(encoder)
         ]
         return np.array(names, dtype=object)
 
@@ -192,12 +203,14 @@ class ExpertUnion(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         if taken:
             raise InputError(f"{taken[0]!r} is a parameter of ExpertUnion; rename this expert.")
         for name, encoder, *_ in entries:
+            if encoder == "passthrough":
+                continue
             if isinstance(encoder, type) or not (
                 hasattr(encoder, "fit") and hasattr(encoder, "transform")
             ):
                 raise InputError(
                     f"Expert {name!r} must be an encoder: an object with fit and transform, such "
-                    f"as ConceptEncoder(...). Got {encoder!r:.80} instead."
+                    f"as ConceptEncoder(...), or 'passthrough'. Got {encoder!r:.80} instead."
                 )
         return entries
 
@@ -206,79 +219,47 @@ class ExpertUnion(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         context = self._init_callback_context(
             max_subtasks=len(entries), sequential_subtasks=False
         ).call_on_fit_task_begin(estimator=self, X=X, y=y)
-        jobs = []
+        jobs, fixed = [], []
         for i, (name, encoder, *columns) in enumerate(entries):
+            columns = fixed_columns(name, X, *columns) if columns else None
+            if isinstance(encoder, str):  # "passthrough"
+                encoder = FunctionTransformer(feature_names_out="one-to-one")
+                columns = [columns] if isinstance(columns, str | int) else columns
             encoder = clone(encoder)
             if hasattr(encoder, "set_output"):
                 encoder.set_output(transform="default")  # a DataFrame would lose the block
             subcontext = context.subcontext(task_name=f"fit-{name}", task_id=i)
-            jobs.append(
-                (self, subcontext, encoder, choose_columns(name, X, *columns), y, transform)
-            )
+            seen = choose_columns(name, X, columns)
+            fixed.append(columns)
+            jobs.append((self, subcontext, name, encoder, seen, y, transform))
         done = Parallel(n_jobs=self.n_jobs, prefer="threads")(
             delayed(_fit_one)(*job) for job in jobs
         )
-        self.experts_ = [(entry[0], job[0]) for entry, job in zip(entries, done, strict=True)]
+        self.experts_ = [(job[2], job[3]) for job in jobs]
+        self.columns_ = fixed
+        self._n_columns = X.shape[1] if getattr(X, "ndim", None) == 2 else None
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
-        return [job[1] for job in done]
-
-    def _join(self, outputs):
-        blocks = []
-        for (name, encoder), output in zip(self.experts_, outputs, strict=True):
-            if not isinstance(output, ExpertFeatures):
-                output = output.toarray() if hasattr(output, "toarray") else output
-                output = ExpertFeatures.from_similarities({name: (output, _concepts(encoder))})
-            if len(output.blocks) > 1:
-                raise InputError(
-                    f"Expert {name!r} is itself a union of {list(output.expert_names)}; "
-                    "list these experts in one ExpertUnion."
-                )
-            blocks.append(output.blocks[0].rename(name))
-        return ExpertFeatures(blocks)
+        return done
 
 
-def _fit_one(union, context, encoder, X, y, transform):
+def columns_seen(union, X):
+    """Return (name, fitted encoder, what it sees of X) of each expert of a fitted union."""
+    check_is_fitted(union)
+    # a model that was loaded does not know how many columns there were
+    n_columns = getattr(union, "_n_columns", None)
+    return [
+        (name, encoder, choose_columns(name, X, columns, n_columns))
+        for (name, encoder), columns in zip(union.experts_, union.columns_, strict=True)
+    ]
+
+
+def _fit_one(union, context, name, encoder, X, y, transform):
     # an encoder without callbacks is no reason to warn the user
     hand_on = (
         context.propagate_callback_context if hasattr(encoder, "set_callbacks") else nullcontext
     )
     with hand_on(encoder):
         context.call_on_fit_task_begin(estimator=union, X=X, y=y)
-        output = encoder.fit_transform(X, y) if transform else encoder.fit(X, y)
+        block = fitted(name, encoder, X, y, transform=transform)
         context.call_on_fit_task_end(estimator=union, X=X, y=y)
-    return encoder, output
-
-
-def _concepts(encoder):
-    """Return the concept names of a fitted encoder, or the feature names of any transformer."""
-    bank = getattr(encoder, "bank_", None)
-    return bank.texts if bank is not None else [str(n) for n in encoder.get_feature_names_out()]
-
-
-def choose_columns(name, X, columns=None):
-    """Return the columns of `X` that expert `name` sees."""
-    if columns is None:
-        return X
-    shape = getattr(X, "shape", None)
-    if shape is None or len(shape) != 2:
-        raise InputError(
-            f"Expert {name!r} asks for columns {columns!r}: X must be a DataFrame or a 2-D array. "
-            f"Got {type(X).__name__}{'' if shape is None else f' of shape {tuple(shape)}'}."
-        )
-    by_name = isinstance(columns, str) or (
-        isinstance(columns, list) and any(isinstance(column, str) for column in columns)
-    )
-    try:
-        if not hasattr(X, "iloc"):
-            if by_name:
-                raise InputError(
-                    f"Expert {name!r} asks for columns by name ({columns!r}): X must be a "
-                    f"DataFrame. Got {type(X).__name__}; use column numbers."
-                )
-            return X[:, columns]
-        return X[columns] if by_name else X.iloc[:, columns]
-    except (IndexError, KeyError) as error:
-        there = list(X.columns) if hasattr(X, "iloc") else f"{shape[1]} columns"
-        raise InputError(
-            f"Expert {name!r} asks for columns {columns!r}, which are not all there: {there}."
-        ) from error
+    return block

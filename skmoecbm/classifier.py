@@ -57,7 +57,8 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         of a block. A head of its own is a `ConceptBottleneckClassifier` with other parameters, or
         any classifier of scikit-learn with `decision_function` or `predict_proba` (one that was
         trained elsewhere in a `FrozenEstimator`), so that age and sex, or the features of another
-        model, stand beside the concepts.
+        model, stand beside the concepts. One that declares `allow_nan` sees rows of which some
+        columns are NaN, which are an error without it.
     gate_input : str, list of columns or dict, default="auto"
         ``"auto"``: the first 16 principal components of all similarities. ``"similarities"``: all
         of them. ``"disagreement"``: how sure each expert is and how far from the others.

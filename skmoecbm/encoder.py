@@ -265,9 +265,9 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         """Tell scikit-learn that the input is one column of images or texts."""
         tags = super().__sklearn_tags__()
         tags.no_validation = True
-        tags.input_tags.one_d_array = True
+        tags.input_tags.one_d_array = tags.input_tags.string = True
         tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
+        tags.input_tags.allow_nan = True  # missing images and texts are its own affair
         tags.target_tags.required = getattr(self.select, "needs_labels", self.select is not None)
         tags.transformer_tags.preserves_dtype = []
         return tags

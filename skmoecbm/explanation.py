@@ -15,7 +15,7 @@ from skmoecbm._explanation_tables import (
     text_of,
     top_table,
 )
-from skmoecbm._union import choose_columns
+from skmoecbm._union import columns_seen
 from skmoecbm._validation import check_number
 from skmoecbm.encoder import ConceptEncoder, ExpertUnion
 from skmoecbm.exceptions import InputError
@@ -389,9 +389,5 @@ def _seen_by_encoders(step, X):
     """Return (fitted `ConceptEncoder`, what it sees of X) of a pipeline step, if it has any."""
     seen = [(step, X)]
     if isinstance(step, ExpertUnion):
-        columns = [entry[2:] for entry in step.experts]
-        seen = [
-            (encoder, choose_columns(name, X, *column))
-            for (name, encoder), column in zip(step.experts_, columns, strict=True)
-        ]
+        seen = [(encoder, part) for _, encoder, part in columns_seen(step, X)]
     return [pair for pair in seen if isinstance(pair[0], ConceptEncoder)]

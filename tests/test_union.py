@@ -9,10 +9,15 @@ import pytest
 from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.callback import ProgressBar
+from sklearn.compose import ColumnTransformer, make_column_selector
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import NotFittedError
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import skmoecbm.encoder
@@ -182,6 +187,180 @@ def test_each_expert_sees_its_columns(fakes, images):
     np.testing.assert_array_equal(np.asarray(part), np.asarray(features[[3]]))
 
 
+TABLE = pd.DataFrame(
+    {"image": list("pqrs"), "age": [1.0, 2, 3, 4], "sex": [0.0, 1, 0, 1], "report": list("wxyz")}
+)
+SPECS = [
+    "age",
+    1,
+    np.int64(-3),
+    ["age", "sex"],
+    ("sex", "age"),
+    [1, -2],
+    np.array([2, 1]),
+    pd.Index(["sex"]),
+    slice(1, 3),
+    slice(None, 1),
+    slice(-3, None, 2),
+    slice("age", "report"),
+    slice("sex", None),
+    slice(None, "age"),
+    [False, True, True, False],
+    np.array([True, False, False, True]),
+    TABLE.dtypes == "float64",
+    make_column_selector(dtype_include=float),
+    make_column_selector(pattern="^(?:age|report)$"),
+    lambda X: "report",
+    lambda X: [name for name in X.columns if "e" in name],
+]
+
+
+class Keeper(TransformerMixin, BaseEstimator):
+    """Keeps what it is shown, whatever that is."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def fit(self, X, y=None):
+        self.fit_seen_ = X
+        return self
+
+    def transform(self, X):
+        self.seen_ = X
+        return np.ones((len(X), 1))
+
+    def get_feature_names_out(self, input_features=None):
+        return ["one"]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_columns_are_those_that_a_column_transformer_takes(spec):
+    class One(Keeper):
+        pass
+
+    oracle = ColumnTransformer([("x", One(), spec)]).fit(TABLE)
+    expected = oracle.named_transformers_["x"].fit_seen_
+    union = ExpertUnion([("x", Keeper(), spec)]).fit(TABLE)
+    seen = union.named_experts_.x.fit_seen_
+    assert type(seen) is type(expected)
+    assert seen.equals(expected)
+    # columns are found again by their names, wherever they are and whatever is beside them
+    moved = TABLE[TABLE.columns[::-1]].assign(new=0)
+    union.transform(moved.iloc[:2])
+    seen = union.named_experts_.x.seen_
+    assert seen.equals(expected.iloc[:2])
+    # and the same in what is made of it
+    assert clone(union).fit(TABLE).columns_ == union.columns_
+
+
+@pytest.mark.parametrize(
+    "spec", [0, -1, [0, 2], slice(1, None), [True, False, True], np.array([False, True, False])]
+)
+def test_columns_of_an_array_are_those_that_a_column_transformer_takes(spec):
+    X = np.arange(12.0).reshape(4, 3)
+    expected = ColumnTransformer([("x", Keeper(), spec)]).fit(X).named_transformers_["x"].fit_seen_
+    union = ExpertUnion([("x", Keeper(), spec)]).fit(X)
+    np.testing.assert_array_equal(union.named_experts_.x.fit_seen_, expected)
+    union.transform(X[:2])
+    np.testing.assert_array_equal(union.named_experts_.x.seen_, expected[:2])
+    assert ExpertUnion([("x", Keeper(), -1)]).fit(X).columns_ == [2]
+    with pytest.raises(InputError, match="X has 4 columns, but expert 'x' was fitted on 3"):
+        union.transform(np.ones((2, 4)))
+    with pytest.raises(InputError, match="X must be a DataFrame or a 2-D array"):
+        union.transform(np.ones(2))
+
+
+def test_a_selector_is_asked_once_in_fit():
+    union = ExpertUnion([("x", "passthrough", make_column_selector(dtype_include=float))])
+    union.fit(TABLE)
+    later = TABLE.assign(weight=1.0, age=[1, 2, 3, 4])  # a new float, and one that is no longer
+    np.testing.assert_array_equal(np.asarray(union.transform(later)), TABLE[["age", "sex"]])
+    with pytest.raises(InputError, match="not all there"):
+        union.transform(TABLE[["image", "sex"]])
+    with pytest.raises(InputError, match="Got an array; give the DataFrame"):
+        union.transform(TABLE.to_numpy())
+
+
+def test_passthrough_gives_numbers_as_they_are():
+    frame = TABLE.assign(n=pd.array([1, None, 3, 4], dtype="Int64"), yes=[True, False, None, True])
+    union = ExpertUnion([("age", "passthrough", "age"), ("more", "passthrough", ["n", "yes"])])
+    features = union.fit_transform(frame)
+    assert features.columns == ["age__age", "more__n", "more__yes"]
+    assert union.get_feature_names_out().tolist() == features.columns
+    expected = [[1, 1, 1], [2, np.nan, 0], [3, 3, np.nan], [4, 4, 1]]
+    np.testing.assert_array_equal(np.asarray(features), expected)
+    np.testing.assert_array_equal(np.asarray(union.transform(frame[::-1])), expected[::-1])
+    assert clone(union.set_params(more="passthrough")).get_params()["more"] == "passthrough"
+    union._repr_html_()
+    alone = ExpertUnion([("all", "passthrough")]).fit_transform(np.ones((2, 3)))
+    assert alone.columns == ["all__x0", "all__x1", "all__x2"]
+    with pytest.raises(InputError, match=r"'sex': its columns are not all numbers.*OneHotEncoder"):
+        ExpertUnion([("sex", "passthrough", ["report"])]).fit_transform(frame)
+    with pytest.raises(InputError, match=r"or 'passthrough'\. Got 'drop'"):
+        ExpertUnion([("sex", "drop", ["report"])]).fit(frame)
+
+
+def test_a_transformer_that_takes_no_nan_is_shown_no_empty_row():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 4))
+    X[[3, 29]] = np.nan
+    full = ~np.isnan(X[:, 0])
+    y = np.arange(30) % 2
+    union = ExpertUnion([("pca", PCA(2)), ("lda", LinearDiscriminantAnalysis())])
+    features = union.fit_transform(X, y)
+    for block, oracle in zip(features.blocks, [PCA(2), LinearDiscriminantAnalysis()], strict=True):
+        assert block.present.tolist() == full.tolist()
+        expected = oracle.fit(X[full], y[full]).transform(X[full])
+        np.testing.assert_allclose(block.values()[full], expected, rtol=1e-5, atol=1e-6)
+        assert np.isnan(block.values()[~full]).all()
+    np.testing.assert_array_equal(np.asarray(union.transform(X)), np.asarray(features))
+    nothing = union.transform(X[[3, 3]])  # no row at all to show
+    assert np.isnan(np.asarray(nothing)).all()
+    assert nothing.columns == features.columns
+    # and nothing is learned from them
+    again = clone(union).fit(X[full], y[full])
+    np.testing.assert_array_equal(np.asarray(again.transform(X)), np.asarray(features))
+    with pytest.raises(InputError, match="'pca' has nothing to learn from: all 2 rows"):
+        clone(union).fit(X[[3, 29]], y[:2])
+
+
+def test_reports_that_are_not_there_are_missing_for_any_transformer_of_text():
+    reports = pd.Series(
+        ["red veil", None, "brown", " ", float("nan"), "veil"], index=range(6, 0, -1)
+    )
+    union = ExpertUnion([("words", TfidfVectorizer())])
+    for given in (reports, reports.tolist()):
+        (block,) = union.fit_transform(given).blocks
+        assert block.concepts == ("brown", "red", "veil")
+        assert block.present.tolist() == [True, False, True, False, False, True]
+    expected = TfidfVectorizer().fit_transform(["red veil", "brown", "veil"]).toarray()
+    np.testing.assert_allclose(block.values()[[0, 2, 5]], expected, rtol=1e-6)
+
+
+def test_a_row_with_nothing_in_it_is_missing_unless_the_transformer_takes_nan_and_fills_it():
+    frame = pd.DataFrame({"age": [1.0, 5, np.nan, np.nan], "sex": ["f", "m", None, "m"]})
+    parts = [("age", StandardScaler(), ["age"]), ("sex", OneHotEncoder(), ["sex"])]
+    filled = ColumnTransformer([("age", SimpleImputer(), ["age"]), parts[1]])
+    several = FeatureUnion([("n", ColumnTransformer(parts[:1])), ("all", OneHotEncoder())])
+    union = ExpertUnion(
+        [
+            ("both", ColumnTransformer(parts), ["age", "sex"]),
+            ("several", several),
+            ("sex", OneHotEncoder(), ["sex"]),
+            ("age", SimpleImputer(), ["age"]),
+            ("filled", filled),
+        ]
+    )
+    present = [block.present.tolist() for block in union.fit_transform(frame).blocks]
+    assert present[0] == present[1] == [True, True, False, True]
+    # a category of its own, and the imputer that was asked for
+    assert present[2] == present[3] == [True] * 4
+    # a ColumnTransformer does not say that it takes NaN
+    assert present[4] == [True, True, False, True]
+
+
 class Recorder(TransformerMixin, BaseEstimator):
     def fit(self, X, y=None):
         self.seen_, self.n_features_in_ = X, 1
@@ -209,13 +388,11 @@ def test_one_column_is_1d_and_a_list_is_2d(columns, shape):
     assert hasattr(seen, "iloc")
 
 
-def test_expert_with_gaps_is_told(fakes):
-    X = np.array([[1.0, np.nan], [2.0, 3.0]])
-    with pytest.raises(InputError, match=r"'age': 1 row.*partly NaN"):
-        ExpertUnion([("age", StandardScaler())]).fit_transform(X)
-    X[0] = np.nan
-    features = ExpertUnion([("age", StandardScaler())]).fit_transform(X)
-    assert features.blocks[0].present.tolist() == [False, True]
+def test_rows_of_nan_are_missing_and_gaps_stay_for_who_may_take_them():
+    X = np.array([[1.0, np.nan], [2.0, 3.0], [np.nan, np.nan]])
+    (block,) = ExpertUnion([("age", StandardScaler())]).fit_transform(X).blocks
+    assert block.present.tolist() == [True, True, False]
+    np.testing.assert_array_equal(np.isnan(block.values()), np.isnan(X))
 
 
 def test_nothing_goes_in_or_out_of_a_model_but_blocks(fakes, images, y):
@@ -312,13 +489,26 @@ def test_bad_experts_are_told_in_fit(fakes, images, experts, message):
 
 def test_bad_columns_are_told():
     frame = pd.DataFrame({"a": [1.0, 2.0]})
-    for columns in ("b", ["a", "b"], 3, [0, 3]):
-        with pytest.raises(InputError, match=r"not all there: \['a'\]"):
+    for columns in ("b", ["a", "b"], 3, [0, 3], slice("a", "b"), True, [None]):
+        with pytest.raises(InputError, match=r"not all there: \['a'\]|mask of columns"):
             ExpertUnion([("x", StandardScaler(), columns)]).fit(frame)
-    with pytest.raises(InputError, match=r"X must be a DataFrame\. Got ndarray"):
+    with pytest.raises(InputError, match=r"X must be a DataFrame\. Got an array"):
         ExpertUnion([("x", StandardScaler(), "a")]).fit(np.ones((2, 2)))
     with pytest.raises(InputError, match="not all there: 2 columns"):
         ExpertUnion([("x", StandardScaler(), [5])]).fit(np.ones((2, 2)))
+    for columns in ([], slice(1, 1), [False], make_column_selector(dtype_include=object)):
+        with pytest.raises(InputError, match=r"of \['a'\] that is none"):
+            ExpertUnion([("x", StandardScaler(), columns)]).fit(frame)
+    for columns in ([True], [True, False, 1], [True, True, True]):
+        with pytest.raises(InputError, match="one bool for each of the 2 columns"):
+            ExpertUnion([("x", StandardScaler(), columns)]).fit(np.ones((2, 2)))
+    for columns in (1.5, {"a"}, lambda X: object()):
+        with pytest.raises(InputError, match="must be a str, an int, a list of them"):
+            ExpertUnion([("x", StandardScaler(), columns)]).fit(frame)
+    twice = pd.DataFrame(np.ones((2, 2)), columns=["a", "a"])
+    with pytest.raises(InputError, match="2 columns are called so"):
+        ExpertUnion([("x", StandardScaler(), ["a"])]).fit(twice)
+    assert ExpertUnion([("x", StandardScaler(), [1])]).fit(twice).columns_ == [[1]]
 
 
 def test_union_in_a_union_is_told(fakes, images, union):

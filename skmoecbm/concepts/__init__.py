@@ -6,6 +6,7 @@ from skmoecbm.concepts._generate import Generation, generate_concepts
 from skmoecbm.concepts._library import as_bank, list_concepts, load_concepts
 from skmoecbm.concepts._lint import Finding, LintReport, lint_concepts
 from skmoecbm.concepts._linted import LintedConcepts
+from skmoecbm.concepts._masking import mask_terms
 from skmoecbm.concepts._ollama import OllamaClient
 from skmoecbm.concepts._openai import OpenAIClient
 from skmoecbm.concepts._parts import Concept, ConceptClass, Facet, Provenance
@@ -31,4 +32,5 @@ __all__ = [
     "lint_concepts",
     "list_concepts",
     "load_concepts",
+    "mask_terms",
 ]
