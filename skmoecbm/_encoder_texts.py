@@ -8,6 +8,7 @@ from skmoecbm._blocks import unit_rows
 from skmoecbm._encoder_rows import text_rows
 from skmoecbm._label_table import list_some
 from skmoecbm._validation import parameter_error
+from skmoecbm._vectors import ConceptVectors
 from skmoecbm.concepts import Concept
 from skmoecbm.exceptions import InputError, UnknownConceptsWarning
 
@@ -49,6 +50,13 @@ def with_vectors(bank, vectors, backbone, owner):
     """Return the bank with the concepts that have a vector and are not in it."""
     if vectors is None:
         return bank
+    if not isinstance(vectors, ConceptVectors):
+        raise parameter_error(
+            owner,
+            "concept_vectors",
+            "None, or the ConceptVectors that fit_concept_vectors returns",
+            vectors,
+        )
     if vectors.fingerprint is not None and vectors.fingerprint != backbone.fingerprint:
         raise parameter_error(
             owner,
