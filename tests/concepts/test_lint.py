@@ -232,7 +232,6 @@ def test_tokens_are_counted_with_the_longest_template():
 
 
 def test_real_tokenizers_count_their_own_tokens(tmp_path):
-    pytest.importorskip("transformers")
     write_clip(tmp_path / "clip")
     write_biomedclip(tmp_path / "bio")
     # contexts of 12 and 20; ends included. "erythematous" is several tokens of the first and one
@@ -366,6 +365,18 @@ def test_a_report_with_a_backbone_decides_what_is_cut():
         bank("other").clean(report=report)
     with pytest.raises(InputError, match="'report' must be"):
         one.clean(report=[])
+
+
+def test_a_report_of_the_bank_as_it_was_is_refused():
+    """The same texts, but what the findings point at has moved."""
+    fields = {"classes": [{"key": "mel", "name": "melanoma"}], "name": "skin"}
+    before = ConceptBank(concepts=[{"text": "veil", "phrases": ["no hair", "blue film"]}], **fields)
+    after = ConceptBank(concepts=[{"text": "veil", "phrases": ["blue film", "no hair"]}], **fields)
+    report = lint_concepts(before)
+    assert report.texts == tuple(after.texts)
+    with pytest.raises(InputError, match=r"as it is now.*lint the bank again"):
+        after.clean(report=report)
+    assert before.clean(report=report).concepts[0].phrases == ("blue film",)
 
 
 def test_cleaning_refuses_what_would_leave_nothing_and_unknown_rules():
