@@ -219,6 +219,7 @@ def test_bad_files_are_told_in_a_sentence(content, message, tmp_path):
     ("concepts", "message"),
     [
         ("no-such-bank", "no bundled bank 'no-such-bank'; there are"),
+        ("HAM1000", r"'retinamnist'\]. Did you mean 'ham10000'\?"),
         ("no/such.json", "cannot be read"),
         (3, "Got int instead"),
         (None, "Got NoneType instead"),
