@@ -3,7 +3,7 @@
 import numpy as np
 
 from skmoecbm._validation import parameter_error
-from skmoecbm.concepts._parsing import folded
+from skmoecbm.concepts._parsing import folded, meant
 from skmoecbm.exceptions import InputError
 
 __all__ = ["match_classes", "prior_direction"]
@@ -147,8 +147,9 @@ def match_classes(block, classes):
     if lost:
         raise InputError(
             f"The concepts of expert {block.name!r} were written for the classes {keys}, and the "
-            f"label(s) {lost[:10]} match none of their keys, names or synonyms. Map the labels, "
-            "add synonyms to the concept bank, or set prior=None to learn without them."
+            f"label(s) {lost[:10]} match none of their keys, names or synonyms."
+            f"{meant(lost[0], synonyms)} Map the labels, add synonyms to the concept bank, or set "
+            "prior=None to learn without them."
         )
     for key in keys:
         same = [str(label) for label, own in zip(classes, found, strict=True) if own == key]

@@ -1,11 +1,11 @@
 """Bundled banks, and whatever else a user may call concepts."""
 
-import difflib
 import os
 from collections.abc import Mapping
 from importlib import resources
 
 from skmoecbm.concepts._bank import ConceptBank
+from skmoecbm.concepts._parsing import meant
 from skmoecbm.concepts._readers import list_fields
 from skmoecbm.exceptions import InputError
 
@@ -71,11 +71,9 @@ def load_concepts(name):
     """
     known = list_concepts()
     if name not in known:
-        near = difflib.get_close_matches(str(name).lower(), known, 1)
-        meant = f" Did you mean {near[0]!r}?" if near else ""
         raise InputError(
-            f"There is no bundled bank {name!r}; there are {known}.{meant} A bank of your own is a "
-            "dict, a list, or a path that ends in '.json'."
+            f"There is no bundled bank {name!r}; there are {known}.{meant(name, known)} A bank of "
+            "your own is a dict, a list, or a path that ends in '.json'."
         )
     with resources.as_file(resources.files("skmoecbm.concepts") / "banks") as folder:
         return ConceptBank.from_json(folder / f"{name}.json")

@@ -7,6 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._validation import check_choice, check_number, parameter_error
 from skmoecbm.concepts._greedy import greedy_cover
+from skmoecbm.concepts._parsing import meant
 from skmoecbm.concepts._scores import RELEVANCE, LabelledEmbeddings
 from skmoecbm.concepts._threads import map_threads
 from skmoecbm.exceptions import InputError
@@ -133,8 +134,9 @@ class _Selector(BaseEstimator):
             if lost:
                 raise InputError(
                     f"The concepts were written for the classes {keys}, and the label(s) "
-                    f"{lost[:10]} match none of their keys, names or synonyms. Map the labels, or "
-                    "add synonyms to the concept bank."
+                    f"{lost[:10]} match none of their keys, names or synonyms."
+                    f"{meant(lost[0], bank.class_synonyms)} Map the labels, or add synonyms to the "
+                    "concept bank."
                 )
             columns = [keys.index(names[label]) for label in data.labels.tolist()]
         elif incidence.shape == (n_concepts, n_classes):
