@@ -276,11 +276,17 @@ def class_parts(
     keys = tuple(class_key(key) for key in class_keys)
     if len(set(keys)) < len(keys) or not keys:
         raise InputError(f"Expert {name!r}: class_keys must be distinct. Got {list(keys)}.")
-    synonyms = {folded(key): key for key in keys}
-    for word, key in (class_synonyms or {}).items():
+    synonyms = {}
+    named = [(word, class_key(key)) for word, key in (class_synonyms or {}).items()]
+    for word, key in [*zip(keys, keys, strict=True), *named]:
         if key not in keys:
             raise InputError(f"Expert {name!r}: synonym {word!r} names no class of {list(keys)}.")
-        synonyms.setdefault(folded(word), key)
+        other = synonyms.setdefault(folded(word), key)
+        if other != key:
+            raise InputError(
+                f"Expert {name!r}: the spelling {word!r} belongs to two classes, {other!r} and "
+                f"{key!r}, so a label with it could not be matched. Give it to one of them."
+            )
     parts = {"class_keys": keys, "class_synonyms": synonyms}
     if answers is not None:
         answers = np.array(answers)

@@ -8,10 +8,18 @@ from skmoecbm._blocks import unit_rows
 from skmoecbm._encoder_rows import text_rows
 from skmoecbm._label_table import list_some
 from skmoecbm._validation import parameter_error
+from skmoecbm._vectors import ConceptVectors
 from skmoecbm.concepts import Concept
 from skmoecbm.exceptions import InputError, UnknownConceptsWarning
 
-__all__ = ["class_rows", "concept_rows", "known_concepts", "prompted", "with_vectors"]
+__all__ = [
+    "check_words",
+    "class_rows",
+    "concept_rows",
+    "known_concepts",
+    "prompted",
+    "with_vectors",
+]
 
 # concepts that a warning names before it counts the others
 _NAMED = 3
@@ -43,6 +51,33 @@ def class_rows(backbone, store, bank, *, device):
     if not names or not all(_knows(backbone, *name) for name in names):
         return None
     return _mean_rows(backbone, store, bank, names, device)
+
+
+def check_words(encoder):
+    """Raise unless the parameters that say what stands for a concept are well-formed."""
+    templates, select = encoder.templates, encoder.select
+    if not isinstance(templates, str | None) and (
+        not isinstance(templates, list | tuple)
+        or not templates
+        or any(not isinstance(t, str) or t.count("{}") != 1 for t in templates)
+    ):
+        raise parameter_error(
+            encoder,
+            "templates",
+            "None, a name that the bank knows, or a list of str that each hold '{}' once",
+            templates,
+        )
+    if not isinstance(encoder.concept_vectors, ConceptVectors | None):
+        raise parameter_error(
+            encoder,
+            "concept_vectors",
+            "None, or the ConceptVectors that fit_concept_vectors returns",
+            encoder.concept_vectors,
+        )
+    if select is not None and (isinstance(select, type) or not hasattr(select, "get_params")):
+        raise parameter_error(
+            encoder, "select", "None or a selector, such as SubmodularSelector()", select
+        )
 
 
 def with_vectors(bank, vectors, backbone, owner):
@@ -83,11 +118,12 @@ def prompted(bank, templates, owner):
     if not isinstance(templates, str):
         return bank.model_copy(update={"templates": tuple(templates)})
     if templates not in bank.modality_templates:
+        named = sorted(bank.modality_templates)
+        known = f"one of {named}, which it has" if named else "nothing else: it names no prompts"
         raise parameter_error(
             owner,
             "templates",
-            f"None, a list of str that each hold '{{}}' once, or one of "
-            f"{sorted(bank.modality_templates)}, which the bank {bank.name!r} has",
+            f"None, a list of str that each hold '{{}}' once, or of the bank {bank.name!r} {known}",
             templates,
         )
     return bank.model_copy(update={"templates": bank.templates_for(templates)})

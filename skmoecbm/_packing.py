@@ -1,5 +1,6 @@
 """Fitted models as a tree of JSON nodes with arrays beside it, and back."""
 
+import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
@@ -14,6 +15,7 @@ from skmoecbm._packed_classifiers import (
     unpack_head,
 )
 from skmoecbm._parameters import pack_parameters, pack_value, unpack_value
+from skmoecbm._vectors import ConceptVectors
 from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
 from skmoecbm.concepts import ConceptBank, as_bank
 from skmoecbm.encoder import ConceptEncoder, ExpertUnion
@@ -24,8 +26,10 @@ from skmoecbm.schema import (
     HeadNode,
     PipelineNode,
     Step,
+    TableNode,
     UnionExpert,
     UnionNode,
+    VectorsNode,
 )
 
 __all__ = ["pack", "unpack"]
@@ -144,9 +148,9 @@ def _unpack_union(node, arrays, prefix):
 
 
 def _pack_encoder(model, arrays, prefix):
-    parameters, left_out = pack_parameters(
-        model, OBJECTS, skip=("backbone", "cache_dir", "concepts")
-    )
+    skipped = ["backbone", "cache_dir", "concepts"]
+    skipped += [] if model.concept_vectors is None else ["concept_vectors"]
+    parameters, left_out = pack_parameters(model, OBJECTS, skip=skipped)
     backbone = model.backbone
     if backbone.startswith(_LOCAL):
         # a path says where, on one machine; the fingerprint says what
@@ -170,13 +174,17 @@ def _pack_encoder(model, arrays, prefix):
         backbone_identity=model.backbone_identity_,
         fingerprint=model.fingerprint_,
         notice=model.notice_,
+        concept_vectors=_pack_vectors(model.concept_vectors, arrays, f"{prefix}.concept_vectors"),
     )
 
 
 def _unpack_encoder(node, arrays, prefix):
     bank = ConceptBank(**node.bank)
     given = bank if node.all_concepts is None else ConceptBank(**node.all_concepts)
-    model = build(ConceptEncoder, node, concepts=given)
+    vectors = {}
+    if node.concept_vectors is not None:
+        vectors["concept_vectors"] = _unpack_vectors(node, arrays, f"{prefix}.concept_vectors")
+    model = build(ConceptEncoder, node, concepts=given, **vectors)
     checked(model._check_parameters)
     if model.cache_dir not in (None, "auto"):
         raise FormatError(
@@ -200,6 +208,48 @@ def _unpack_encoder(node, arrays, prefix):
     model.notice_ = node.notice
     model.select_ = None
     return _with_output(model, node)
+
+
+def _pack_vectors(vectors, arrays, prefix):
+    if vectors is None:
+        return None
+    arrays[f"{prefix}.vectors"] = np.asarray(vectors.vectors, dtype=np.float32)
+    arrays[f"{prefix}.offsets"] = np.asarray(vectors.offsets, dtype=np.float64)
+    arrays[f"{prefix}.mix"] = np.asarray(vectors.mix, dtype=np.float64)
+    table = vectors.table
+    if table is not None:
+        cells = table.astype(object).where(table.notna(), None).to_numpy()
+        rows = [[getattr(cell, "item", lambda cell=cell: cell)() for cell in row] for row in cells]
+        table = TableNode(columns=table.columns.tolist(), rows=rows)
+    return VectorsNode(
+        names=vectors.names,
+        dropped=vectors.dropped,
+        fingerprint=vectors.fingerprint,
+        table=table,
+    )
+
+
+def _unpack_vectors(node, arrays, prefix):
+    import pandas as pd
+
+    stored = node.concept_vectors
+    m = len(stored.names)
+    mix = take(arrays, f"{prefix}.mix", (m,), "float64")
+    if (mix < 0).any() or (mix > 1).any():
+        raise FormatError(f"The array '{prefix}.mix' must lie in [0, 1]; save the model again.")
+    table = stored.table
+    if table is not None:
+        rows = [[np.nan if cell is None else cell for cell in row] for row in table.rows]
+        table = pd.DataFrame(rows, columns=list(table.columns))
+    return ConceptVectors(
+        names=stored.names,
+        vectors=take(arrays, f"{prefix}.vectors", (m, node.dim), "float32"),
+        offsets=take(arrays, f"{prefix}.offsets", (m,), "float64"),
+        mix=mix,
+        table=table,
+        dropped=dict(stored.dropped),
+        fingerprint=stored.fingerprint,
+    )
 
 
 def _output(model):

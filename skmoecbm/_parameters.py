@@ -13,7 +13,6 @@ __all__ = ["pack_parameters", "pack_value", "unpack_parameters", "unpack_value"]
 # What only `fit` reads may be left out, since a loaded model is fitted already.
 _FIT_ONLY = {
     "class_weight",
-    "concept_vectors",
     "cv",
     "experts",
     "gate_input",

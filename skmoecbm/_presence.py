@@ -9,6 +9,7 @@ from sklearn.utils import check_random_state
 
 from skmoecbm._metrics import group_of_rows, weighted_auroc
 from skmoecbm._validation import check_number
+from skmoecbm.concepts._parsing import meant
 from skmoecbm.exceptions import InputError
 from skmoecbm.features import ExpertFeatures
 
@@ -87,10 +88,11 @@ def concept_presence(
     names, truth = annotation_table(annotations, len(block))
     unknown = [name for name in names if name not in block.concepts]
     if unknown:
+        near = meant(unknown[0], block.concepts)
         raise InputError(
             f"The annotated concept(s) {unknown[:5]} are not among the {len(block.concepts)} of "
-            f"the encoder ({', '.join(block.concepts[:5])}, ...). Name annotations as the bank "
-            "does, or give the encoder a bank that holds them."
+            f"the encoder ({', '.join(block.concepts[:5])}, ...).{near} Name annotations as the "
+            "bank does, or give the encoder a bank that holds them."
         )
     columns = [block.concepts.index(name) for name in names]
     cosine = block.values()[:, columns].astype(np.float64)
@@ -229,8 +231,11 @@ def _encoded(encoder, images, reference):
     """Return features of one block, and the unit embedding of the reference or None."""
     if isinstance(images, ExpertFeatures):
         features = images
-    elif encoder is None:
-        raise InputError("encoder must be a ConceptEncoder where images are not ExpertFeatures.")
+    elif not hasattr(encoder, "embed_images"):
+        raise InputError(
+            "encoder must be a ConceptEncoder where images are not ExpertFeatures. "
+            f"Got {encoder!r:.60} instead."
+        )
     else:
         features = (
             encoder.transform(images)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from skmoecbm._validation import parameter_error
-from skmoecbm.concepts._parsing import folded
+from skmoecbm.concepts._parsing import folded, meant
 from skmoecbm.exceptions import InputError
 
 __all__ = ["match_classes", "prior_direction"]
@@ -34,13 +34,15 @@ def prior_direction(owner, prior, block, classes, n_concepts):
     -------
     ndarray of shape (K, m), float64, or None
     str or None
-        The prior used; None for ``"class"`` where the features know of no classes.
+        The prior used; None for ``"class"`` where the features know of no classes, or no concept
+        was written for one in y, and for an array of zeros.
 
     Raises
     ------
     InputError
         If labels match none of the classes that the concepts were written for, two of them match
-        the same class, the array has another shape, or the features lack what the prior needs.
+        the same class, the array has another shape, the features lack what the prior needs, or
+        what was asked for by name says nothing of any class in y.
 
     References
     ----------
@@ -56,7 +58,7 @@ def prior_direction(owner, prior, block, classes, n_concepts):
                 f"The 'prior' array of {type(owner).__name__} must be finite and of shape "
                 f"(classes, concepts) = ({len(classes)}, {n_concepts}). Got {matrix.shape}."
             )
-        return matrix, "array"
+        return (matrix, "array") if matrix.any() else (None, None)
     if prior not in PRIORS:
         wanted = f"one of {PRIORS}, None or an array (classes, concepts)"
         raise parameter_error(owner, "prior", wanted, prior)
@@ -65,7 +67,7 @@ def prior_direction(owner, prior, block, classes, n_concepts):
     _check_parts(prior, block)
     order = match_classes(block, classes)
     if prior == "answers":
-        return block.answers.astype(np.float64)[:, order].T, prior
+        return _spoken(block.answers.astype(np.float64)[:, order].T, prior, block, classes)
     if prior == "class_name":
         names = block.class_embeddings[order].astype(np.float64)
         cosine = names @ block.texts.astype(np.float64).T
@@ -76,10 +78,23 @@ def prior_direction(owner, prior, block, classes, n_concepts):
         return direction, prior
     written_for = block.incidence.astype(np.float64)[:, order].T
     if prior == "class":
-        return written_for, prior
+        return (written_for, prior) if written_for.any() else (None, None)
     likeness = _likeness(block.class_embeddings[order].astype(np.float64))
     # of the classes that a concept was written for, the one most alike counts
-    return np.max(likeness[:, :, None] * written_for[None], axis=1), prior
+    direction = np.max(likeness[:, :, None] * written_for[None], axis=1)
+    return _spoken(direction, prior, block, classes)
+
+
+def _spoken(direction, prior, block, classes):
+    """Return a direction with its name; raise where all of it is zero: no prior at all."""
+    if direction.any():
+        return direction, prior
+    told = "answer is yes or no" if prior == "answers" else "concept was written for a class"
+    raise InputError(
+        f"prior={prior!r} says nothing here: of the {len(block.concepts)} concepts of expert "
+        f"{block.name!r} no {told} of y, {[str(label) for label in classes][:10]}. Choose another "
+        "bank, or set prior=None to learn without one."
+    )
 
 
 def _check_parts(prior, block):
@@ -93,7 +108,9 @@ def _check_parts(prior, block):
     lacking = [part for part in needs if block is None or getattr(block, part) is None]
     if lacking:
         remedies = {
-            "answers": "a bank whose concepts have `against`, such as ConceptBank.from_knobo",
+            "answers": "a bank whose concepts have `against` (ConceptBank.from_knobo reads one, "
+            "answer_concepts(bank, domain=..., client=...).bank asks a language model for one; "
+            "where no answer is no, prior='class' is the same)",
             "class_embeddings": "a bank with classes whose names the model knows",
             "texts": "embeddings, not similarities",
             "incidence": "a bank whose concepts have `classes`",
@@ -130,8 +147,9 @@ def match_classes(block, classes):
     if lost:
         raise InputError(
             f"The concepts of expert {block.name!r} were written for the classes {keys}, and the "
-            f"label(s) {lost[:10]} match none of their keys, names or synonyms. Map the labels, "
-            "add synonyms to the concept bank, or set prior=None to learn without them."
+            f"label(s) {lost[:10]} match none of their keys, names or synonyms."
+            f"{meant(lost[0], synonyms)} Map the labels, add synonyms to the concept bank, or set "
+            "prior=None to learn without them."
         )
     for key in keys:
         same = [str(label) for label, own in zip(classes, found, strict=True) if own == key]

@@ -275,8 +275,11 @@ def _embeddings(encoder, images):
             )
         block = images.blocks[0]
         return np.nan_to_num(block.embeddings.astype(np.float64)), block.present, None
-    if encoder is None:
-        raise InputError("encoder must be a ConceptEncoder where images are not ExpertFeatures.")
+    if not hasattr(encoder, "embed_images"):
+        raise InputError(
+            "encoder must be a ConceptEncoder where images are not ExpertFeatures. "
+            f"Got {encoder!r:.60} instead."
+        )
     rows, fingerprint = encoder.embed_images(images)
     rows, present = value_rows("encoder", "image embeddings", rows)
     return np.nan_to_num(rows), present, fingerprint

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from skmoecbm._blocks import ExpertBlock
 from skmoecbm._encoder_rows import as_text_list, image_rows, text_rows
 from skmoecbm._encoder_texts import (
+    check_words,
     class_rows,
     concept_rows,
     known_concepts,
@@ -284,18 +285,7 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
             raise parameter_error(self, "backbone", "the name of a model, a str", self.backbone)
         if self.cache_dir is not None and not isinstance(self.cache_dir, str | Path):
             raise parameter_error(self, "cache_dir", "a path, 'auto' or None", self.cache_dir)
-        templates = self.templates
-        if not isinstance(templates, str | None) and (
-            not isinstance(templates, list | tuple)
-            or not templates
-            or any(not isinstance(t, str) or t.count("{}") != 1 for t in templates)
-        ):
-            raise parameter_error(
-                self,
-                "templates",
-                "None, a name that the bank knows, or a list of str that each hold '{}' once",
-                templates,
-            )
+        check_words(self)
 
     def _load(self):
         return load_backbone(

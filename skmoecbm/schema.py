@@ -30,7 +30,9 @@ __all__ = [
     "Labels",
     "ModelConfig",
     "PipelineNode",
+    "TableNode",
     "UnionNode",
+    "VectorsNode",
     "parse_config",
     "tell",
 ]
@@ -97,6 +99,36 @@ class _Estimator(_Part):
     not_saved: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
 
 
+class TableNode(_Part):
+    """A small table: the names of its columns, and its rows; null is NaN."""
+
+    columns: Annotated[tuple[Name, ...], Field(max_length=64)]
+    rows: Annotated[tuple[tuple[StrictStr | Number | None, ...], ...], Field(max_length=100_000)]
+
+    @model_validator(mode="after")
+    def _rows_fit(self):
+        if len(set(self.columns)) < len(self.columns):
+            raise ValueError("columns must differ")
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError("a row does not have one cell per column")
+        return self
+
+
+class VectorsNode(_Part):
+    """The `concept_vectors` of an encoder; the vectors, offsets and shares are arrays."""
+
+    names: Annotated[tuple[Text, ...], Field(min_length=1, max_length=100_000)]
+    dropped: dict[Name, Text]
+    fingerprint: Name | None
+    table: TableNode | None
+
+    @model_validator(mode="after")
+    def _names_differ(self):
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("names must differ")
+        return self
+
+
 class EncoderNode(_Estimator):
     """A fitted `ConceptEncoder`.
 
@@ -113,6 +145,8 @@ class EncoderNode(_Estimator):
     backbone_identity: Annotated[dict[Name, JsonValue], Field(max_length=256)]
     fingerprint: Name
     notice: Text | None = None
+    # absent where there are none: models without them are written as they always were
+    concept_vectors: VectorsNode | None = Field(default=None, exclude_if=lambda node: node is None)
 
     @field_validator("bank", "all_concepts")
     @classmethod

@@ -22,7 +22,7 @@ from sklearn.utils import get_tags
 
 import skmoecbm.encoder
 from skmoecbm.backbones import load_backbone
-from skmoecbm.concepts import ConceptBank, TopKConcepts
+from skmoecbm.concepts import ConceptBank, SubmodularSelector, TopKConcepts
 from skmoecbm.encoder import ConceptEncoder
 from skmoecbm.exceptions import (
     BackboneError,
@@ -530,7 +530,9 @@ def test_select_keeps_the_top_concepts(fakes, images):
         ({"on_error": "ignore"}, "'on_error' parameter"),
         ({"batch_size": 0}, "'batch_size' parameter.*at least 1"),
         ({"verbose": -1}, "'verbose' parameter"),
-        ({"templates": "a {}"}, "'templates' parameter"),
+        ({"templates": "a {}"}, "'templates' parameter.*nothing else: it names no prompts"),
+        ({"select": "mi"}, "'select' parameter of ConceptEncoder must be None or a selector"),
+        ({"select": SubmodularSelector}, "'select' parameter of ConceptEncoder"),
         ({"templates": ["a"]}, "'templates' parameter"),
         ({"cache_dir": 3}, "'cache_dir' parameter"),
         ({"device": "abacus"}, "'device' parameter"),

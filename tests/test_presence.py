@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from skmoecbm import ConceptEncoder, ExpertFeatures, concept_presence, load_concepts
+from skmoecbm import (
+    ConceptEncoder,
+    ExpertFeatures,
+    concept_presence,
+    fit_concept_vectors,
+    load_concepts,
+)
 from skmoecbm._presence import weighted_precision
 from skmoecbm.datasets import make_lesions
 from skmoecbm.datasets._lesion_attributes import ATTRIBUTES
@@ -130,6 +136,12 @@ def test_bad_input_is_told_in_a_sentence(problem, change, message):
     arguments = {"images": features, "annotations": truth} | change
     with pytest.raises(InputError, match=message):
         concept_presence(None, **arguments)
+
+
+@pytest.mark.parametrize("function", [concept_presence, fit_concept_vectors])
+def test_the_name_of_a_model_is_no_encoder(function):
+    with pytest.raises(InputError, match=r"must be a ConceptEncoder .* Got 'demo-structures'"):
+        function("demo-structures", ["a.png"], {"globules": [1]})
 
 
 def test_two_experts_at_once_are_refused(problem):

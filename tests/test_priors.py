@@ -1,7 +1,10 @@
 """Language priors: each against its definition, and as the zero-shot classifier it stands for."""
 
+import json
+
 import numpy as np
 import pytest
+from sklearn.pipeline import make_pipeline
 
 from skmoecbm import (
     ConceptBank,
@@ -9,6 +12,7 @@ from skmoecbm import (
     ConceptEncoder,
     ExpertFeatures,
     GatedConceptBottleneckClassifier,
+    answer_concepts,
 )
 from skmoecbm._priors import prior_direction
 from skmoecbm.datasets import make_lesions
@@ -179,3 +183,72 @@ def test_answers_must_be_answers():
         ExpertFeatures.from_similarities(values, answers=[[2, 0], [0, 1]], class_keys=KEYS[:2])
     with pytest.raises(InputError, match="need class_keys"):
         ExpertFeatures.from_similarities(values, answers=[[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize("prior", ["class", np.zeros((2, 2))], ids=["class", "array"])
+def test_a_prior_of_zeros_is_recorded_as_none(prior):
+    rng = np.random.default_rng(0)
+    y = np.tile(["mel", "nv"], 20)
+    values = {"clip": (rng.normal(size=(40, 2)) + (y == "mel")[:, None], ["a", "b"])}
+    features = ExpertFeatures.from_similarities(
+        values, incidence=[[0, 0, 1], [0, 0, 1]], class_keys=KEYS
+    )
+    clf = ConceptBottleneckClassifier(prior=prior, alpha=1.0).fit(features, y)
+    none = ConceptBottleneckClassifier(prior=None, alpha=1.0).fit(features, y)
+    assert clf.prior_used_ is None
+    assert not clf.prior_association_.any()
+    np.testing.assert_array_equal(clf.association_, none.association_)
+    mixture = GatedConceptBottleneckClassifier(
+        ConceptBottleneckClassifier(prior=prior, alpha=1.0), gate="uniform"
+    ).fit(features, y)
+    assert mixture.prior_used_ == {"clip": None}
+
+
+@pytest.mark.parametrize(
+    ("prior", "told"),
+    [("answers", "answer is yes or no"), ("similarity", "concept was written for")],
+)
+def test_a_prior_asked_for_that_says_nothing_is_an_error(prior, told):
+    rng = np.random.default_rng(0)
+    features = ExpertFeatures.from_embeddings(
+        {"clip": (rng.normal(size=(40, 4)), np.eye(4)[:2], ["a", "b"])},
+        incidence=[[0, 0, 1], [0, 0, 1]],
+        answers=[[0, 0, 1], [0, 0, -1]],
+        class_keys=KEYS,
+        class_embeddings=np.eye(4)[:3],
+    )
+    with pytest.raises(InputError, match=rf"says nothing here: .* no {told}"):
+        ConceptBottleneckClassifier(prior=prior).fit(features, np.tile(["mel", "nv"], 20))
+
+
+def test_a_language_model_becomes_a_prior_in_one_line():
+    def client(prompt):
+        globules = "yes" if "Class: mel" in prompt else "no"
+        return json.dumps(
+            {"answers": [{"number": 1, "answer": globules}, {"number": 2, "answer": "unknown"}]}
+        )
+
+    bank = ConceptBank.from_dict({"mel": ["globules", "streaks"], "nv": []})
+    asked = answer_concepts(bank, domain="dermoscopic images", client=client).bank
+    encoder = ConceptEncoder("demo-structures", asked, cache_dir=None)
+    model = make_pipeline(encoder, ConceptBottleneckClassifier(prior="answers", alpha=1e8))
+    model.fit(make_lesions(40, random_state=0).images, np.tile(["mel", "nv"], 20))
+    nv_less_mel = model[-1].association_[0]
+    assert model[-1].prior_used_ == "answers"
+    assert nv_less_mel[0] < 0
+    assert nv_less_mel[1] == pytest.approx(0, abs=1e-6)
+
+
+def test_spellings_of_two_classes_are_told():
+    values = {"clip": (np.ones((4, 2)), ["a", "b"])}
+    for keys, synonyms in (
+        (["mel", "nv"], {"NV": "mel"}),
+        (["mel", "nv"], {"mole": "mel", "Mole ": "nv"}),
+        (["mel", "MEL"], None),
+    ):
+        with pytest.raises(InputError, match=r"belongs to two classes, '.*' and '.*'"):
+            ExpertFeatures.from_similarities(values, class_keys=keys, class_synonyms=synonyms)
+    numbered = ExpertFeatures.from_similarities(
+        values, class_keys=[0, 1], class_synonyms={"nevus": 1, "1.0": 1}
+    )
+    assert numbered.blocks[0].class_synonyms == {"0": "0", "1": "1", "nevus": "1", "1.0": "1"}

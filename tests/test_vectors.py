@@ -1,8 +1,10 @@
 """Concept vectors from annotated images."""
 
 import copy
+import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
@@ -12,7 +14,7 @@ from skmoecbm._vectors import ConceptVectors
 from skmoecbm.concepts import TopKConcepts
 from skmoecbm.datasets import make_lesions
 from skmoecbm.datasets._lesion_attributes import ATTRIBUTES
-from skmoecbm.exceptions import InputError, SkmoecbmWarning
+from skmoecbm.exceptions import FormatError, InputError, SkmoecbmWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*demonstration encoders")
 
@@ -136,6 +138,74 @@ def test_vectors_clone_save_and_refuse_other_backbones(drawn, tmp_path):
         encoder.set_params(backbone="demo-general").fit(data.images[:5])
 
 
+def test_a_loaded_encoder_fits_again_with_its_vectors(drawn, tmp_path):
+    data, truth, vectors = drawn
+    truth = {**truth, "never": np.zeros(400)}
+    with pytest.warns(SkmoecbmWarning, match="'never': too few"):
+        vectors = fit_concept_vectors(
+            ConceptEncoder("demo-structures", "lesions", cache_dir=None), data.images, truth
+        ).with_mix({"globules": 0.3})
+    assert np.isnan(vectors.table["auroc"]).any()  # what could not be learned is in the table too
+    encoder = ConceptEncoder(
+        "demo-structures", "lesions", cache_dir=None, concept_vectors=vectors
+    ).fit(data.images[:5])
+    save(encoder, tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    again = clone(loaded).fit(data.images[:5])
+    assert again.bank_ == encoder.bank_
+    np.testing.assert_array_equal(again.concept_embeddings_, encoder.concept_embeddings_)
+    words = encoder.bank_.texts.index("globules"), encoder.bank_.texts.index("irregular border")
+    plain = clone(loaded).set_params(concept_vectors=None).fit(data.images[:5])
+    assert "irregular border" not in plain.bank_.texts  # what a refit fell back to before
+    assert (plain.concept_embeddings_[words[0]] != encoder.concept_embeddings_[words[0]]).any()
+    kept = loaded.concept_vectors
+    assert (kept.names, kept.dropped, kept.fingerprint) == (
+        vectors.names,
+        vectors.dropped,
+        vectors.fingerprint,
+    )
+    for name in ("vectors", "offsets", "mix"):
+        one, other = getattr(kept, name), getattr(vectors, name)
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    pd.testing.assert_frame_equal(kept.table, vectors.table)
+    save(loaded, tmp_path / "again")
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "model" / file).read_bytes()
+
+
+def test_a_model_without_vectors_is_written_as_it_always_was(tmp_path):
+    encoder = ConceptEncoder("demo-structures", "lesions", cache_dir=None)
+    save(encoder.fit(make_lesions(2, random_state=0).images), tmp_path / "model")
+    node = json.loads((tmp_path / "model" / "config.json").read_text())["model"]
+    assert "concept_vectors" not in node
+    assert node["parameters"]["concept_vectors"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"names": ["globules"]}, r"must be float64 of shape \(1,\)"),
+        ({"names": ["globules", "globules"]}, "names must differ"),
+        ({"extra": 1}, "concept_vectors.extra"),
+        ({"table": {"columns": ["a", "b"], "rows": [[1]]}}, "one cell per column"),
+        ({"table": {"columns": ["a"], "rows": [[{}]]}}, "concept_vectors.table.rows"),
+    ],
+)
+def test_damaged_vectors_are_refused(drawn, tmp_path, change, message):
+    data, _, vectors = drawn
+    encoder = ConceptEncoder(
+        "demo-structures", "lesions", cache_dir=None, concept_vectors=vectors
+    ).fit(data.images[:5])
+    save(encoder, tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text())
+    config["model"]["concept_vectors"] |= change
+    path.write_text(json.dumps(config))
+    with pytest.raises(FormatError, match=message):
+        load(tmp_path / "model")
+
+
 def test_bad_input_is_told_in_a_sentence(drawn):
     _, _, vectors = drawn
     assert isinstance(vectors, ConceptVectors)
@@ -143,6 +213,9 @@ def test_bad_input_is_told_in_a_sentence(drawn):
         vectors.with_mix({"x": 1.0})
     with pytest.raises(InputError, match="'share' parameter"):
         vectors.with_mix(1.5)
+    encoder = ConceptEncoder("demo-structures", "lesions", concept_vectors={"globules": [1.0]})
+    with pytest.raises(InputError, match=r"'concept_vectors' parameter .* fit_concept"):
+        encoder.fit(["a.png"])
     X = np.random.default_rng(0).normal(size=(20, 3))
     with pytest.raises(InputError, match="encoder must be a ConceptEncoder"):
         fit_concept_vectors(None, ["a.png"], {"a": [1]})

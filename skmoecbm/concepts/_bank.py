@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from skmoecbm.concepts._parsing import folded, read_json, sentences
+from skmoecbm.concepts._parsing import folded, meant, read_json, sentences
 from skmoecbm.concepts._parts import Concept, ConceptClass, Facet, Part, Provenance
 from skmoecbm.concepts._readers import (
     csv_fields,
@@ -77,6 +77,8 @@ class ConceptBank(Part):
         owner = {}
         for one in self.classes:
             for spelling in {folded(s) for s in (one.key, one.name, *one.synonyms)}:
+                if owner.get(spelling) == one.key:
+                    raise ValueError(f"class {one.key!r} is there twice; join the two")
                 if spelling in owner:
                     raise ValueError(
                         f"the spelling {spelling!r} belongs to two classes, {owner[spelling]!r} "
@@ -212,17 +214,17 @@ class ConceptBank(Part):
         wanted = {
             "facet": (facet, facets, lambda c: {c.facet}),
             "level": (level, set(levels.values()) - {None}, lambda c: {levels.get(c.facet)}),
-            "classes": (classes, set(self.class_keys), lambda c: set(c.classes)),
+            "class": (classes, set(self.class_keys), lambda c: set(c.classes)),
         }
         kept = set(range(len(self)))
         for what, (values, known, of) in wanted.items():
             if values is None:
                 continue
             values = {values} if isinstance(values, str) else set(values)
-            if not values <= known:
+            if unknown := sorted(values - known, key=str):
                 raise InputError(
-                    f"The bank {self.name!r} has no {what} {sorted(values - known)[0]!r}; "
-                    f"there are {sorted(known)}."
+                    f"The bank {self.name!r} has no {what} {unknown[0]!r}; there are "
+                    f"{sorted(known)}.{meant(unknown[0], known)}"
                 )
             kept &= {i for i, concept in enumerate(self.concepts) if of(concept) & values}
         if not kept:
@@ -266,8 +268,8 @@ class ConceptBank(Part):
         """
         if modality not in self.modality_templates:
             raise InputError(
-                f"The bank {self.name!r} has no templates for {modality!r}; "
-                f"there are {sorted(self.modality_templates)}."
+                f"The bank {self.name!r} has no templates for {modality!r}; there are "
+                f"{sorted(self.modality_templates)}.{meant(modality, self.modality_templates)}"
             )
         return self.modality_templates[modality]
 

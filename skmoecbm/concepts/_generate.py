@@ -58,6 +58,13 @@ class Generation:
         """The answers that could not be used, a tuple of Answer with a `reason` each."""
         return tuple(one for one in self.answers if one.reason is not None)
 
+    def __repr__(self):
+        """Return one line: what there is, not what it says."""
+        return (
+            f"Generation({self.bank!r}, {len(self.answers)} answers, {len(self.failures)} failed, "
+            f"{len(self.dropped)} phrases dropped)"
+        )
+
 
 class Phrases(AnswerModel):
     """Phrases for what can be seen, the most typical first."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from importlib import resources
 
 from skmoecbm.concepts._bank import ConceptBank
+from skmoecbm.concepts._parsing import meant
 from skmoecbm.concepts._readers import list_fields
 from skmoecbm.exceptions import InputError
 
@@ -53,15 +54,26 @@ def list_concepts():
 def load_concepts(name):
     """Return a bundled `ConceptBank` by name.
 
+    Parameters
+    ----------
+    name : str
+
     Raises
     ------
     InputError
-        If no bank has this name; the message lists those there are.
+        If no bank has this name; the message says which is near, and lists those there are.
+
+    Examples
+    --------
+    >>> from skmoecbm import load_concepts
+    >>> load_concepts("lesions")
+    ConceptBank('lesions', 25 concepts, 7 classes)
     """
-    if name not in list_concepts():
+    known = list_concepts()
+    if name not in known:
         raise InputError(
-            f"There is no bundled bank {name!r}; there are {list_concepts()}. "
-            "A bank of your own is a dict, a list, or a path that ends in '.json'."
+            f"There is no bundled bank {name!r}; there are {known}.{meant(name, known)} A bank of "
+            "your own is a dict, a list, or a path that ends in '.json'."
         )
     with resources.as_file(resources.files("skmoecbm.concepts") / "banks") as folder:
         return ConceptBank.from_json(folder / f"{name}.json")

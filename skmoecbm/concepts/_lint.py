@@ -5,12 +5,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from skmoecbm.concepts._bank import ConceptBank
 from skmoecbm.concepts._library import as_bank
 from skmoecbm.concepts._lint_checks import Reader, Sheet, faults, plain_words
 from skmoecbm.concepts._lint_rules import Rule, as_rules
 from skmoecbm.exceptions import InputError
 
-__all__ = ["Finding", "LintReport", "cleaned", "lint_concepts"]
+__all__ = ["Finding", "LintReport", "chosen_findings", "cleaned", "lint_concepts"]
 
 
 @dataclass(frozen=True)
@@ -54,17 +55,15 @@ class LintReport:
 
     Attributes
     ----------
-    bank_name : str
-    texts : tuple of str, length m
-        The concepts that were looked at.
+    bank : ConceptBank
+        The bank that was looked at.
     rules : tuple of Rule
         The rules that were asked.
     findings : tuple of Finding
         In the order of the bank.
     """
 
-    bank_name: str
-    texts: tuple[str, ...]
+    bank: ConceptBank
     rules: tuple[Rule, ...]
     findings: tuple[Finding, ...]
 
@@ -75,6 +74,16 @@ class LintReport:
     def __iter__(self):
         """Iterate over the findings."""
         return iter(self.findings)
+
+    @property
+    def bank_name(self):
+        """The name of the bank, a str."""
+        return self.bank.name
+
+    @property
+    def texts(self):
+        """The concepts that were looked at, a tuple of m str."""
+        return tuple(self.bank.texts)
 
     @property
     def errors(self):
@@ -107,7 +116,7 @@ class LintReport:
         InputError
             If a rule was not asked.
         """
-        chosen = _chosen(self, rules)
+        chosen = chosen_findings(self, rules)
         return np.array(sorted({one.concept for one in chosen if one.wording == 0}), dtype=int)
 
     def to_frame(self):
@@ -163,7 +172,7 @@ class LintReport:
         return f"LintReport({self.bank_name!r}, {len(self.texts)} concepts, {found})"
 
 
-def _chosen(report, rules, keep=()):
+def chosen_findings(report, rules, keep=()):
     """Return the findings of these rules or kinds (None: the errors) but for those of `keep`."""
     wanted, spared = _known(report, rules), _known(report, keep or ())
     return [
@@ -247,7 +256,7 @@ def lint_concepts(bank, *, backbone=None, rules=None):
         for wording, finding in _findings(rule, sheet):
             found[wording].append(finding)
     findings = tuple(one for some in found.values() for one in some)
-    return LintReport(bank.name, tuple(bank.texts), rules, findings)
+    return LintReport(bank, rules, findings)
 
 
 def _findings(rule, sheet):
@@ -279,17 +288,17 @@ def cleaned(bank, drop=None, keep=None, report=None):
     """Return the bank without what a report finds; see `ConceptBank.clean`."""
     if report is None:
         report = lint_concepts(bank)
-    elif not isinstance(report, LintReport) or report.texts != tuple(bank.texts):
+    elif not isinstance(report, LintReport) or report.bank != bank:
         raise InputError(
-            f"The 'report' must be what lint_concepts found in this bank, {bank.name!r}. "
-            f"Got {report!r}."
+            f"The 'report' must be what lint_concepts found in this bank, {bank.name!r}, as it is "
+            f"now. Got {report!r} instead; lint the bank again."
         )
-    faulty = _chosen(report, drop, keep)
+    faulty = chosen_findings(report, drop, keep)
     # What is taken out may have been all that another finding rests on (two equal phrases of which
     # one is a leak), and joined classes may make a concept shared: until nothing is left to do.
     while faulty:
         bank = _without(bank, faulty)
-        faulty = _chosen(lint_concepts(bank, rules=report.rules), drop, keep)
+        faulty = chosen_findings(lint_concepts(bank, rules=report.rules), drop, keep)
     return bank
 
 

@@ -3,24 +3,25 @@
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 
-from skmoecbm.concepts._lint import lint_concepts
+from skmoecbm.concepts._lint import chosen_findings, lint_concepts
 from skmoecbm.exceptions import InputError
 
 __all__ = ["LintedConcepts"]
 
 
 class LintedConcepts(BaseEstimator):
-    """Keep the concepts whose text the linter has nothing against, and choose among them.
+    """Keep the concepts that the linter has nothing against, and choose among them.
 
-    A selector keeps concepts or leaves them out; it does not mend them. `ConceptBank.clean` also
-    drops other wordings of a concept that are at fault, and joins the classes of duplicates: call
-    it first where a bank has such.
+    A concept is left out where its text or another of its wordings is at fault, as its embedding
+    is the mean of them all; that a wording is there twice is no fault of the concept. A selector
+    does not mend: `ConceptBank.clean` takes out such a wording alone, and joins the classes of
+    duplicates. Call it first where a bank has these.
 
     Parameters
     ----------
     rules : str or list of str, default=None
-        Rules, or kinds of rules, whose findings leave a concept out, as in `LintReport.flagged`;
-        None takes every finding that is an error.
+        Rules, or kinds of rules, whose findings leave a concept out ("vague",
+        "non-visual/location"); None takes every finding that is an error.
     then : selector, default=None
         Chooses among what is left, such as `SubmodularSelector`; None keeps it all, and needs no
         labels.
@@ -71,7 +72,7 @@ class LintedConcepts(BaseEstimator):
         if bank is None:
             raise InputError("LintedConcepts reads phrases: pass bank=, the ConceptBank.")
         self.report_ = lint_concepts(bank)
-        kept = np.setdiff1d(np.arange(len(bank)), self.report_.flagged(self.rules))
+        kept = np.setdiff1d(np.arange(len(bank)), _at_fault(self.report_, self.rules))
         if not len(kept):
             raise InputError(
                 f"The linter leaves no concept of the bank {bank.name!r}; read "
@@ -84,3 +85,11 @@ class LintedConcepts(BaseEstimator):
             self.then_ = clone(self.then).fit(embeddings, y, T, rows, bank=bank.subset(kept))
             self.support_ = kept[self.then_.support_]
         return self
+
+
+def _at_fault(report, rules):
+    return [
+        one.concept
+        for one in chosen_findings(report, rules)
+        if one.wording == 0 or one.rule != "duplicate"
+    ]

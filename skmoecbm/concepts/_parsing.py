@@ -1,5 +1,6 @@
 """Reading concept files, and telling what is wrong with one in plain sentences."""
 
+import difflib
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from skmoecbm.exceptions import FormatError, InputError
 
-__all__ = ["class_key", "folded", "read_json", "sentences"]
+__all__ = ["class_key", "folded", "meant", "read_json", "sentences"]
 
 
 def class_key(label):
@@ -20,6 +21,12 @@ def class_key(label):
 def folded(spelling):
     """Return how a spelling or label is compared: trimmed, lower-case; 3.0 is 3."""
     return class_key(spelling).strip().lower()
+
+
+def meant(word, known):
+    """Return " Did you mean ...?" where one of the known words is near, else ""."""
+    near = difflib.get_close_matches(str(word).lower(), [str(one) for one in known], 1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def read_json(path):

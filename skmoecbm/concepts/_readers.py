@@ -40,7 +40,8 @@ def list_fields(phrases, name):
     """Return the fields of a bank from phrases that belong to no class."""
     bad = next((p for p in phrases if not isinstance(p, str) or not p.strip()), None)
     if not phrases or bad is not None:
-        raise InputError(f"Concepts must be a non-empty list of non-empty str. Got {bad!r}.")
+        got = f"{bad!r} in it" if phrases else "an empty list"
+        raise InputError(f"Concepts must be a non-empty list of non-empty str. Got {got}.")
     return {"name": name, "concepts": [{"text": phrase} for phrase in phrases]}
 
 

@@ -4,6 +4,7 @@ import numpy as np
 from scipy.linalg.blas import get_blas_funcs
 from scipy.stats import rankdata
 
+from skmoecbm.concepts._threads import map_threads
 from skmoecbm.exceptions import InputError
 
 __all__ = ["RELEVANCE", "LabelledEmbeddings"]
@@ -12,7 +13,7 @@ RELEVANCE = ("mi", "auroc", "welch", "similarity", "random")
 
 # Similarities held at a time: of images, few enough for memory; of class means, for a core's cache.
 _CHUNK = 2**24
-_CACHED = 2**20
+_CACHED = 2**19
 
 # A concept whose similarities spread less than this, in lengths of embedding times concept, is
 # constant: float32 embeddings have errors of some 1e-7 of it, and a rank of errors is no score.
@@ -138,12 +139,20 @@ class LabelledEmbeddings:
             step = max(1, _CHUNK // len(self.embeddings))
         else:
             step = max(64, _CACHED // self.members.shape[1])
-        for start in range(0, len(rows), step):
+
+        def fill(start):
             part = slice(start, start + step)
             some = texts[rows[part]]
             spread = self.spread(some)
             score = getattr(self, f"_{kind}")(some, column, np.where(spread > 0, spread, np.inf))
             out[part] = np.where(spread > 0, score, 0.5 if kind == "auroc" else 0.0)
+
+        starts = range(0, len(rows), step)
+        if kind in ("auroc", "welch"):  # each part as large as memory allows: one by one
+            for start in starts:
+                fill(start)
+        else:
+            map_threads(fill, starts)
         return out
 
     def _mi(self, texts, column, spread):

@@ -7,7 +7,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._validation import check_choice, check_number, parameter_error
 from skmoecbm.concepts._greedy import greedy_cover
+from skmoecbm.concepts._parsing import meant
 from skmoecbm.concepts._scores import RELEVANCE, LabelledEmbeddings
+from skmoecbm.concepts._threads import map_threads
 from skmoecbm.exceptions import InputError
 
 __all__ = ["SubmodularSelector", "TopKConcepts"]
@@ -132,8 +134,9 @@ class _Selector(BaseEstimator):
             if lost:
                 raise InputError(
                     f"The concepts were written for the classes {keys}, and the label(s) "
-                    f"{lost[:10]} match none of their keys, names or synonyms. Map the labels, or "
-                    "add synonyms to the concept bank."
+                    f"{lost[:10]} match none of their keys, names or synonyms."
+                    f"{meant(lost[0], bank.class_synonyms)} Map the labels, or add synonyms to the "
+                    "concept bank."
                 )
             columns = [keys.index(names[label]) for label in data.labels.tolist()]
         elif incidence.shape == (n_concepts, n_classes):
@@ -165,10 +168,14 @@ class _Selector(BaseEstimator):
     def _scores_of_pairs(self, data, T, rng):
         """Return the scores of each class's candidates."""
         if self.relevance != "mi":
-            return [
-                data.score(self.relevance, T, column, rng, rows)
-                for _, column, rows in self._candidates
-            ]
+
+            def score(candidates):
+                _, column, rows = candidates
+                return data.score(self.relevance, T, column, rng, rows)
+
+            # only the products of class means are small enough to stand beside each other
+            each = map_threads if self.relevance == "similarity" else map
+            return list(each(score, self._candidates))
         scores = np.full(len(T), np.nan)  # mutual information is the same for every class
         rows = np.unique(np.concatenate([rows for _, _, rows in self._candidates]))
         scores[rows] = data.score("mi", T, None, rng, rows)
@@ -365,12 +372,12 @@ class SubmodularSelector(_Selector):
                     limits,
                 )
             ]
-        picks = []
-        for (_, _, rows), scores in zip(self._candidates, self._pair_scores, strict=True):
+
+        def pick(part):
+            (_, _, rows), scores = part
             T = texts[rows]
-            picks.append(
-                rows[
-                    greedy_cover(T @ T.T, self._relevance(scores), self.coverage, self.n_per_class)
-                ]
-            )
-        return np.concatenate(picks)
+            relevance = self._relevance(scores)
+            return rows[greedy_cover(T @ T.T, relevance, self.coverage, self.n_per_class)]
+
+        parts = list(zip(self._candidates, self._pair_scores, strict=True))
+        return np.concatenate(map_threads(pick, parts))

@@ -174,7 +174,10 @@ def changed(**changes):
         (changed(concepts=[{"text": "a", "classes": ["x"]}]), "'a' is written for class 'x'"),
         (changed(concepts=[{"text": "a"}, {"text": "A"}]), "'A' is there twice"),
         (changed(concepts=[{"text": "a"}, {"text": "a"}]), "'a' is there twice"),
-        (changed(classes=[{"key": "a"}, {"key": "a"}], concepts=[{"text": "x"}]), "two classes"),
+        (
+            changed(classes=[{"key": "a"}, {"key": "a"}], concepts=[{"text": "x"}]),
+            "Class .a. is there twice",
+        ),
         (changed(classes=[{"key": "a"}, {"key": "b", "synonyms": ["A"]}]), "spelling 'a' belongs"),
         (changed(templates=["a photo"]), "Template 'a photo' must hold '{}' once"),
         (changed(templates=[]), "templates is empty"),
@@ -219,6 +222,7 @@ def test_bad_files_are_told_in_a_sentence(content, message, tmp_path):
     ("concepts", "message"),
     [
         ("no-such-bank", "no bundled bank 'no-such-bank'; there are"),
+        ("HAM1000", r"'retinamnist'\]. Did you mean 'ham10000'\?"),
         ("no/such.json", "cannot be read"),
         (3, "Got int instead"),
         (None, "Got NoneType instead"),
@@ -261,3 +265,26 @@ def test_labo_files_on_disk(data_dir):
     assert len(selected) > 200
     with pytest.raises(FormatError, match="not a LaBo file"):
         ConceptBank.from_labo(data_dir / "concepts" / "knobo_skin_class2concept2answer.json")
+
+
+def test_a_slip_of_the_pen_is_answered_with_the_near_word():
+    bank = load_concepts("ham10000")
+    for asked, told in (
+        ({"classes": "mle"}, r"no class 'mle'; .* Did you mean 'mel'\?"),
+        ({"facet": "colour"}, r"no facet 'colour'; .* Did you mean 'color'\?"),
+    ):
+        with pytest.raises(InputError, match=told):
+            bank.where(**asked)
+    with pytest.raises(InputError, match=r"Did you mean 'dermoscopy'\?"):
+        bank.templates_for("dermsocopy")
+    with pytest.raises(InputError, match=r"\.$") as error:  # nothing near, nothing guessed
+        bank.where(classes="pneumonia")
+    assert "Did you mean" not in str(error.value)
+
+
+def test_a_class_that_is_there_twice_is_told_as_such():
+    classes = [{"key": "mel"}, {"key": "mel"}]
+    with pytest.raises(InputError, match="Class 'mel' is there twice"):
+        ConceptBank(name="x", classes=classes, concepts=[{"text": "veil"}])
+    with pytest.raises(InputError, match="belongs to two classes, 'mel' and 'MEL'"):
+        ConceptBank(name="x", classes=[{"key": "mel"}, {"key": "MEL"}], concepts=[{"text": "v"}])

@@ -81,6 +81,10 @@ def test_phrases_become_one_bank_with_facets_classes_and_counts():
     ]
     assert len(client.prompts) == made.usage.requests == len(made.answers) == 12
     assert made.failures == () and made.dropped == () and made.resumed == 0
+    assert repr(made) == (
+        "Generation(ConceptBank('dermoscopic images', 4 concepts, 2 classes), "
+        "12 answers, 0 failed, 0 phrases dropped)"
+    )
 
 
 def test_repeats_are_merged_and_counted_whatever_their_spelling():

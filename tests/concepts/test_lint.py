@@ -1,6 +1,7 @@
 """lint_concepts: what each rule finds and lets be, cleaning, reports, rules of one's own."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -232,7 +233,6 @@ def test_tokens_are_counted_with_the_longest_template():
 
 
 def test_real_tokenizers_count_their_own_tokens(tmp_path):
-    pytest.importorskip("transformers")
     write_clip(tmp_path / "clip")
     write_biomedclip(tmp_path / "bio")
     # contexts of 12 and 20; ends included. "erythematous" is several tokens of the first and one
@@ -366,6 +366,18 @@ def test_a_report_with_a_backbone_decides_what_is_cut():
         bank("other").clean(report=report)
     with pytest.raises(InputError, match="'report' must be"):
         one.clean(report=[])
+
+
+def test_a_report_of_the_bank_as_it_was_is_refused():
+    """The same texts, but what the findings point at has moved."""
+    fields = {"classes": [{"key": "mel", "name": "melanoma"}], "name": "skin"}
+    before = ConceptBank(concepts=[{"text": "veil", "phrases": ["no hair", "blue film"]}], **fields)
+    after = ConceptBank(concepts=[{"text": "veil", "phrases": ["blue film", "no hair"]}], **fields)
+    report = lint_concepts(before)
+    assert report.texts == tuple(after.texts)
+    with pytest.raises(InputError, match=r"as it is now.*lint the bank again"):
+        after.clean(report=report)
+    assert before.clean(report=report).concepts[0].phrases == ("blue film",)
 
 
 def test_cleaning_refuses_what_would_leave_nothing_and_unknown_rules():
@@ -539,3 +551,28 @@ def test_precision_and_recall_on_the_labelled_phrases(data_dir):
         assert both / found >= low and both / n >= low, rule
     n, found, both = table["vague"]
     assert both / found >= 0.65 and both / n >= 0.75
+
+
+def test_the_docs_print_what_the_command_prints_now(data_dir):
+    table, _ = scores(data_dir / "concepts")
+    text = (Path(__file__).parents[2] / "docs" / "lint.md").read_text(encoding="utf-8")
+    for rule, (n, found, both) in table.items():
+        if rule == "vague":  # its pattern changed after the one measurement, and the text says so
+            assert f"`vague` finds {found} at a precision of {both / found:.2f}" in text
+            continue
+        told = rule + " (with parts of names)" * (rule == "leak")
+        assert f"| {told} | {n} | {found} | {both / found:.2f} | {both / n:.2f} |" in text
+    strict = lint_concepts(data_dir / "concepts" / "labo_ham10000_selected.json").flagged(
+        ["non-visual", "demographic"]
+    )
+    assert f"{len(strict)} are not visual or demographic" in text
+
+
+def test_false_alarms_on_the_shipped_banks_are_below_five_per_cent():
+    """Every phrase of them was written to be seen: what the strict rules find is a false alarm."""
+    n = found = 0
+    for name in list_concepts():
+        report = lint_concepts(name, rules=["non-visual", "demographic"])
+        n += sum(1 + len(concept.phrases) for concept in report.bank.concepts)
+        found += len({(one.concept, one.wording) for one in report})
+    assert n > 1000 and found < 0.05 * n

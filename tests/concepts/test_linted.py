@@ -26,6 +26,27 @@ def test_what_the_linter_finds_is_left_out():
     assert set(range(6)) - set(some.support_.tolist()) == {3}
 
 
+def test_a_concept_goes_where_another_of_its_wordings_is_at_fault():
+    bank = ConceptBank(
+        name="b",
+        classes=[{"key": "mel", "name": "melanoma"}],
+        concepts=[
+            {"text": "blue-white veil", "phrases": ["veil of early melanomas"]},
+            {"text": "globules", "phrases": ["round clods", "Globules"]},
+            {"text": "streaks", "phrases": ["radial lines"]},
+        ],
+    )
+    selector = LintedConcepts().fit(None, None, None, bank=bank)
+    assert selector.support_.tolist() == [1, 2]  # a wording given twice does not hurt
+    assert LintedConcepts("negation").fit(None, None, None, bank=bank).support_.tolist() == [
+        0,
+        1,
+        2,
+    ]
+    # clean() mends what a selector can only leave out
+    assert LintedConcepts().fit(None, None, None, bank=bank.clean()).support_.tolist() == [0, 1, 2]
+
+
 def test_another_selector_chooses_among_what_is_left():
     rng = np.random.default_rng(0)
     y = np.tile(["mel", "nv"], 30)

@@ -133,6 +133,28 @@ def test_welch_of_tiny_classes_and_constant_concepts_is_nothing(problem):
     assert (data.score("welch", np.zeros((2, 6)), 0, None) == 0).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["auroc", "welch", "mi", "similarity"])
+def test_rounding_of_a_constant_similarity_is_no_score(kind, dtype):
+    """Unit vectors as an encoder stores them, all at the same cosine to one concept."""
+    rng = np.random.default_rng(1)
+    concept = rng.normal(size=16)
+    concept /= np.linalg.norm(concept)
+    X = rng.normal(size=(60, 16))
+    X -= (X @ concept)[:, None] * concept
+    X = (0.4 * concept + np.sqrt(1 - 0.16) * X / np.linalg.norm(X, axis=1, keepdims=True)).astype(
+        dtype
+    )
+    T = np.stack([concept, np.eye(16)[0]]).astype(dtype)
+    noise = (X.astype(np.float64) @ T[0].astype(np.float64)).std()
+    assert 0 < noise < 1e-7  # constant but for rounding, which ranks and t would blow up
+    y = (X @ T[0] > np.median(X @ T[0])).astype(int)  # the classes that the rounding tells apart
+    y[:2] = [0, 1]
+    scores = TopKConcepts(relevance=kind, per_class=False).fit(X, y, T).scores_
+    assert scores[0] == (0.5 if kind == "auroc" else 0.0)
+    assert scores[1] != scores[0]
+
+
 def test_indicator_matrices_score_each_column_against_the_rest(problem):
     X, y, T = problem
     indicator = np.stack([y == "a", (y == "b") | (np.arange(60) % 7 == 0)], axis=1).astype(int)

@@ -1,0 +1,37 @@
+"""Many small products side by side, on the threads that one large product would have had."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from threadpoolctl import threadpool_info, threadpool_limits
+
+__all__ = ["map_threads"]
+
+# fewer parts than this are not worth the start of threads
+_MANY = 16
+
+
+def map_threads(function, items):
+    """Return what a function gives for each item, in their order.
+
+    Many parts run on as many threads as linear algebra may use (OMP_NUM_THREADS and
+    `threadpool_limits` are heeded), each of one thread inside, since what lies between the products
+    would else wait for one core. Each part is computed as it would be alone.
+
+    Parameters
+    ----------
+    function : function of one item
+        Safe to run beside itself.
+    items : sequence
+
+    Returns
+    -------
+    list
+    """
+    n_threads = 1
+    if len(items) >= _MANY:
+        pools = [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
+        n_threads = min(max(pools, default=1), len(items))
+    if n_threads == 1:
+        return [function(item) for item in items]
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads) as pool:
+        return list(pool.map(function, items))
