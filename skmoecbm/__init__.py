@@ -15,6 +15,7 @@ _ROOMS = {
     ),
     "_joint": ("JointTraining",),
     "_presence": ("concept_presence",),
+    "_thresholds": ("tune_thresholds",),
     "_vectors": ("ConceptVectors", "fit_concept_vectors"),
     "classifier": ("ConceptBottleneckClassifier", "GatedConceptBottleneckClassifier"),
     "concepts": (
