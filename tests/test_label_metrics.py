@@ -143,6 +143,20 @@ def test_every_draw_has_a_case_of_a_rare_label():
     assert result.notes == [] and np.isfinite(result.draws["macro_auroc"]).all()
 
 
+def test_draws_that_cannot_have_every_case_average_over_the_labels_they_have():
+    rng = np.random.default_rng(0)
+    truth, proba = np.eye(30, dtype=int), rng.random((30, 30))
+    result = evaluate_scores(truth, proba, range(30), n_bootstrap=10, random_state=0)
+    assert result.notes[-1].startswith("10 of 10 resamples lack a label with or without a case")
+    has = np.concatenate([truth, 1 - truth], axis=1).astype(float)
+    weights, _ = resample_groups(has, 10, 0)
+    for b in range(10):
+        rows = np.repeat(np.arange(30), weights[b])
+        kept = np.unique(rows)  # each row is the one case of its label
+        f1 = [metrics.f1_score(truth[rows, k], proba[rows, k] >= 0.5) for k in kept]
+        assert result.draws["macro_f1"][b] == pytest.approx(np.mean(f1), abs=1e-12)
+
+
 def test_it_prints_and_exports():
     truth, proba, _ = problem()
     names = ["mass", "nodule", "pleural thickening", "edema"]
