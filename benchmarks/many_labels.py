@@ -50,6 +50,10 @@ def arms(random_state):
     yield "no guard", GatedConceptBottleneckClassifier(head, guard=False, **settings), None
     balanced = GatedConceptBottleneckClassifier(head, class_weight="balanced", **settings)
     yield "balanced", balanced, None
+    back = GatedConceptBottleneckClassifier(
+        head, class_weight="balanced", target_prevalence="train", **settings
+    )
+    yield "balanced, put back", back, None
 
 
 def scores(truth, p):
@@ -72,7 +76,7 @@ def published(features, Y, train, steps=300, learning_rate=0.02):
         optimizer.zero_grad()
         logits = 100 * D @ torch.softmax(matrix, dim=1).T
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
-        losses.append(float(loss))
+        losses.append(loss.item())
         loss.backward()
         optimizer.step()
     return losses[0], losses[-1]

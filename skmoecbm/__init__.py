@@ -4,6 +4,7 @@ from importlib import import_module
 
 # Public names are looked up when first used, so that `skmoecbm --help` loads no torch.
 _ROOMS = {
+    "_aggregate": ("aggregate_predictions",),
     "_evaluate": ("Evaluation", "evaluate"),
     "_gates": (
         "ConstantGate",
@@ -15,6 +16,7 @@ _ROOMS = {
     ),
     "_joint": ("JointTraining",),
     "_presence": ("concept_presence",),
+    "_thresholds": ("tune_thresholds",),
     "_vectors": ("ConceptVectors", "fit_concept_vectors"),
     "classifier": ("ConceptBottleneckClassifier", "GatedConceptBottleneckClassifier"),
     "concepts": (

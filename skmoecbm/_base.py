@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._columns import read_experts
 from skmoecbm._labels import is_exclusive, label_log_odds
+from skmoecbm._prevalence import prevalence_shift
 from skmoecbm._targets import encode_labels, label_cells, number_groups, row_weights
 from skmoecbm._validation import one_thread
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
@@ -26,7 +27,8 @@ class AdditivePart:
     """One expert's share in a decision; what an explanation is made of.
 
     decision_function[i, k] is the sum over experts of
-    ``weight[i] * (values[i] @ association[k] + intercept[k])``.
+    ``weight[i] * (values[i] @ association[k] + intercept[k])``, and the shift of a
+    `target_prevalence`.
 
     Attributes
     ----------
@@ -94,20 +96,23 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         data, gate_values, _, _ = read_experts(self, X, self._layout)
         return data, gate_values
 
-    def predict_proba(self, X):
+    def predict_proba(self, X, *, target_prevalence=None):
         """Return class probabilities.
 
         Parameters
         ----------
         X : ExpertFeatures, DataFrame or array of shape (n, m)
             Similarities of images to concepts; an all-NaN block marks a missing expert.
+        target_prevalence : "train", dict of class to frequency, or None, default=None
+            For this call in the place of the parameter of that name, where that is None too the
+            probabilities are those of the frequencies that the model was trained at.
 
         Returns
         -------
         ndarray of shape (n, K), float64
             In [0, 1], columns as in `classes_`; rows sum to 1 unless a row may have several labels.
         """
-        logits = self._class_logits(X)
+        logits = self._shifted_logits(X, target_prevalence)
         return expit(logits) if self.multilabel_ else softmax(logits, axis=1)
 
     def decision_function(self, X):
@@ -122,11 +127,25 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ndarray of shape (n, K), or (n,) for two classes, float64
             For two classes positive values speak for ``classes_[1]``.
         """
-        logits = self._class_logits(X)
+        logits = self._shifted_logits(X)
         return logits[:, 1] - logits[:, 0] if self._n_outputs == 1 else logits
+
+    def _shifted_logits(self, X, target_prevalence=None):
+        """Return logits (n, K) at the class frequencies that were asked for."""
+        target = self.target_prevalence if target_prevalence is None else target_prevalence
+        logits = self._class_logits(X)
+        return logits if target is None else logits + prevalence_shift(self, target)
+
+    def _constant_logits(self):
+        """Return what `target_prevalence` adds to the decision function, shape (K',)."""
+        shift = np.zeros(len(self.classes_)) + prevalence_shift(self, self.target_prevalence)
+        return shift[1:] - shift[:1] if self._n_outputs == 1 else shift
 
     def predict(self, X):
         """Return the most probable class of each row, or its labels.
+
+        A row has a label where its probability is at least 0.5, or at least the label's of
+        `thresholds_` if `tune_thresholds` set them.
 
         Parameters
         ----------
@@ -136,8 +155,10 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         -------
         ndarray of shape (n,), of the labels' dtype; or (n, K), int, 1 where the row has the label
         """
-        logits = self._class_logits(X)
+        logits = self._shifted_logits(X)
         if self.multilabel_:
+            if hasattr(self, "thresholds_"):
+                return (expit(logits) >= self.thresholds_).astype(int)
             return (logits >= 0).astype(int)
         return self.classes_[logits.argmax(axis=1)]
 
@@ -195,7 +216,9 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         n = len(data[0].values)
         self.classes_, codes = encode_labels(self, y, n)
         self.multilabel_ = not is_exclusive(codes)
+        vars(self).pop("thresholds_", None)  # they were tuned to another fit
         weights = row_weights(self, sample_weight, class_weight, self.classes_, codes)
+        counts = row_weights(self, sample_weight, None, self.classes_, codes)
         groups = number_groups(groups, n)
         present = np.stack([expert.present for expert in data], axis=1)
         weights = weights * present.any(axis=1)
@@ -208,15 +231,19 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if self.multilabel_:
             codes, _ = label_cells(self, class_weight, self.classes_, codes, weights)
             self.class_log_prior_ = label_log_odds(codes, weights)
+            self.class_prevalence_ = weights @ codes.values / weights.sum()
         else:
-            counts = np.bincount(codes, weights, minlength=len(self.classes_))
-            if not counts.all():
-                lost = self.classes_[counts == 0].tolist()
+            mass = np.bincount(codes, weights, minlength=len(self.classes_))
+            if not mass.all():
+                lost = self.classes_[mass == 0].tolist()
                 raise InputError(
                     f"No expert can read any training row of class(es) {lost[:5]}. Add images of "
                     "these classes, or drop the classes."
                 )
-            self.class_log_prior_ = np.log(np.maximum(counts / weights.sum(), 1e-12))
+            self.class_log_prior_ = np.log(np.maximum(mass / weights.sum(), 1e-12))
+            seen = np.bincount(codes, counts * (weights > 0), minlength=len(self.classes_))
+            self.class_prevalence_ = seen / seen.sum()
+        prevalence_shift(self, self.target_prevalence)  # what is wrong with it is told at once
         self._layout = layout
         return data, gate_values, codes, weights, groups, present
 

@@ -2,176 +2,28 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 
-from skmoecbm._metrics import REDRAW_ROUNDS, check_labels, group_of_rows, measure, resample
+from skmoecbm._base import ConceptClassifier
+from skmoecbm._evaluation import Estimate, Evaluation, estimate, plain
+from skmoecbm._label_metrics import measure_labels
+from skmoecbm._metrics import (
+    REDRAW_ROUNDS,
+    check_labels,
+    codes_of,
+    group_of_rows,
+    measure,
+    resample,
+    resample_groups,
+)
+from skmoecbm._targets import indicator_of
 from skmoecbm._validation import check_number
 from skmoecbm.exceptions import InputError
 
 __all__ = ["Estimate", "Evaluation", "evaluate", "evaluate_scores"]
 
 _CHUNK_NUMBERS = 8_000_000  # resamples x rows handled at once: 64 MB of float64
-_SUMMARY = ("accuracy", "balanced_accuracy", "macro_auroc", "log_loss", "ece")
-
-
-class Estimate(NamedTuple):
-    """A metric on the sample and the percentile interval of its resamples (NaN where undefined)."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Evaluation(Mapping):
-    """What `evaluate` measured: a mapping from metric to `Estimate`.
-
-    Keys are `accuracy`, `balanced_accuracy`, `macro_auroc`, `log_loss` and `ece`.
-
-    Attributes
-    ----------
-    classes : list
-        The classes of the model.
-    absent_classes : list
-        Classes of the model that no row of `y` has: they take no part in the macro averages.
-    per_class : dict
-        Class -> `{"support": int, "recall": Estimate, "auroc": Estimate}`, present classes only.
-    n, n_groups : int
-        Rows and resampling units (groups, or rows where no groups were given).
-    n_bootstrap : int
-    confidence : float
-    draws : dict of str to ndarray of shape (n_bootstrap,)
-        Each summary metric on each resample, for paired comparisons.
-    notes : list of str
-        What a reader should know: absent classes, resamples that lack a class.
-    """
-
-    def __init__(
-        self,
-        metrics,
-        per_class,
-        draws,
-        *,
-        classes,
-        absent_classes,
-        n,
-        n_groups,
-        n_bootstrap,
-        confidence,
-        notes,
-        resampling_key,
-    ):
-        self._metrics = metrics
-        self.per_class = per_class
-        self.draws = draws
-        self.classes = classes
-        self.absent_classes = absent_classes
-        self.n = n
-        self.n_groups = n_groups
-        self.n_bootstrap = n_bootstrap
-        self.confidence = confidence
-        self.notes = notes
-        self._resampling_key = resampling_key
-
-    def __getitem__(self, metric):
-        return self._metrics[metric]
-
-    def __iter__(self):
-        return iter(self._metrics)
-
-    def __len__(self):
-        return len(self._metrics)
-
-    def difference(self, other, metric="macro_auroc"):
-        """Return this evaluation's metric less another's, with a paired interval.
-
-        Parameters
-        ----------
-        other : Evaluation
-            Made on the same rows, labels and groups with the same integer `random_state`, so that
-            both hold the same resamples.
-        metric : str, default="macro_auroc"
-
-        Returns
-        -------
-        Estimate
-            Difference on the sample and the percentile interval of the resamples' differences.
-
-        Raises
-        ------
-        InputError
-            If the metric is unknown or the two do not share their resamples.
-        """
-        if metric not in self._metrics:
-            raise InputError(f"Unknown metric {metric!r}. Known are {', '.join(self._metrics)}.")
-        if self._resampling_key != other._resampling_key:
-            raise InputError(
-                "A paired difference needs the same resamples: evaluate both on the same y and "
-                "groups, with the same n_bootstrap and the same integer random_state."
-            )
-        return _estimate(
-            self[metric].value - other[metric].value,
-            self.draws[metric] - other.draws[metric],
-            self.confidence,
-        )
-
-    def to_dict(self):
-        """Return everything but the draws as plain JSON types (undefined numbers are None)."""
-        return {
-            "n": self.n,
-            "n_groups": self.n_groups,
-            "n_bootstrap": self.n_bootstrap,
-            "confidence": self.confidence,
-            "classes": [_plain(label) for label in self.classes],
-            "absent_classes": [_plain(label) for label in self.absent_classes],
-            "metrics": {name: _json_estimate(estimate) for name, estimate in self.items()},
-            "per_class": [
-                {
-                    "class": _plain(label),
-                    "support": row["support"],
-                    "recall": _json_estimate(row["recall"]),
-                    "auroc": _json_estimate(row["auroc"]),
-                }
-                for label, row in self.per_class.items()
-            ],
-            "notes": list(self.notes),
-        }
-
-    def to_frame(self):
-        """Return a DataFrame: one row per metric, then recall and AUROC of each class.
-
-        Columns are `metric`, `class` (None for summaries), `support`, `value`, `low`, `high`.
-        """
-        import pandas as pd
-
-        rows = [(name, None, self.n, *estimate) for name, estimate in self.items()]
-        for metric in ("recall", "auroc"):
-            rows += [
-                (metric, _plain(label), row["support"], *row[metric])
-                for label, row in self.per_class.items()
-            ]
-        frame = pd.DataFrame(rows, columns=["metric", "class", "support", "value", "low", "high"])
-        return frame.assign(**{"class": pd.Series([row[1] for row in rows], dtype=object)})
-
-    def __repr__(self):
-        units = "rows" if self.n_groups == self.n else f"rows in {self.n_groups:,} groups"
-        lines = [f"Evaluation on {self.n:,} {units}"]
-        if self.n_bootstrap:
-            lines[0] += (
-                f", {100 * self.confidence:g} % intervals from {self.n_bootstrap:,} resamples"
-            )
-        lines += [f"  {name.replace('_', ' '):<18} {_show(value)}" for name, value in self.items()]
-        width = max(5, *(len(str(label)) for label in self.per_class))
-        interval = 24 if self.n_bootstrap else 6
-        lines.append(f"  {'class':<{width}}  support  {'recall':<{interval}}  auroc")
-        lines += [
-            f"  {label!s:<{width}}  {row['support']:>7,}  {_show(row['recall']):<{interval}}  "
-            f"{_show(row['auroc'])}"
-            for label, row in self.per_class.items()
-        ]
-        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
 
 def evaluate(
@@ -185,8 +37,9 @@ def evaluate(
         Fitted, with `predict_proba` and `classes_`: a pipeline or a bare classifier.
     images : array-like of length n
         Whatever the model's `predict_proba` takes.
-    y : array-like of shape (n,)
-        True classes, each one of `model.classes_`.
+    y : array-like of shape (n,), or indicator of shape (n, K), dense or sparse
+        True classes, each one of `model.classes_`; or 1 where the row has the label of the column.
+        The columns of a DataFrame go by their names, others by the order of `model.classes_`.
     groups : array-like of shape (n,), default=None
         Lesion, patient or study of each row. Rows of a group are resampled together, since they
         are not independent; None resamples rows.
@@ -200,9 +53,15 @@ def evaluate(
     Returns
     -------
     Evaluation
-        Accuracy, balanced accuracy (mean recall), macro-AUROC (one-vs-rest), log-loss in nats and
-        the expected calibration error of the predicted class (15 bins of equal width), all over
-        the classes that `y` has; recall and AUROC of each class.
+        Accuracy, balanced accuracy (mean recall), macro-AUROC (one-vs-rest), log-loss in nats,
+        Brier score (in [0, 2], of two classes in [0, 1]) and the expected calibration error of
+        the predicted class (15 bins of equal width), all over the classes that `y` has; recall
+        and AUROC of each class.
+
+        Of an indicator: AUROC, average precision and F1 (of what `predict` says), their mean over
+        labels (macro) and over all cells at once (micro); log-loss, Brier score (in [0, 1]) and
+        calibration error, each of a label's own probability, as means over labels. Labels that no
+        row has, or all have, take part in these three alone; `notes` name them.
 
     Raises
     ------
@@ -235,7 +94,17 @@ def evaluate(
             "evaluate needs a fitted classifier with predict_proba and classes_. Got "
             f"{type(model).__name__}; call fit first, or pass the pipeline that ends in one."
         )
-    y = check_labels(y, model.classes_)
+    last = model.steps[-1][1] if hasattr(model, "steps") else model
+    own = isinstance(last, ConceptClassifier) and not is_indicator(y)
+    if getattr(last, "multilabel_", is_indicator(y)) != is_indicator(y):
+        wanted = "an indicator" if last.multilabel_ else "one class per row"
+        raise InputError(
+            f"y must be what the model was fitted on: {wanted}. Got shape {_shape(y)}."
+        )
+    if is_indicator(y):
+        y = indicator_of(y, model.classes_)
+    else:
+        y = check_labels(y, model.classes_)
     if isinstance(images, str | os.PathLike):
         raise InputError(
             f"images must be a list of images, not one path. Got {str(images)!r}; list the files "
@@ -250,6 +119,8 @@ def evaluate(
         y,
         model.predict_proba(images),
         model.classes_,
+        # Of this package's own the most probable class; a threshold around it may say otherwise.
+        predicted=None if own else model.predict(images),
         groups=groups,
         n_bootstrap=n_bootstrap,
         confidence=confidence,
@@ -258,17 +129,27 @@ def evaluate(
 
 
 def evaluate_scores(
-    y, proba, classes, *, groups=None, n_bootstrap=1000, confidence=0.95, random_state=None
+    y,
+    proba,
+    classes,
+    *,
+    predicted=None,
+    groups=None,
+    n_bootstrap=1000,
+    confidence=0.95,
+    random_state=None,
 ):
     """Measure class probabilities against labels; `evaluate` without the model.
 
     Parameters
     ----------
-    y : array-like of shape (n,)
+    y : array-like of shape (n,), or indicator of shape (n, K)
         True classes.
     proba : array-like of shape (n, K)
         Probabilities in [0, 1], columns in the order of `classes`.
     classes : array-like of shape (K,)
+    predicted : array-like of shape (n,), or (n, K) of an indicator, default=None
+        What the model says; None is the most probable class, or each label from 0.5 on.
     groups, n_bootstrap, confidence, random_state
         As in `evaluate`.
 
@@ -291,7 +172,8 @@ def evaluate_scores(
     check_number("evaluate", "n_bootstrap", n_bootstrap, low=0, integer=True)
     check_number("evaluate", "confidence", confidence, low=0, high=1, low_open=True)
     classes = np.asarray(classes)
-    y = check_labels(y, classes)
+    several = is_indicator(y)
+    y = indicator_of(y, classes) if several else check_labels(y, classes)
     proba = np.asarray(proba, dtype=np.float64)
     if proba.shape != (len(y), len(classes)):
         raise InputError(
@@ -305,83 +187,87 @@ def evaluate_scores(
             "that the model cannot score."
         )
     group_of_row = group_of_rows(groups, len(y))
-    codes = np.array([{label: k for k, label in enumerate(classes.tolist())}[v] for v in y])
-    present = np.unique(codes)
-    absent = [classes[k] for k in range(len(classes)) if k not in present]
-
-    weights, n_lacking = resample(codes, present, group_of_row, n_bootstrap, random_state)
-    sample = measure(codes, proba, present, np.ones((1, len(y))))
-    size = max(1, _CHUNK_NUMBERS // len(y))
+    if several:
+        predicted = proba >= 0.5 if predicted is None else indicator_of(predicted, classes)
+        measured = (y, proba, predicted.astype(np.float64))
+        function, truth, supports = measure_labels, y, y.sum(axis=0).astype(int)
+        kept = np.flatnonzero((y.min(axis=0) == 0) & (y.max(axis=0) == 1))
+        cases = np.concatenate([y[:, kept] == 1, y[:, kept] == 0], axis=1)
+        has_case = np.zeros((group_of_row.max() + 1, cases.shape[1]))
+        np.maximum.at(has_case, group_of_row, cases)
+        weights, n_lacking = resample_groups(has_case, n_bootstrap, random_state)
+    else:
+        truth = codes_of(y, classes)
+        if predicted is not None:
+            predicted = codes_of(check_labels(predicted, classes), classes)
+        measured, function = (truth, proba, predicted), measure
+        supports, kept = np.bincount(truth, minlength=len(classes)), np.unique(truth)
+        weights, n_lacking = resample(truth, kept, group_of_row, n_bootstrap, random_state)
+    sample = function(*measured, kept, np.ones((1, len(y))))
+    size = max(1, _CHUNK_NUMBERS // truth.size)
     chunks = [
-        measure(codes, proba, present, weights[start : start + size][:, group_of_row])
+        function(*measured, kept, weights[start : start + size][:, group_of_row])
         for start in range(0, n_bootstrap, size)
     ]
     draws = {
         name: np.concatenate([np.empty((0, *v.shape[1:])), *(c[name] for c in chunks)])
         for name, v in sample.items()
     }
-
-    notes = []
-    if absent:
-        notes.append(
-            f"no row of y has {', '.join(map(str, absent))}: left out of the macro averages"
-        )
-    if len(present) == 1:
-        notes.append("y has one class only: AUROC is undefined")
-    if n_lacking:
-        notes.append(
-            f"{n_lacking:,} of {n_bootstrap:,} resamples lack a class after {REDRAW_ROUNDS} more "
-            "draws: their macro averages are over the classes they have"
-        )
     key = hashlib.sha256()
-    for part in (codes, group_of_row, weights):
+    for part in (truth, group_of_row, weights):
         key.update(np.ascontiguousarray(part).tobytes())
+    of_class = [name for name, v in sample.items() if v.ndim == 2]
+    summary = [name for name in sample if name not in of_class]
+    absent = [k for k in range(len(classes)) if k not in kept]
     return Evaluation(
-        {m: _estimate(sample[m][0], draws[m], confidence) for m in _SUMMARY},
+        {m: estimate(sample[m][0], draws[m], confidence) for m in summary},
         {
-            _plain(classes[k]): {
-                "support": int((codes == k).sum()),
-                "recall": _estimate(sample["recall"][0, j], draws["recall"][:, j], confidence),
-                "auroc": _estimate(sample["auroc"][0, j], draws["auroc"][:, j], confidence),
+            plain(classes[k]): {
+                "support": int(supports[k]),
+                **{m: estimate(sample[m][0, j], draws[m][:, j], confidence) for m in of_class},
             }
-            for j, k in enumerate(present)
+            for j, k in enumerate(kept)
         },
-        {name: draws[name] for name in _SUMMARY},
+        {name: draws[name] for name in summary},
         classes=classes.tolist(),
-        absent_classes=[_plain(label) for label in absent],
+        absent_classes=[plain(classes[k]) for k in absent],
         n=len(y),
         n_groups=int(group_of_row.max()) + 1,
         n_bootstrap=int(n_bootstrap),
         confidence=float(confidence),
-        notes=notes,
+        notes=_notes(classes, supports, absent, kept, several, n_lacking, n_bootstrap),
         resampling_key=key.hexdigest(),
     )
 
 
-def _estimate(value, draws, confidence):
-    """Return the value with the percentile interval of its finite draws."""
-    draws = draws[np.isfinite(draws)]
-    if len(draws) == 0:
-        return Estimate(float(value), np.nan, np.nan)
-    tail = 50 * (1 - confidence)
-    low, high = np.percentile(draws, [tail, 100 - tail])
-    return Estimate(float(value), float(low), float(high))
+def _notes(classes, supports, absent, kept, several, n_lacking, n_bootstrap):
+    """Return what a reader should know beside the numbers."""
+    notes = []
+    never = [str(classes[k]) for k in absent if supports[k] == 0]
+    always = [str(classes[k]) for k in absent if supports[k] > 0]
+    places = "AUROC, average precision and F1" if several else "the macro averages"
+    out = f"left out of {places}"
+    if never:
+        notes.append(f"no row of y has {', '.join(never)}: {out}")
+    if always:
+        notes.append(f"every row of y has {', '.join(always)}: {out}")
+    if len(kept) == 1 and not several:
+        notes.append("y has one class only: AUROC is undefined")
+    if n_lacking:
+        lacked = "a label with or without a case" if several else "a class"
+        rest = "labels" if several else "classes"
+        notes.append(
+            f"{n_lacking:,} of {n_bootstrap:,} resamples lack {lacked} after {REDRAW_ROUNDS} more "
+            f"draws: their macro averages are over the {rest} they have"
+        )
+    return notes
 
 
-def _plain(label):
-    return label.item() if hasattr(label, "item") else label
+def is_indicator(y):
+    """Tell whether y has several columns, one per label."""
+    shape = _shape(y)
+    return len(shape) == 2 and shape[1] > 1
 
 
-def _json_estimate(estimate):
-    return {
-        name: float(value) if np.isfinite(value) else None
-        for name, value in estimate._asdict().items()
-    }
-
-
-def _show(estimate):
-    if not np.isfinite(estimate.value):
-        return "undefined"
-    if not np.isfinite(estimate.low):
-        return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+def _shape(y):
+    return y.shape if hasattr(y, "shape") else np.asarray(y, dtype=object).shape

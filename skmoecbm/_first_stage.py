@@ -20,7 +20,7 @@ __all__ = ["FirstStage"]
 
 # What a head has too, and the mixture decides. Not random_state, which meta-estimators set on all
 # parts and which no association draws from.
-_OWNED = {"class_weight": None, "cv": 5, "device": "auto"}
+_OWNED = {"class_weight": None, "cv": 5, "device": "auto", "target_prevalence": None}
 
 # Part of the row weights below which an expert has too few rows of its own to learn from again.
 _LEAST_SHARE = 0.01
@@ -173,6 +173,7 @@ class FirstStage(FittedMixture):
         classifier = clone(head)
         classifier.classes_, classifier.class_log_prior_ = self.classes_, self.class_log_prior_
         classifier.multilabel_ = self.multilabel_
+        classifier.class_prevalence_ = self.class_prevalence_
         shared = head.alpha is None or isinstance(self.training, JointTraining)
         alpha, path = (self.alpha_, self.alpha_path_) if shared else (float(head.alpha), {})
         classifier._take(fitted, alpha, path, self.prior_used_[name], name, concepts)

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from skmoecbm._heads import two_columns
 from skmoecbm.exceptions import InputError
 
-__all__ = ["ForeignHead", "fit_foreign", "foreign_out_of_fold", "takes_weights"]
+__all__ = ["ForeignHead", "fit_foreign", "foreign_out_of_fold", "inner", "takes_weights"]
 
 
 class ForeignHead:

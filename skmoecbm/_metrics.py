@@ -7,16 +7,20 @@ from skmoecbm._targets import check_groups, missing_labels
 from skmoecbm.exceptions import InputError
 
 __all__ = [
+    "N_BINS",
     "REDRAW_ROUNDS",
     "check_labels",
+    "codes_of",
     "group_of_rows",
+    "mean_defined",
     "measure",
     "resample",
+    "resample_groups",
     "weighted_auroc",
 ]
 
 REDRAW_ROUNDS = 50
-_N_BINS = 15
+N_BINS = 15
 
 
 def check_labels(y, classes):
@@ -45,6 +49,12 @@ def check_labels(y, classes):
     return y.tolist()
 
 
+def codes_of(labels, classes):
+    """Return the position of each label among the classes, shape (n,), int."""
+    positions = {label: k for k, label in enumerate(np.asarray(classes).tolist())}
+    return np.array([positions[label] for label in labels])
+
+
 def group_of_rows(groups, n):
     """Return the index of each row's group, shape (n,), dense from 0."""
     if groups is None:
@@ -59,10 +69,15 @@ def resample(codes, present, group_of_row, n_bootstrap, random_state):
     Depends on labels, groups and seed alone, never on the scores: what makes two models' draws
     paired.
     """
-    rng = check_random_state(random_state)
-    n_groups = int(group_of_row.max()) + 1
-    has_class = np.zeros((n_groups, len(present)))
+    has_class = np.zeros((int(group_of_row.max()) + 1, len(present)))
     has_class[group_of_row, np.searchsorted(present, codes)] = 1
+    return resample_groups(has_class, n_bootstrap, random_state)
+
+
+def resample_groups(has_class, n_bootstrap, random_state):
+    """Return what `resample` does for groups of which `has_class` (n_groups, C) tells the cases."""
+    rng = check_random_state(random_state)
+    n_groups = len(has_class)
 
     def draw(size):
         counts = np.zeros((size, n_groups), dtype=np.int32)
@@ -80,30 +95,38 @@ def resample(codes, present, group_of_row, n_bootstrap, random_state):
     return weights, len(lacking)
 
 
-def measure(codes, proba, present, weights):
-    """Return every metric under each row of weights (B, n): name -> (B,) or (B, present)."""
+def measure(codes, proba, predicted, present, weights):
+    """Return every metric under each row of weights (B, n): name -> (B,) or (B, present).
+
+    `predicted` (n,) are the codes that accuracy and recall are about, the most probable if None.
+    """
     weights = weights.astype(np.float64)
     rows = np.arange(len(codes))
     total = weights.sum(axis=1)
     correct = (proba.argmax(axis=1) == codes).astype(np.float64)
+    right = correct if predicted is None else (predicted == codes).astype(np.float64)
     confidence = proba.max(axis=1)
     surprise = -np.log(np.clip(proba[rows, codes], np.finfo(np.float64).eps, 1.0))
     is_class = (codes[:, None] == present).astype(np.float64)
     # bins (j/15, (j+1)/15]: fixed edges, so a resample only reweighs the gaps of the bins
-    bins = np.clip(np.ceil(confidence * _N_BINS).astype(int) - 1, 0, _N_BINS - 1)
-    gaps = np.zeros((len(codes), _N_BINS))
+    bins = np.clip(np.ceil(confidence * N_BINS).astype(int) - 1, 0, N_BINS - 1)
+    gaps = np.zeros((len(codes), N_BINS))
     gaps[rows, bins] = correct - confidence
+    # as scikit-learn scales it: summed over classes, and half of that for two
+    squares = ((proba - (codes[:, None] == np.arange(proba.shape[1]))) ** 2).sum(axis=1)
+    squares = squares / 2 if proba.shape[1] == 2 else squares
 
     with np.errstate(invalid="ignore", divide="ignore"):
-        recall = (weights @ (is_class * correct[:, None])) / (weights @ is_class)
+        recall = (weights @ (is_class * right[:, None])) / (weights @ is_class)
         auroc = np.stack(
             [weighted_auroc(codes == k, proba[:, k], weights) for k in present], axis=1
         )
     return {
-        "accuracy": (weights @ correct) / total,
-        "balanced_accuracy": _mean_defined(recall),
-        "macro_auroc": _mean_defined(auroc),
+        "accuracy": (weights @ right) / total,
+        "balanced_accuracy": mean_defined(recall),
+        "macro_auroc": mean_defined(auroc),
         "log_loss": (weights @ surprise) / total,
+        "brier": (weights @ squares) / total,
         "ece": np.abs(weights @ gaps).sum(axis=1) / total,
         "recall": recall,
         "auroc": auroc,
@@ -120,7 +143,7 @@ def weighted_auroc(positive, score, weights):
     return (up * below).sum(axis=1) / (up.sum(axis=1) * down.sum(axis=1))
 
 
-def _mean_defined(values):
+def mean_defined(values):
     """Return the mean over the finite entries of each row (NaN where none is)."""
     defined = np.isfinite(values)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from skmoecbm._columns import Layout
+from skmoecbm._foreign import inner
 from skmoecbm._gate_inputs import input_shapes
 from skmoecbm._gates import (
     ConstantGate,
@@ -15,6 +16,7 @@ from skmoecbm._gates import (
 from skmoecbm._gating import GateState
 from skmoecbm._joint import JointTraining
 from skmoecbm._parameters import pack_parameters, unpack_parameters
+from skmoecbm._prevalence import prevalence_shift
 from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
 from skmoecbm.concepts import LintedConcepts, SubmodularSelector, TopKConcepts
 from skmoecbm.exceptions import FormatError, InputError
@@ -48,6 +50,9 @@ OBJECTS = {
         UniformGate,
     )
 }
+
+# Arrays of one number a class that a model need not have: files older than they are lack them.
+_OPTIONAL = ("class_prevalence", "thresholds")
 
 
 def build(cls, node, **parts):
@@ -90,7 +95,7 @@ def pack_head(model, arrays, prefix):
     for name in _head_shapes(1, 1, False):
         arrays[f"{prefix}.{name}"] = getattr(model, f"{name}_")
     return HeadNode(
-        **_pack_common(model),
+        **_pack_common(model, arrays, prefix),
         concept_names=model.concept_names_,
         expert_name=model.expert_name_,
         prior_used=model.prior_used_,
@@ -106,7 +111,7 @@ def unpack_head(node, arrays, prefix):
         setattr(model, f"{name}_", take(arrays, f"{prefix}.{name}", shape, "float64"))
     if node.n_features_in != m or (model.scale_ <= 0).any():
         raise FormatError(f"{prefix}: the head does not fit its {m} concepts; save it again.")
-    _unpack_common(model, node)
+    _unpack_common(model, node, arrays, prefix)
     model.concept_names_ = list(node.concept_names)
     model.expert_name_ = node.expert_name
     model.prior_used_ = node.prior_used
@@ -117,7 +122,22 @@ def unpack_head(node, arrays, prefix):
 
 
 def pack_gated(model, arrays, prefix):
-    """Return the `GatedNode` of a fitted mixture; its out-of-fold logits are not kept."""
+    """Return the `GatedNode` of a fitted mixture; its out-of-fold logits are not kept.
+
+    Raises
+    ------
+    InputError
+        If an expert has a head that is not of this package.
+    """
+    for head in model.heads_:
+        if not isinstance(head, ConceptBottleneckClassifier):
+            kind = type(inner(head.estimator)).__name__
+            raise InputError(
+                f"The mixture cannot be saved: expert {head.name!r} has a {kind} for a head, and "
+                "nothing but a pickle, which can run code where it is loaded, could hold one. "
+                "Give that expert a head of this package, (name, columns) in experts, or keep the "
+                "model with joblib for use on your own machine."
+            )
     for name in ("expert_scale", "pool_scale", "class_log_prior"):
         arrays[f"{prefix}.{name}"] = getattr(model, f"{name}_")
     for name, array in model.gate_state_.arrays.items():
@@ -126,7 +146,7 @@ def pack_gated(model, arrays, prefix):
         arrays[f"{prefix}.gate_input.{name}"] = array
     components = model.gate_input_state_.get("components")
     hidden = model.gate_state_.arrays.get("hidden_bias", ())
-    common = _pack_common(model)
+    common = _pack_common(model, arrays, prefix)
     return GatedNode(
         **common,
         heads=[
@@ -150,18 +170,16 @@ def unpack_gated(node, arrays, prefix):
     """Return the fitted mixture of a `GatedNode`."""
     model = build(GatedConceptBottleneckClassifier, node)
     checked(model._check_parameters)
-    _unpack_common(model, node)
+    model.class_log_prior_ = take(
+        arrays, f"{prefix}.class_log_prior", (len(node.classes.values),), "float64"
+    )
+    _unpack_common(model, node, arrays, prefix)
     model.heads_ = [
         unpack_head(head, arrays, f"{prefix}.heads.{e}") for e, head in enumerate(node.heads)
     ]
     n_experts, m = len(node.heads), sum(head.n_features_in for head in node.heads)
-    shapes = {
-        "expert_scale": (n_experts,),
-        "pool_scale": (n_experts,),
-        "class_log_prior": (len(node.classes.values),),
-    }
-    for name, shape in shapes.items():
-        setattr(model, f"{name}_", take(arrays, f"{prefix}.{name}", shape, "float64"))
+    for name in ("expert_scale", "pool_scale"):
+        setattr(model, f"{name}_", take(arrays, f"{prefix}.{name}", (n_experts,), "float64"))
 
     there = {
         name.removeprefix(f"{prefix}.gate_input."): array.shape
@@ -236,7 +254,10 @@ def _head_shapes(m, n_classes, multilabel):
     }
 
 
-def _pack_common(model):
+def _pack_common(model, arrays, prefix):
+    for name in _OPTIONAL:
+        if hasattr(model, f"{name}_"):
+            arrays[f"{prefix}.{name}"] = getattr(model, f"{name}_")
     parameters, left_out = pack_parameters(model, OBJECTS)
     names = getattr(model, "feature_names_in_", None)
     return {
@@ -252,8 +273,15 @@ def _pack_common(model):
     }
 
 
-def _unpack_common(model, node):
+def _unpack_common(model, node, arrays, prefix):
     model.classes_, model.multilabel_ = node.classes.array(), node.multilabel
+    for name in _OPTIONAL:
+        if f"{prefix}.{name}" in arrays:
+            array = take(arrays, f"{prefix}.{name}", (len(node.classes.values),), "float64")
+            if (array < 0).any() or (array > 1).any():
+                raise FormatError(f"{prefix}.{name} must lie in [0, 1]; save the model again.")
+            setattr(model, f"{name}_", array)
+    checked(lambda: prevalence_shift(model, model.target_prevalence))
     model.alpha_ = node.alpha
     model.alpha_path_ = {name: list(path) for name, path in node.alpha_path.items()}
     model.n_features_in_, model.n_iter_ = node.n_features_in, node.n_iter

@@ -51,6 +51,11 @@ class ConceptBottleneckClassifier(ConceptClassifier):
     cv : int, splitter or iterable, default=5
         Folds on which `alpha` is chosen; at most as many as rows (groups) of the rarest class.
     class_weight : "balanced", dict or None, default=None
+    target_prevalence : "train", dict of class to frequency, or None, default=None
+        Class frequencies of the images to come. None: those that the model was trained at, which
+        `class_weight` has changed. ``"train"``: those of the training rows. A dict may name some
+        classes, such as ``{"mel": 0.03}``; the others share the rest as in training. Read when
+        predicting: `set_params` changes it without a new fit.
     max_iter : int, default=300
     tol : float, default=1e-4
         How far from its optimum the mean loss may stay while alpha is searched, in nats; the fit
@@ -80,6 +85,11 @@ class ConceptBottleneckClassifier(ConceptClassifier):
     concept_names_ : list of str
     expert_name_ : str
     class_log_prior_ : ndarray of shape (K,)
+        Logarithm of the weighted class frequencies; log odds where a row may have several labels.
+    class_prevalence_ : ndarray of shape (K,)
+        Frequency of each class in the training rows, without class weights.
+    thresholds_ : ndarray of shape (K,)
+        Only after `tune_thresholds`: probability from which on a row has the label.
     n_iter_ : int
 
     References
@@ -109,6 +119,7 @@ class ConceptBottleneckClassifier(ConceptClassifier):
         l1=0.0,
         cv=5,
         class_weight=None,
+        target_prevalence=None,
         max_iter=300,
         tol=1e-4,
         device="auto",
@@ -122,6 +133,7 @@ class ConceptBottleneckClassifier(ConceptClassifier):
         self.l1 = l1
         self.cv = cv
         self.class_weight = class_weight
+        self.target_prevalence = target_prevalence
         self.max_iter = max_iter
         self.tol = tol
         self.device = device

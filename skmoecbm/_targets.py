@@ -14,6 +14,7 @@ from skmoecbm.exceptions import InputError, SkmoecbmWarning
 __all__ = [
     "check_groups",
     "encode_labels",
+    "indicator_of",
     "label_cells",
     "missing_labels",
     "number_groups",
@@ -104,6 +105,35 @@ def _encode_indicator(y, n):
     if len(set(names.tolist())) < len(names):
         raise InputError(f"The columns of y must have distinct names. Got {names.tolist()[:20]}.")
     return names, LabelMatrix(values, np.ones_like(values))
+
+
+def indicator_of(y, classes):
+    """Return an indicator (n, L), float64, with its columns in the order of a model's labels.
+
+    The columns of a DataFrame go by their names, those of anything else by their order.
+
+    Raises
+    ------
+    InputError
+        If y is no indicator, or its columns are not the labels.
+    """
+    shape = np.shape(y) if not hasattr(y, "shape") else y.shape
+    names, labels = _encode_indicator(y, shape[0])
+    known = np.asarray(classes).tolist()
+    if hasattr(y, "columns"):
+        wrong = sorted(map(str, {*names.tolist()} ^ {*known}))
+        if wrong:
+            raise InputError(
+                f"The columns of y and the labels of the model differ in {', '.join(wrong[:10])}. "
+                f"The labels are {', '.join(map(str, known[:20]))}; drop, add or rename columns."
+            )
+        return labels.values[:, [names.tolist().index(label) for label in known]]
+    if labels.values.shape[1] != len(known):
+        raise InputError(
+            f"y must have a column for each of the {len(known)} labels of the model. Got "
+            f"{labels.values.shape[1]} columns; give 0 and 1 for {', '.join(map(str, known[:20]))}."
+        )
+    return labels.values
 
 
 def label_cells(owner, class_weight, classes, labels, weights):

@@ -47,8 +47,9 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
     ----------
     head : ConceptBottleneckClassifier or None, default=None
         The classifier of each expert; None is ``ConceptBottleneckClassifier()``. An open
-        ``head__alpha`` is chosen once, for all experts together. `class_weight`, `cv` and `device`
-        are those of the mixture and must be left alone here; `random_state` is of no effect.
+        ``head__alpha`` is chosen once, for all experts together. `class_weight`,
+        `target_prevalence`, `cv` and `device` are those of the mixture and must be left alone
+        here; `random_state` is of no effect.
     gate : {"linear", "uniform", "constant", "mlp", "laplace", "gaussian"} or gate object, \
             default="linear"
     experts : "auto" or list of (name, columns) or (name, head, columns), default="auto"
@@ -82,6 +83,11 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         with every row weighted by the gate's trust in it. Kept under the guard's rule, and not
         tried with ``guard=False``. Such experts are less of use where they must decide alone.
     class_weight : "balanced", dict or None, default=None
+    target_prevalence : "train", dict of class to frequency, or None, default=None
+        Class frequencies of the images to come. None: those that the model was trained at, which
+        `class_weight` has changed. ``"train"``: those of the training rows. A dict may name some
+        classes, such as ``{"mel": 0.03}``; the others share the rest as in training. Read when
+        predicting: `set_params` changes it without a new fit.
     n_jobs : int or None, default=None
         Experts fitted side by side in threads.
     device : {"auto", "cpu", "cuda", "cuda:N"}, default="auto"
@@ -125,7 +131,10 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
     alpha_path_ : dict
     prior_used_ : dict of str to (str or None)
         The prior of each expert.
-    class_log_prior_ : ndarray of shape (K,)
+    class_log_prior_, class_prevalence_ : ndarray of shape (K,)
+        Class frequencies with class weights (their logarithm, or log odds), and without.
+    thresholds_ : ndarray of shape (K,)
+        Only after `tune_thresholds`: probability from which on a row has the label.
     routing_information_ : float
         Mutual information between row and expert, in nats.
 
@@ -161,6 +170,7 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         guard=True,
         specialize=True,
         class_weight=None,
+        target_prevalence=None,
         n_jobs=None,
         device="auto",
         random_state=None,
@@ -177,6 +187,7 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         self.guard = guard
         self.specialize = specialize
         self.class_weight = class_weight
+        self.target_prevalence = target_prevalence
         self.n_jobs = n_jobs
         self.device = device
         self.random_state = random_state

@@ -95,6 +95,7 @@ def explain_features(classifier, features, *, images=None, value_range=None, not
     return Explanation(
         parts,
         logits=logits.reshape(len(logits), -1),
+        offset=classifier._constant_logits(),
         probabilities=classifier.predict_proba(features),
         classes=classifier.classes_,
         images=images,
@@ -137,14 +138,12 @@ class Explanation(Sequence):
         Similarities in standard deviations from the training mean; for ``activation="softmax"``
         as they came.
     bias : ndarray of shape (n, K'), float64
-        What no concept carries: weighted intercepts, or the class prior where no expert saw the
-        row.
+        What no concept carries: weighted intercepts and the shift of a `target_prevalence`, or the
+        class prior where no expert saw the row.
     logits : ndarray of shape (n, K'), float64
     probabilities : ndarray of shape (n, K), float64
-    predicted : ndarray of shape (n,)
-        Most probable class of each row.
-    rows : ndarray of shape (n,), int
-        Number of each row in the call that made the explanation.
+    predicted : ndarray of shape (n,), the most probable class of each row
+    rows : ndarray of shape (n,), int, numbers in the call that made the explanation
     notices : tuple of str
         What must be said with the explanation, such as that the experts are demonstrations.
     """
@@ -156,6 +155,7 @@ class Explanation(Sequence):
         logits,
         probabilities,
         classes,
+        offset=0.0,
         of_class=None,
         images=None,
         value_range=None,
@@ -168,7 +168,7 @@ class Explanation(Sequence):
             self.columns = self.classes if logits.shape[1] > 1 else self.classes[-1:]
         else:
             self.columns = [of_class]
-        self._of_class = of_class
+        self._of_class, self._offset = of_class, offset + np.zeros(logits.shape[1])
         self.logits = logits
         self.probabilities = np.asarray(probabilities, dtype=np.float64)
         self.predicted = np.asarray(classes)[self.probabilities.argmax(axis=1)]
@@ -188,7 +188,7 @@ class Explanation(Sequence):
         )
 
         weighted = sum(part.weight[:, None] * part.intercept for part in self._parts)
-        self.bias = np.where(self.present.any(axis=1)[:, None], weighted, logits)
+        self.bias = np.where(self.present.any(axis=1)[:, None], weighted + self._offset, logits)
 
     @property
     def contributions(self):
@@ -248,6 +248,7 @@ class Explanation(Sequence):
                 for part in self._parts
             ],
             logits=sign * self.logits[:, keep],
+            offset=sign * self._offset[keep],
             of_class=self.classes[self.classes.index(class_)],
         )
 
@@ -379,7 +380,7 @@ class Explanation(Sequence):
 
     def _copy(self, parts, **changes):
         fields = ("logits", "probabilities", "images", "value_range", "notices", "rows")
-        kept = {name: getattr(self, name) for name in fields}
+        kept = {"offset": self._offset, **{name: getattr(self, name) for name in fields}}
         return Explanation(
             parts, **{"classes": self.classes, "of_class": self._of_class, **kept, **changes}
         )

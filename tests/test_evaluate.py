@@ -47,6 +47,7 @@ def _oracle(y, proba):
         "balanced_accuracy": metrics.recall_score(y, predicted, labels=present, average="macro"),
         "macro_auroc": np.mean(auroc),
         "log_loss": metrics.log_loss(y, proba, labels=range(proba.shape[1])),
+        "brier": metrics.brier_score_loss(y, proba, labels=range(proba.shape[1])),
         "ece": _ece(y, proba),
     }
 
@@ -210,8 +211,8 @@ def test_model_and_scores_agree_and_containers_do_not_matter():
 def test_result_is_a_mapping_that_prints_and_exports():
     y, proba, groups = _problem(n_groups=50)
     result = evaluate_scores(y, proba, range(4), groups=groups, n_bootstrap=20, random_state=0)
-    assert list(result) == ["accuracy", "balanced_accuracy", "macro_auroc", "log_loss", "ece"]
-    assert len(result) == 5
+    summary = ["accuracy", "balanced_accuracy", "macro_auroc", "log_loss", "brier", "ece"]
+    assert list(result) == summary and len(result) == 6
     text = repr(result)
     assert f"300 rows in {result.n_groups} groups" in text
     assert f"{result['macro_auroc'].value:.3f} [" in text
@@ -219,7 +220,7 @@ def test_result_is_a_mapping_that_prints_and_exports():
     assert data["metrics"]["ece"]["value"] == result["ece"].value
     assert [row["class"] for row in data["per_class"]] == [0, 1, 2, 3]
     frame = result.to_frame()
-    assert frame.shape == (5 + 2 * 4, 6)
+    assert frame.shape == (6 + 2 * 4, 6)
     assert frame.loc[frame.metric == "recall", "class"].tolist() == [0, 1, 2, 3]
     assert frame.loc[0, "class"] is None
 

@@ -1,0 +1,106 @@
+"""What a mixture with a head of another library can do, and the one thing that it cannot."""
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.callback import ScoringMonitor
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from skmoecbm import (
+    ConceptBottleneckClassifier,
+    GatedConceptBottleneckClassifier,
+    evaluate,
+    explain,
+    save,
+    tune_thresholds,
+)
+from skmoecbm.exceptions import InputError
+from tests.brute_force import make_table
+
+
+def mixture(head, **settings):
+    experts = [("words", slice(0, 4)), ("age", head, slice(4, 9))]
+    return GatedConceptBottleneckClassifier(
+        ConceptBottleneckClassifier(alpha=1.0), experts=experts, random_state=0, **settings
+    )
+
+
+HEADS = pytest.mark.parametrize(
+    "head",
+    [LogisticRegression(), RandomForestClassifier(20, random_state=0)],
+    ids=["linear", "forest"],
+)
+
+
+@HEADS
+def test_saving_is_refused_with_the_expert_and_the_way_on_and_leaves_nothing(head, tmp_path):
+    X, y = make_table()
+    clf = mixture(head).fit(X, y)
+    kind = type(head).__name__
+    message = f"expert 'age' has a {kind} for a head.*pickle, which can run code.*joblib"
+    for model in (clf, make_pipeline(FunctionTransformer(), clf)[1:], clf.without("words")):
+        with pytest.raises(InputError, match=message):
+            save(model, tmp_path / "model")
+    frozen = mixture(FrozenEstimator(clone(head).fit(X[:, 4:], y))).fit(X, y)
+    with pytest.raises(InputError, match=message):  # named by what it is, not by its wrapping
+        save(frozen, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+@HEADS
+def test_copies_predict_and_fit_the_same(head):
+    X, y = make_table()
+    clf = mixture(head).fit(X, y)
+    again = clone(clf)
+    assert not hasattr(again, "heads_")
+    np.testing.assert_array_equal(again.fit(X, y).predict_proba(X), clf.predict_proba(X))
+    revived = pickle.loads(pickle.dumps(clf))
+    np.testing.assert_array_equal(revived.predict_proba(X), clf.predict_proba(X))
+    assert not hasattr(head, "classes_")  # the user's own object is never fitted
+    scores = cross_val_score(mixture(head), X, y, cv=3)
+    assert scores.mean() > 0.8
+
+
+@HEADS
+def test_explanations_sum_also_at_other_class_frequencies(head):
+    X, y = make_table()
+    X[3, 4:] = np.nan
+    settings = {"class_weight": {0: 3.0}, "guard": False, "gate": "uniform"}
+    clf = mixture(head, **settings).fit(X, y)
+    before = clf.predict_proba(X)
+    trained = np.array([3, 1, 1]) / 5
+    clf.set_params(target_prevalence="train")
+    explanation = explain(clf, X[:8])
+    total = sum(part.sum(axis=1) for part in explanation.contributions) + explanation.bias
+    np.testing.assert_allclose(total, clf.decision_function(X[:8]), atol=1e-10)
+    expected = before / trained
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(clf.predict_proba(X), expected, atol=1e-12)
+    assert evaluate(clf, X, y, n_bootstrap=0)["accuracy"].value == clf.score(X, y)
+
+
+@HEADS
+def test_callbacks_see_its_tasks_and_can_score(head):
+    X, y = make_table()
+    monitor = ScoringMonitor(scoring="accuracy")
+    clf = mixture(head).set_callbacks(monitor).fit(X, y)
+    np.testing.assert_array_equal(clf.predict_proba(X), mixture(head).fit(X, y).predict_proba(X))
+    scores = [row["accuracy"] for row in monitor.get_logs().data]
+    assert scores == [pytest.approx(accuracy_score(y, clf.predict(X)))] * len(scores) != []
+
+
+def test_labels_of_a_forest_are_tuned():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 9))
+    Y = (X[:, [0, 4]] + X[:, [5, 1]] + rng.logistic(size=(200, 2)) > 1.5).astype(int)
+    clf = mixture(RandomForestClassifier(20, random_state=0)).fit(X, Y)
+    tuned = tune_thresholds(clf, X, Y, cv=3)
+    assert ((tuned.thresholds_ > 0) & (tuned.thresholds_ < 0.5)).all()
