@@ -1,16 +1,13 @@
 """The first stage of a mixture: each expert by itself, on all rows and on folds."""
 
-from dataclasses import replace
-
 import numpy as np
-import torch
 from sklearn.base import clone
 from sklearn.utils.parallel import Parallel, delayed
 
 from skmoecbm._base import fit_task
 from skmoecbm._columns import Layout, own_heads
 from skmoecbm._foreign import ForeignHead, fit_foreign, foreign_out_of_fold, takes_weights
-from skmoecbm._heads import fit_head, out_of_fold
+from skmoecbm._heads import fit_head, out_of_fold, own_targets
 from skmoecbm._joint import JointTraining
 from skmoecbm._mixing import FittedMixture
 from skmoecbm._single import ConceptBottleneckClassifier, choose_alpha
@@ -55,20 +52,22 @@ class FirstStage(FittedMixture):
                 )
         return [own.get(name, head) for name in names]
 
-    def _choose_alpha(self, data, target, heads, directions, folds):
-        """Choose the alpha of the concept experts; None where there is none."""
+    def _choose_alpha(self, data, target, heads, directions, folds, trust=None):
+        """Choose the alpha of the concept experts, None where there is none.
+
+        Returns it with its path, the start of each expert's fit, and whether all converged.
+        """
         mine = [e for e, h in enumerate(heads) if isinstance(h, ConceptBottleneckClassifier)]
         warm = [None] * len(heads)
-        self.alpha_, self.alpha_path_, settled = None, {}, True
-        if mine:
-            parts = (data, heads, directions)
-            experts, heads, directions = ([part[e] for e in mine] for part in parts)
-            self.alpha_, self.alpha_path_, starts, settled = choose_alpha(
-                experts, target, heads, directions, folds
-            )
-            for e, start in zip(mine, starts, strict=True):
-                warm[e] = start
-        return warm, settled
+        if not mine:
+            return None, {}, warm, True
+        parts = ([part[e] for e in mine] for part in (data, heads, directions))
+        experts, own, priors = parts
+        trust = None if trust is None else trust[:, mine]
+        alpha, path, starts, settled = choose_alpha(experts, target, own, priors, folds, trust)
+        for e, start in zip(mine, starts, strict=True):
+            warm[e] = start
+        return alpha, path, warm, settled
 
     def _fit_experts(self, data, target, heads, directions, warm, folds, context, X, y):
         """Fit each expert on all rows, then its folds from there.
@@ -125,26 +124,28 @@ class FirstStage(FittedMixture):
         }
         return self.oof_logits_, done, dict(zip(names, folds_done, strict=True))
 
-    def _fit_specialists(self, data, target, heads, directions, folds, shares):
-        """Fit each expert again on all rows and on the folds, with rows weighted by its share.
+    def _fit_specialists(self, data, target, heads, directions, folds, trust, present):
+        """Fit each expert again on all rows and on the folds, rows weighted by the gate's trust.
 
-        From the fits there are, with the same alpha. A head that takes no row weights stays, and
-        so does that of an expert which has next to nothing of the rows.
+        With an alpha of their own: what made a large one good was mostly the rows that an expert
+        cannot read. A head that takes no row weights stays, and so does that of an expert which
+        has next to nothing of the rows.
 
         Parameters
         ----------
-        shares : ndarray of shape (n, E)
-            How much of a row is an expert's: 1 is as much as the plain average gives it.
+        trust : ndarray of shape (n, E)
+            Gate weights.
+        present : ndarray of shape (n, E), bool
 
         Returns
         -------
-        heads : list of fitted heads
-        logits : ndarray of shape (n, E, K)
-            Out of fold.
+        dict
+            `heads_`, `oof_logits_`, `alpha_` and `alpha_path_`.
         """
-        fitted, logits = list(self.heads_), self.oof_logits_.copy()
-        for e, (expert, head, before) in enumerate(zip(data, heads, self.heads_, strict=True)):
-            own = replace(target, weights=target.weights * shares[:, e])
+        alpha, path, warm, _ = self._choose_alpha(data, target, heads, directions, folds, trust)
+        targets = own_targets(target, trust, present)
+        found = {"heads_": list(self.heads_), "oof_logits_": self.oof_logits_.copy()}
+        for e, (expert, head, own) in enumerate(zip(data, heads, targets, strict=True)):
             if (folds.train @ own.weights).min() < _LEAST_SHARE * target.weights.sum():
                 continue
             if not isinstance(head, ConceptBottleneckClassifier):
@@ -153,29 +154,31 @@ class FirstStage(FittedMixture):
                     names = (*names, self.concept_names_[e])
                     again = fit_foreign(*names)
                     if again is not None:  # its rows are not all of one class
-                        fitted[e] = again
-                        logits[:, e] = foreign_out_of_fold(*names, folds)
+                        found["heads_"][e] = again
+                        found["oof_logits_"][:, e] = foreign_out_of_fold(*names, folds)
                 continue
-            start = None
-            if head.activation != "softmax":
-                start = (before.association_ / before.scale_, before.intercept_)
-                start = tuple(torch.as_tensor(part) for part in start)
-            fit = fit_head(expert, own, head, directions[e], before.alpha_, start)
-            fitted[e] = self._fitted_head(head, e, fit)
-            logits[:, e], _ = out_of_fold(
-                expert, own, head, directions[e], before.alpha_, folds, fit
+            its = alpha if head.alpha is None else float(head.alpha)
+            fit = fit_head(expert, own, head, directions[e], its, warm[e])
+            found["heads_"][e] = self._fitted_head(head, e, fit, alpha, path)
+            found["oof_logits_"][:, e], _ = out_of_fold(
+                expert, own, head, directions[e], its, folds, fit
             )
-        return fitted, logits
+        return {**found, "alpha_": alpha, "alpha_path_": path}
 
-    def _fitted_head(self, head, e, fitted):
-        """Return the classifier of one expert, as if it had been fitted alone."""
+    def _fitted_head(self, head, e, fitted, alpha=None, path=None):
+        """Return the classifier of one expert, as if it had been fitted alone.
+
+        With another alpha and path than those of the mixture where they are given.
+        """
         name, concepts = self.expert_names_[e], self.concept_names_[e]
         classifier = clone(head)
         classifier.classes_, classifier.class_log_prior_ = self.classes_, self.class_log_prior_
         classifier.multilabel_ = self.multilabel_
         classifier.class_prevalence_ = self.class_prevalence_
         shared = head.alpha is None or isinstance(self.training, JointTraining)
-        alpha, path = (self.alpha_, self.alpha_path_) if shared else (float(head.alpha), {})
+        if alpha is None:
+            alpha, path = self.alpha_, self.alpha_path_
+        alpha, path = (alpha, path) if shared else (float(head.alpha), {})
         classifier._take(fitted, alpha, path, self.prior_used_[name], name, concepts)
         classifier.n_features_in_ = len(concepts)
         classifier._layout = Layout(

@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ __all__ = [
     "expert_problem",
     "fit_head",
     "out_of_fold",
+    "own_targets",
     "select_alpha",
     "two_columns",
     "warn_unconverged",
@@ -195,10 +196,11 @@ def solve(problem, head, alpha, start=None, *, search=False):
     )
 
 
-def select_alpha(experts, heads, priors, target, folds):
+def select_alpha(experts, heads, priors, target, folds, trust=None):
     """Return alpha = exp(sum p log alpha), the path of losses, starts, and whether it converged.
 
-    The starts are one for each expert's fit.
+    The starts are one for each expert's fit. With `trust` (n, E), gate weights, each expert learns
+    from rows weighted by its own, and the average is theirs instead of the plain one.
 
     p = softmax(-n * loss), the loss being the calibrated out-of-fold log-loss of the plain
     average of the experts on at most 2,000 rows: an average over the grid that few rows leave
@@ -208,9 +210,15 @@ def select_alpha(experts, heads, priors, target, folds):
     rows = _selection_rows(target, seen, folds)
     masks = folds.train
     scored = (folds.held_out[rows] >= 0) & (target.weights[rows] > 0)
+    share = seen / np.maximum(seen.sum(1, keepdims=True), 1)
+    targets = [target] * len(experts)
+    if trust is not None:
+        known = trust.sum(1, keepdims=True)
+        share = np.where(known > 1e-3, trust / np.maximum(known, 1e-3), share)
+        targets = own_targets(target, share, seen)
     problems = [
-        expert_problem(expert, target, head, prior, masks, rows)
-        for expert, head, prior in zip(experts, heads, priors, strict=True)
+        expert_problem(expert, own, head, prior, masks, rows)
+        for expert, own, head, prior in zip(experts, targets, heads, priors, strict=True)
     ]
     starts = [None] * len(experts)
     total = target.weights[rows][scored].sum()
@@ -227,7 +235,7 @@ def select_alpha(experts, heads, priors, target, folds):
                 np.stack(logits, 1)[scored],
                 target.codes[rows][scored],
                 target.weights[rows][scored],
-                seen[rows][scored],
+                share[rows][scored],
             )
         )
         alphas.append(alpha)
@@ -287,12 +295,18 @@ def _selection_rows(target, present, folds):
     return np.flatnonzero(kept)
 
 
-def _average_loss(logits, codes, weights, present):
-    """Calibrated log-loss of the plain average of the present experts."""
+def own_targets(target, trust, present):
+    """Return the target of each expert, rows weighted by its trust: 1 is that of the average."""
+    shares = trust * present.sum(1, keepdims=True)
+    return [replace(target, weights=target.weights * own) for own in shares.T]
+
+
+def _average_loss(logits, codes, weights, share):
+    """Calibrated log-loss of the average of the experts, with `share` (n, E) of each row."""
     for e in range(logits.shape[1]):
-        if (weights * present[:, e]).sum() > 0:
-            logits[:, e] *= fit_inverse_temperature(logits[:, e], codes, weights * present[:, e])
-    share = present / np.maximum(present.sum(1, keepdims=True), 1)
+        own = weights * (share[:, e] > 0)
+        if own.sum() > 0:
+            logits[:, e] *= fit_inverse_temperature(logits[:, e], codes, own)
     mixed = np.einsum("ne,nek->nk", share, logits)
     mixed *= fit_inverse_temperature(mixed, codes, weights)
     return float(log_losses(mixed, codes) @ weights / weights.sum())

@@ -233,10 +233,11 @@ class ConceptBottleneckClassifier(ConceptClassifier):
         ]
 
 
-def choose_alpha(data, target, heads, priors, folds):
+def choose_alpha(data, target, heads, priors, folds, trust=None):
     """Return alpha (fixed, fallback or chosen), its path, starts, and whether it converged.
 
     One alpha for all experts whose head leaves it open; where none does, that of the first.
+    `trust` is that of `select_alpha`.
     """
     open_ones = [e for e, head in enumerate(heads) if head.alpha is None]
     starts = [None] * len(data)
@@ -244,7 +245,10 @@ def choose_alpha(data, target, heads, priors, folds):
         alpha = FALLBACK_ALPHA if open_ones else float(heads[0].alpha)
         return alpha, {}, starts, True
     alpha, path, warm, settled = select_alpha(
-        *([part[e] for e in open_ones] for part in (data, heads, priors)), target, folds
+        *([part[e] for e in open_ones] for part in (data, heads, priors)),
+        target,
+        folds,
+        None if trust is None else trust[:, open_ones],
     )
     for e, start in zip(open_ones, warm, strict=True):
         starts[e] = start

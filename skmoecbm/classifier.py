@@ -268,7 +268,9 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         context = self._init_callback_context(max_subtasks=n_experts + 2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         with fit_task(context, self, X, y, "alpha"):
-            warm, settled = self._choose_alpha(data, target, heads, directions, folds)
+            self.alpha_, self.alpha_path_, warm, settled = self._choose_alpha(
+                data, target, heads, directions, folds
+            )
         oof, done, folds_done = self._fit_experts(
             data, target, heads, directions, warm, folds, context, X, y
         )
@@ -318,15 +320,13 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         if not (self.specialize and reads_inputs(fitted.gate) and fitted.row_losses is not None):
             return fitted
         trust = gate_weights(fitted.gate, inputs(slice(None), present), present)
-        shares = trust * present.sum(axis=1, keepdims=True)
-        heads, oof = self._fit_specialists(*experts, shares)
-        state, inputs = see(oof)
-        again = self._fit_gate(oof, inputs, *judges)
+        found = self._fit_specialists(*experts, trust, present)
+        state, inputs = see(found["oof_logits_"])
+        again = self._fit_gate(found["oof_logits_"], inputs, *judges)
         losses = {"before": fitted.row_losses, "after": again.row_losses}
         if choose(losses, target.weights * (folds.held_out >= 0), groups, counts) == "before":
             return fitted
-        self.heads_, self.oof_logits_, self.gate_input_state_ = heads, oof, state
-        self.specialized_ = True
+        vars(self).update(found, gate_input_state_=state, specialized_=True)
         return again
 
     def _fit_gate(self, oof, inputs, target, present, folds, groups, counts, gate):

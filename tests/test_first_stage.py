@@ -54,7 +54,7 @@ def test_specialists_are_the_experts_weighted_by_the_gate(models):
     assert clf.specialized_ and clf.selected_ == "linear" and not plain.specialized_
     trust = plain.gate_weights(X)
     for e, (_, columns) in enumerate(EXPERTS):
-        alone = ConceptBottleneckClassifier(alpha=plain.alpha_, prior=None, tol=1e-8)
+        alone = ConceptBottleneckClassifier(alpha=clf.alpha_, prior=None, tol=1e-8)
         alone.fit(X[:, columns], y, sample_weight=2 * trust[:, e])
         for name in ("association_", "intercept_", "mean_", "scale_"):
             found, expected = getattr(clf.heads_[e], name), getattr(alone, name)
@@ -79,6 +79,27 @@ def test_their_out_of_fold_logits_are_those_of_fits_without_the_fold(models):
             expected = alone.decision_function(X[test][:, columns])
             centre = expected.mean(axis=1, keepdims=True) - told.mean(axis=1, keepdims=True)
             np.testing.assert_allclose(told + centre, expected, atol=1e-4)
+
+
+def test_their_alpha_is_chosen_anew_by_the_average_that_the_gate_makes(models):
+    X, y, _, _ = models
+    fold = np.arange(len(y)) % 2
+    splits = [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(2)]
+    clf, plain = _mixture(cv=splits).fit(X, y), _mixture(cv=splits, specialize=False).fit(X, y)
+    assert clf.specialized_ and abs(np.log(clf.alpha_ / plain.alpha_)) > 0.1
+    assert clf.heads_[0].alpha_ == clf.heads_[1].alpha_ == clf.alpha_
+    trust, ones = plain.gate_weights(X), np.ones(len(y))
+    for alpha, told in zip(clf.alpha_path_["alpha"], clf.alpha_path_["log_loss"], strict=True):
+        logits = np.zeros((len(y), 2, 4))
+        for e, (_, columns) in enumerate(EXPERTS):
+            for train, test in splits:
+                alone = ConceptBottleneckClassifier(alpha=alpha, prior=None)
+                alone.fit(X[train][:, columns], y[train], sample_weight=2 * trust[train, e])
+                logits[test, e] = alone.decision_function(X[test][:, columns])
+            logits[:, e] *= fit_inverse_temperature(logits[:, e], y, ones)
+        mixed = np.einsum("ne,nek->nk", trust, logits)
+        mixed *= fit_inverse_temperature(mixed, y, ones)
+        assert losses(mixed, y).mean() == pytest.approx(told, abs=2e-3)
 
 
 def test_specialists_predict_new_rows_better(models):
