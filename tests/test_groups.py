@@ -87,7 +87,7 @@ def test_lesions_never_straddle_folds_and_are_what_the_guard_counts(way, monkeyp
     monkeypatch.setattr(
         "skmoecbm.classifier.fit_mixture", fitted.around(skmoecbm.classifier.fit_mixture)
     )
-    monkeypatch.setattr(mixture, "_guard", guarded.around(mixture._guard))
+    monkeypatch.setattr(mixture, "choose", guarded.around(mixture.choose))
     way(make_model(), X, y, groups)
     assert len(fitted) == len(guarded) == (4 if way is by_search else 1)
     for (args, kwargs, _), (guard_args, _, _) in zip(fitted, guarded, strict=True):
@@ -152,7 +152,7 @@ def test_the_guard_counts_copies_of_a_lesion_once():
     rng = np.random.default_rng(0)
     gains = rng.normal(0.05, 0.2, size=24)
     rows = {"uniform": np.repeat(gains, 20), "linear": np.zeros(480)}
-    guard = skmoecbm._mixture._guard
+    guard = skmoecbm._mixture.choose
     once = guard({"uniform": gains, "linear": np.zeros(24)}, np.ones(24))
     assert guard(rows, np.ones(480), np.repeat(np.arange(24), 20)) == once == "uniform"
     assert guard(rows, np.ones(480)) == "linear"
