@@ -69,6 +69,8 @@ def load_model(args):
         encoder.set_params(**wanted)
     if args.device is not None:
         model[-1].set_params(device=args.device)
+    if args.target_prevalence is not None:
+        model[-1].set_params(target_prevalence=args.target_prevalence)
     return model
 
 

@@ -122,6 +122,15 @@ def _add_run_options(parser):
     )
 
 
+def _add_prevalence(parser):
+    parser.add_argument(
+        "--target-prevalence",
+        choices=["train"],
+        help="probabilities at the class frequencies of the training images, which --class-weight "
+        "balanced leaves aside",
+    )
+
+
 def _add_fit(commands):
     parser = commands.add_parser("fit", help="fit a model on a folder of images")
     _add_table_options(parser)
@@ -154,6 +163,7 @@ def _add_predict(commands):
     parser.add_argument("model", help="folder that 'skmoecbm fit' wrote")
     parser.add_argument("images", nargs="+", help="image files or folders of images")
     parser.add_argument("--out", default="-", help="CSV file to write; default: the screen")
+    _add_prevalence(parser)
     _add_run_options(parser)
     parser.set_defaults(run="skmoecbm._commands:predict")
 
@@ -170,6 +180,7 @@ def _add_explain(commands):
     parser.add_argument(
         "--top", type=_whole_number(1), default=8, help="concepts to show (%(default)s)"
     )
+    _add_prevalence(parser)
     _add_run_options(parser)
     parser.set_defaults(run="skmoecbm._commands:explain")
 
@@ -186,6 +197,7 @@ def _add_evaluate(commands):
         help="resamples for the intervals (%(default)s)",
     )
     _add_seed(parser)
+    _add_prevalence(parser)
     _add_run_options(parser)
     parser.set_defaults(run="skmoecbm._commands:evaluate")
 

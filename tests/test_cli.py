@@ -368,6 +368,31 @@ def test_an_unknown_label_at_evaluation_names_the_classes(model, lesions, tmp_pa
     assert "'wart' (first in labels.csv line 2)" in message and "--label-map" in message
 
 
+def test_probabilities_are_put_back_to_the_frequencies_of_training(lesions, tmp_path, capsys):
+    options = [*fit_options(lesions, tmp_path / "model"), "--class-weight", "balanced"]
+    assert main([*options, "--gate", "uniform"]) == 0
+    command = ["predict", str(tmp_path / "model"), str(lesions / "photos")]
+    found = []
+    for more in ([], ["--target-prevalence", "train"]):
+        capsys.readouterr()
+        assert main([*command, *more]) == 0
+        rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+        names = [name for name in rows[0] if name.startswith("probability_")]
+        found.append(np.array([[float(row[name]) for name in names] for row in rows]))
+    with (lesions / "labels.csv").open() as file:
+        labels = [row["dx"] for row in csv.DictReader(file)]
+    classes = skmoecbm.load(tmp_path / "model").classes_.tolist()
+    assert [name.removeprefix("probability_") for name in names] == classes
+    known = skmoecbm.load_concepts("lesions").match_labels(sorted(set(labels)))
+    spelling = {known[label]: label for label in classes}
+    codes = [classes.index(spelling[known[label]]) for label in labels]
+    # Bayes: trained at equal frequencies, asked for those of the table.
+    expected = found[0] * np.bincount(codes, minlength=len(classes))
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found[1], expected, atol=1e-4)
+    assert np.abs(found[1] - found[0]).max() > 1e-3
+
+
 def test_the_four_commands_run_on_real_photographs(data_dir, tmp_path, capsys):
     """The README's recipe on 210 JPEGs of HAM10000, labels as its table has them."""
     folder = data_dir / "ham10000_fullsize"
