@@ -67,7 +67,10 @@ class _Cell:
         return self.table.pivot_table(index="draw", columns="arm", values=metric, sort=False)
 
     def difference(self, arm, other, metric):
-        """Return the mean difference of two arms, its standard error, and the number of draws."""
+        """Return the mean difference of two arms, its standard errors, and the number of draws.
+
+        The first is over draws of the training rows, the second over those of the test rows too.
+        """
         values = self.arms(metric)
         gain = (values[arm] - values[other]).to_numpy()
         part = ("balanced_accuracy", "log_loss").index(metric)
@@ -77,7 +80,7 @@ class _Cell:
         clusters = np.unique(self.groups, return_inverse=True)[1]
         sums = np.bincount(clusters, weights=rows - rows.mean())
         within = (sums**2).sum() / len(rows) ** 2 * len(sums) / (len(sums) - 1)
-        return gain.mean(), np.sqrt(between + within), n_draws
+        return gain.mean(), np.sqrt(between), np.sqrt(between + within), n_draws
 
     def rival(self, metric):
         """Return the better of the plain average and the best single expert, by the mean."""
@@ -98,15 +101,16 @@ def _bars(cells, table):
         told = {"dataset": cell.dataset, "shots": cell.shots}
         for metric, sign, margin in (("balanced_accuracy", 1, 0.01), ("log_loss", -1, 0.03)):
             short = {"balanced_accuracy": "acc", "log_loss": "loss"}[metric]
-            mean, error, n_draws = cell.difference("default", cell.rival(metric), metric)
+            mean, error, whole, n_draws = cell.difference("default", cell.rival(metric), metric)
             quantile = stats.t.ppf(0.95, n_draws - 1)
             told[f"{short} - rival"] = f"{mean:+.3f}"
             told[f"{short} bound"] = f"{mean - sign * quantile * error:+.3f}"
             counts = SHOTS.index(cell.shots) >= SHOTS.index("8")
             worst = sign * mean - quantile * error
             told[f"{short} ok"] = ("yes" if worst >= -margin else "NO") if counts else "-"
+            told[f"{short} bound, test rows drawn too"] = f"{mean - sign * quantile * whole:+.3f}"
         joint = cell.arms("balanced_accuracy").mean()[list(JOINT)].idxmax()
-        mean, error, n_draws = cell.difference("default", joint, "balanced_accuracy")
+        mean, _, _, n_draws = cell.difference("default", joint, "balanced_accuracy")
         of_joint = cell.arms("balanced_accuracy")[joint].std(ddof=1) / np.sqrt(n_draws)
         told["acc - joint"] = f"{mean:+.3f}"
         told["joint se"] = f"{of_joint:.3f}"
@@ -122,7 +126,7 @@ def _superior(cells, table):
         mine = [cell for cell in cells if cell.shots == shots]
         p = []
         for cell in mine:
-            mean, error, n_draws = cell.difference(
+            mean, _, error, n_draws = cell.difference(
                 "default", cell.rival("balanced_accuracy"), "balanced_accuracy"
             )
             p.append(1.0 if error == 0 else stats.t.sf(mean / error, n_draws - 1))

@@ -7,10 +7,11 @@ Shots are drawn per class from the training part, 20 times; "all" is 80 % of its
 The test part stays. All metrics weigh the classes equally, as the shots do, and so do the fits on
 "all". Each data set and number of shots is one file, so that a run that was stopped goes on.
 
-Differences are paired by draw. Their standard error has two parts. Between draws it is the
-corrected one of Nadeau and Bengio (2003), s^2 (1 / J + f / (1 - f)): two draws share a part f of
-the pool, which correlates them. For the test rows it is that of the mean over draws of the per-row
-difference, clustered by group. The tests are one-sided t, Holm (1979) over the data sets.
+Differences are paired by draw. Their standard error is that of the corrected resampled t of Nadeau
+and Bengio (2003), s^2 (1 / J + f / (1 - f)): two draws share a part f of the pool, which correlates
+them. A second, stricter one adds that of the test rows: of the mean over draws of the per-row
+difference, clustered by group. Tests for a gain take the second; one-sided t, Holm (1979) over the
+data sets.
 """
 
 import argparse
