@@ -364,12 +364,6 @@ MUTANTS = [
         "classifier sklearn_checks association",
     ),
     (
-        "labels weighed as one class each",
-        "_labels.py",
-        [("return not isinstance(codes, LabelMatrix)", "return not hasattr(codes, 'nothing')")],
-        "multilabel",
-    ),
-    (
         "specialists without the gate's trust",
         "_heads.py",
         [
