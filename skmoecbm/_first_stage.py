@@ -21,6 +21,7 @@ _OWNED = {"class_weight": None, "cv": 5, "device": "auto", "target_prevalence": 
 
 # Part of the row weights below which an expert has too few rows of its own to learn from again.
 _LEAST_SHARE = 0.01
+_LEAST_WEIGHT = 1e-4
 
 
 class FirstStage(FittedMixture):
@@ -42,17 +43,25 @@ class FirstStage(FittedMixture):
     def _heads_of(self, head, names):
         """Return the unfitted head of each expert."""
         own = own_heads(self.experts)
+        jointly = isinstance(self.training, JointTraining)
+        shared = {**head.get_params(deep=False), "prior": None}
         for name, given in own.items():
             if isinstance(given, ConceptBottleneckClassifier):
                 self._check_head(given, name)
-            elif isinstance(self.training, JointTraining):
+                if jointly and {**given.get_params(deep=False), "prior": None} != shared:
+                    raise InputError(
+                        f"Expert {name!r} has a head of its own that differs from the others in "
+                        "more than its prior, and training=JointTraining() trains one kind of head "
+                        "for all. Set head= instead, or use training='staged'."
+                    )
+            elif jointly:
                 raise InputError(
                     f"Expert {name!r} has a {type(given).__name__} for a head, which training="
                     "JointTraining() cannot train with the others. Use training='staged'."
                 )
         return [own.get(name, head) for name in names]
 
-    def _choose_alpha(self, data, target, heads, directions, folds, trust=None):
+    def _choose_alpha(self, data, target, heads, directions, folds, shares=None):
         """Choose the alpha of the concept experts, None where there is none.
 
         Returns it with its path, the start of each expert's fit, and whether all converged.
@@ -63,8 +72,8 @@ class FirstStage(FittedMixture):
             return None, {}, warm, True
         parts = ([part[e] for e in mine] for part in (data, heads, directions))
         experts, own, priors = parts
-        trust = None if trust is None else trust[:, mine]
-        alpha, path, starts, settled = choose_alpha(experts, target, own, priors, folds, trust)
+        shares = None if shares is None else shares[:, mine]
+        alpha, path, starts, settled = choose_alpha(experts, target, own, priors, folds, shares)
         for e, start in zip(mine, starts, strict=True):
             warm[e] = start
         return alpha, path, warm, settled
@@ -91,6 +100,12 @@ class FirstStage(FittedMixture):
             with fit_task(branch, self, X, y, "all rows"):
                 if foreign:
                     fitted = fit_foreign(*own)
+                    if fitted is None:
+                        raise InputError(
+                            f"All rows that expert {data[e].name!r} sees are of one class, so its "
+                            "head has nothing to learn. Give it rows of another class, or leave "
+                            "it out."
+                        )
                 else:
                     fitted = fit_head(data[e], target, head, directions[e], alpha, warm[e])
             tasks = [branch.subcontext(task_name=f"fold {f}") for f in range(n_folds)]
@@ -124,8 +139,8 @@ class FirstStage(FittedMixture):
         }
         return self.oof_logits_, done, dict(zip(names, folds_done, strict=True))
 
-    def _fit_specialists(self, data, target, heads, directions, folds, trust, present):
-        """Fit each expert again on all rows and on the folds, rows weighted by the gate's trust.
+    def _fit_specialists(self, data, target, heads, directions, folds, shares):
+        """Fit each expert again on all rows and on the folds, with rows weighted by its share.
 
         With an alpha of their own: what made a large one good was mostly the rows that an expert
         cannot read. A head that takes no row weights stays, and so does that of an expert which
@@ -133,37 +148,41 @@ class FirstStage(FittedMixture):
 
         Parameters
         ----------
-        trust : ndarray of shape (n, E)
-            Gate weights.
-        present : ndarray of shape (n, E), bool
+        shares : ndarray of shape (n, E)
+            As of `own_targets`.
 
         Returns
         -------
-        dict
+        found : dict
             `heads_`, `oof_logits_`, `alpha_` and `alpha_path_`.
+        converged : tuple
+            Of the search, and by expert's name of the fits and of their folds.
         """
-        alpha, path, warm, _ = self._choose_alpha(data, target, heads, directions, folds, trust)
-        targets = own_targets(target, trust, present)
-        found = {"heads_": list(self.heads_), "oof_logits_": self.oof_logits_.copy()}
-        for e, (expert, head, own) in enumerate(zip(data, heads, targets, strict=True)):
+        alpha, path, warm, settled = self._choose_alpha(
+            data, target, heads, directions, folds, shares
+        )
+        fitted, logits, done, folds_done = list(self.heads_), self.oof_logits_.copy(), {}, {}
+        for e, own in enumerate(own_targets(target, shares)):
+            expert, head, name = data[e], heads[e], self.expert_names_[e]
             if (folds.train @ own.weights).min() < _LEAST_SHARE * target.weights.sum():
                 continue
             if not isinstance(head, ConceptBottleneckClassifier):
                 if takes_weights(head):
-                    names = (self.expert_names_[e], head, expert, own, self.classes_)
-                    names = (*names, self.concept_names_[e])
-                    again = fit_foreign(*names)
-                    if again is not None:  # its rows are not all of one class
-                        found["heads_"][e] = again
-                        found["oof_logits_"][:, e] = foreign_out_of_fold(*names, folds)
+                    # Rows of no share stay, at next to no weight: without them a class that the
+                    # head has learned could be gone, or too rare for its own folds.
+                    least = own_targets(target, np.maximum(shares[:, [e]], _LEAST_WEIGHT))[0]
+                    parts = (name, head, expert, least, self.classes_, self.concept_names_[e])
+                    fitted[e] = fit_foreign(*parts)
+                    logits[:, e] = foreign_out_of_fold(*parts, folds)
                 continue
             its = alpha if head.alpha is None else float(head.alpha)
             fit = fit_head(expert, own, head, directions[e], its, warm[e])
-            found["heads_"][e] = self._fitted_head(head, e, fit, alpha, path)
-            found["oof_logits_"][:, e], _ = out_of_fold(
+            fitted[e], done[name] = self._fitted_head(head, e, fit, alpha, path), fit.converged
+            logits[:, e], folds_done[name] = out_of_fold(
                 expert, own, head, directions[e], its, folds, fit
             )
-        return {**found, "alpha_": alpha, "alpha_path_": path}
+        found = {"heads_": fitted, "oof_logits_": logits, "alpha_": alpha, "alpha_path_": path}
+        return found, (settled, done, folds_done)
 
     def _fitted_head(self, head, e, fitted, alpha=None, path=None):
         """Return the classifier of one expert, as if it had been fitted alone.

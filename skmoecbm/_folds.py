@@ -157,13 +157,15 @@ def _split(owner, cv, splitter, rows, codes, groups):
     labels = codes[rows] if is_exclusive(codes) else codes.values[rows].astype(int)
     splits = splitter.split(np.zeros((len(rows), 1)), labels, groups)
     for fold, (train_rows, test_rows) in enumerate(splits):
-        test_rows = rows[test_rows]
+        test_rows = rows[test_rows] if len(test_rows) else rows[:0]
         if (held_out[test_rows] >= 0).any():
             raise parameter_error(owner, "cv", "folds that hold out each row at most once", cv)
         mask = np.zeros(len(codes), dtype=bool)
         mask[rows[train_rows]] = True
         train.append(mask)
         held_out[test_rows] = fold
+    if not (held_out >= 0).any():
+        raise parameter_error(owner, "cv", "folds that hold out at least one row", cv)
     return Folds(np.array(train), held_out)
 
 

@@ -30,9 +30,13 @@ class ForeignHead:
         classifier, else the identity on the logits themselves.
     """
 
-    def __init__(self, name, estimator, classes, exclusive, floor, columns):
+    def __init__(self, name, estimator, classes, exclusive, floor, columns, constant=None):
         self.name, self.estimator = name, estimator
         self.classes, self.exclusive, self.floor = classes, exclusive, floor
+        # Labels that no row it learned from has (0), or all have (1): what a classifier makes of
+        # them is its own affair, here they are one half of a further row.
+        self.constant = np.full(len(classes), np.nan) if constant is None else constant
+        self._order = self._column_order(columns)
         coefficients = self._coefficients(len(columns))
         if coefficients is not None:
             self.concept_names_ = list(columns)
@@ -46,6 +50,29 @@ class ForeignHead:
         self.is_linear = coefficients is not None
         self.n_iter_ = 0
 
+    def _column_order(self, columns):
+        """Return how the columns of a classifier that knows names are to be ordered, or None."""
+        names = getattr(inner(self.estimator), "feature_names_in_", None)
+        if names is None:
+            return None
+        if all(column == f"x{column[1:]}" and column[1:].isdigit() for column in columns):
+            columns = list(names)  # a plain array has no names; its order must do
+        if sorted(names) != sorted(columns):
+            raise InputError(
+                f"The head of expert {self.name!r} was trained on columns {list(names)[:10]}; the "
+                f"expert has {list(columns)[:10]}. Give the expert the columns of its head."
+            )
+        return [list(columns).index(name) for name in names]
+
+    def _ask(self, method, X):
+        """Call a method of the classifier with the rows as it knows them."""
+        if self._order is not None:
+            import pandas as pd
+
+            names = inner(self.estimator).feature_names_in_
+            X = pd.DataFrame(X[:, self._order], columns=names)
+        return getattr(self.estimator, method)(X)
+
     @property
     def _n_outputs(self):
         return 1 if self.exclusive and len(self.classes) == 2 else len(self.classes)
@@ -55,14 +82,18 @@ class ForeignHead:
         own = inner(self.estimator)
         if not (hasattr(own, "coef_") and hasattr(own, "decision_function")):
             return None
+        if not np.isnan(self.constant).all():
+            return None
         association = np.asarray(own.coef_, dtype=np.float64)
+        if self._order is not None and association.ndim == 2:
+            association = association[:, np.argsort(self._order)]
         intercept = np.broadcast_to(np.asarray(own.intercept_, np.float64), len(association))
         same = list(getattr(own, "classes_", ())) == list(self.classes)
         if not same or association.shape != (self._n_outputs, n_columns):
             return None
         # Not all that has coefficients decides by them alone (a kernel, a clipped output).
         trial = np.random.default_rng(0).normal(size=(8, n_columns))
-        told = np.asarray(own.decision_function(trial)).reshape(8, -1)
+        told = np.asarray(self._ask("decision_function", trial)).reshape(8, -1)
         if not np.allclose(told, trial @ association.T + intercept, rtol=1e-9, atol=1e-9):
             return None
         return association, intercept.copy()
@@ -84,9 +115,9 @@ class ForeignHead:
             return self._exclusive_logits(X)
         own = self.estimator
         if hasattr(own, "decision_function"):
-            logits = np.asarray(own.decision_function(X), dtype=np.float64)
+            logits = np.asarray(self._ask("decision_function", X), dtype=np.float64)
         else:
-            found = own.predict_proba(X)
+            found = self._ask("predict_proba", X)
             if isinstance(found, list):  # one array per label, (n, classes of the label)
                 classes = own.classes_
                 found = np.stack(
@@ -104,7 +135,8 @@ class ForeignHead:
                 f"{len(X)} rows and {len(self.classes)} labels. Give a classifier of many labels, "
                 "such as OneVsRestClassifier(...)."
             )
-        return self._finite(logits)
+        sure = (2 * self.constant - 1) * (np.log1p(-self.floor) - np.log(self.floor))
+        return self._finite(np.where(np.isnan(self.constant), logits, sure))
 
     def _exclusive_logits(self, X):
         own = self.estimator
@@ -112,16 +144,19 @@ class ForeignHead:
         scores = None
         if hasattr(own, "decision_function"):
             scores = two_columns(
-                np.asarray(own.decision_function(X), dtype=np.float64).reshape(len(X), -1)
+                np.asarray(self._ask("decision_function", X), dtype=np.float64).reshape(len(X), -1)
             )
-        if scores is None or scores.shape[1] != len(known):
+        # Scores of pairs: of three classes there are three, and they are no logits of classes.
+        last = inner(_last_step(inner(own))[1])
+        pairs = getattr(last, "decision_function_shape", None) == "ovo" and len(known) > 2
+        if scores is None or scores.shape[1] != len(known) or pairs:
             if not hasattr(own, "predict_proba"):
                 raise InputError(
                     f"The head of expert {self.name!r} gives {scores.shape[1]} scores for "
                     f"{len(known)} classes; one each is needed (of an SVC: "
                     "decision_function_shape='ovr')."
                 )
-            p = np.asarray(own.predict_proba(X), dtype=np.float64)
+            p = np.asarray(self._ask("predict_proba", X), dtype=np.float64)
             scores = np.log(np.maximum(p, self.floor))
         if known == list(self.classes):
             logits = scores
@@ -192,10 +227,22 @@ def fit_foreign(name, template, expert, target, classes, columns, train=None):
         if target.exclusive and len(np.unique(labels)) < 2:
             return None
         settings = {}
+        if not target.exclusive and not (target.codes.cells[rows] == 1).all():
+            raise InputError(
+                f"class_weight counts labels differently within a row, and the head of expert "
+                f"{name!r}, {type(template).__name__}, can only weigh whole rows. Leave out "
+                "class_weight, and set it in the head."
+            )
         if not np.all(weights == weights[0]):
             settings[_weight_parameter(name, template)] = weights
         fitted = clone(template).fit(expert.values[rows], labels, **settings)
-    return ForeignHead(name, fitted, classes, target.exclusive, floor, columns)
+    constant = None
+    if not target.exclusive:
+        seen = _indicator(target, rows)
+        constant = np.where(seen.min(axis=0) == seen.max(axis=0), seen[0], np.nan)
+    if isinstance(template, FrozenEstimator):
+        constant = None  # it has seen other rows
+    return ForeignHead(name, fitted, classes, target.exclusive, floor, columns, constant)
 
 
 def _indicator(target, rows):

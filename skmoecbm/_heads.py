@@ -196,11 +196,12 @@ def solve(problem, head, alpha, start=None, *, search=False):
     )
 
 
-def select_alpha(experts, heads, priors, target, folds, trust=None):
+def select_alpha(experts, heads, priors, target, folds, shares=None):
     """Return alpha = exp(sum p log alpha), the path of losses, starts, and whether it converged.
 
-    The starts are one for each expert's fit. With `trust` (n, E), gate weights, each expert learns
-    from rows weighted by its own, and the average is theirs instead of the plain one.
+    The starts are one for each expert's fit. With `shares` (n, E) as of `own_targets` each expert
+    learns from the rows that are its own, the average is weighted by them, and a row counts as
+    much as it is these experts'.
 
     p = softmax(-n * loss), the loss being the calibrated out-of-fold log-loss of the plain
     average of the experts on at most 2,000 rows: an average over the grid that few rows leave
@@ -211,17 +212,18 @@ def select_alpha(experts, heads, priors, target, folds, trust=None):
     masks = folds.train
     scored = (folds.held_out[rows] >= 0) & (target.weights[rows] > 0)
     share = seen / np.maximum(seen.sum(1, keepdims=True), 1)
-    targets = [target] * len(experts)
-    if trust is not None:
-        known = trust.sum(1, keepdims=True)
-        share = np.where(known > 1e-3, trust / np.maximum(known, 1e-3), share)
-        targets = own_targets(target, share, seen)
+    targets, counted = [target] * len(experts), target.weights
+    if shares is not None:
+        known = shares.sum(1, keepdims=True)
+        counted = target.weights * (known[:, 0] / np.maximum(seen.sum(1), 1))
+        share = np.where(known > 0, shares / np.where(known > 0, known, 1.0), share)
+        targets = own_targets(target, shares)
     problems = [
         expert_problem(expert, own, head, prior, masks, rows)
         for expert, own, head, prior in zip(experts, targets, heads, priors, strict=True)
     ]
     starts = [None] * len(experts)
-    total = target.weights[rows][scored].sum()
+    total = counted[rows][scored].sum()
     alphas, losses, settled, kept = [], [], [], None
     for alpha in ALPHA_GRID:
         logits, complete = [], True
@@ -234,7 +236,7 @@ def select_alpha(experts, heads, priors, target, folds, trust=None):
             _average_loss(
                 np.stack(logits, 1)[scored],
                 target.codes[rows][scored],
-                target.weights[rows][scored],
+                counted[rows][scored],
                 share[rows][scored],
             )
         )
@@ -295,10 +297,19 @@ def _selection_rows(target, present, folds):
     return np.flatnonzero(kept)
 
 
-def own_targets(target, trust, present):
-    """Return the target of each expert, rows weighted by its trust: 1 is that of the average."""
-    shares = trust * present.sum(1, keepdims=True)
-    return [replace(target, weights=target.weights * own) for own in shares.T]
+def own_targets(target, shares):
+    """Return the target of each expert, rows weighted by its share.
+
+    Parameters
+    ----------
+    shares : ndarray of shape (n, E)
+        How much of a row is an expert's: 1 is as much as the plain average gives it.
+    """
+    targets = [replace(target, weights=target.weights * own) for own in shares.T]
+    for own in targets:
+        # A class of which an expert has no row keeps the floor of its overall frequency.
+        vars(own)["base_rate"] = target.base_rate
+    return targets
 
 
 def _average_loss(logits, codes, weights, share):

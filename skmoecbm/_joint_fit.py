@@ -14,6 +14,7 @@ from skmoecbm._heads import HeadFit, expert_problem
 from skmoecbm._joint_loss import JointModel, JointRows
 from skmoecbm._mixing import FittedMixture
 from skmoecbm._mixture import MixtureFit
+from skmoecbm._mlp_gate import first_layer
 from skmoecbm.exceptions import InputError
 
 __all__ = ["JointFit", "JointlyTrained", "fit_joint", "split_rows"]
@@ -271,8 +272,10 @@ def _start(problems, rows, target, head, gate, kind, train, pool, generator):
         for name, shape in shapes.items()
     }
     if kind == "mlp":
-        first = torch.randn(gate.hidden, width, generator=generator, dtype=torch.float64)
-        layers["hidden_weight"] = (first / max(width, 1) ** 0.5).to(device)
+        drawn = first_layer(
+            gate.hidden, rows.inputs.cpu().numpy(), target.weights * train, generator
+        )
+        layers["hidden_weight"] = drawn.to(device)
     # n counts the losses that the penalties stand beside: one per row, or one per row and label.
     n = float(target.weights[train].sum()) * (1 if target.exclusive else target.n_classes)
     return JointModel(

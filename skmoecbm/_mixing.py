@@ -137,8 +137,8 @@ class FittedMixture(ConceptClassifier):
         shares = self._shares(weights)
         # The outputs of a head that is not linear have no similarities behind them.
         similarities = [
-            np.where(present[:, [e]], own.values if own.values.shape == z.shape else z, np.nan)
-            for e, (own, z) in enumerate(zip(data, values, strict=True))
+            np.where(present[:, [e]], own.values if getattr(head, "is_linear", True) else z, np.nan)
+            for e, (own, z, head) in enumerate(zip(data, values, self.heads_, strict=True))
         ]
         return [
             AdditivePart(

@@ -6,7 +6,29 @@ import torch
 from skmoecbm._gating import GateState
 from skmoecbm._pooling import PooledLoss
 
-__all__ = ["fit_mlp_gate"]
+__all__ = ["first_layer", "fit_mlp_gate"]
+
+
+def first_layer(hidden, inputs, weights, generator):
+    """Draw the first layer, shape (hidden, q), so that the order of the inputs does not matter.
+
+    Experts bring inputs of their own, and their order must not: an input gets its numbers by how
+    its values are spread, not by where it stands.
+
+    Parameters
+    ----------
+    hidden : int
+    inputs : ndarray of shape (n, q)
+    weights : ndarray of shape (n,)
+    generator : torch.Generator
+    """
+    width = inputs.shape[1]
+    drawn = torch.randn(hidden, width, generator=generator, dtype=torch.float64)
+    share = weights / weights.sum()
+    spread = share @ inputs**3 + np.pi * (share @ np.abs(inputs)) + share @ inputs
+    first = torch.empty_like(drawn)
+    first[:, torch.as_tensor(np.argsort(np.round(spread, 9), kind="stable"))] = drawn
+    return first / max(width, 1) ** 0.5
 
 
 def fit_mlp_gate(
@@ -45,16 +67,16 @@ def fit_mlp_gate(
     def tensor(array, dtype=torch.float64):
         return torch.as_tensor(np.asarray(array), dtype=dtype, device=device)
 
+    shares = np.asarray(shares, dtype=np.float64)
     inputs = tensor(inputs)
     centred = inputs - inputs.mean(1, keepdim=True)
     normed = centred / torch.sqrt(centred.square().mean(1, keepdim=True) + 1e-5)
     absent = ~tensor(present, torch.bool)
-    n_experts, width = logits.shape[2], inputs.shape[1]
+    n_experts = logits.shape[2]
     states = []
     for fold_logits, share in zip(logits, shares, strict=True):
         generator = torch.Generator().manual_seed(0 if seed is None else seed)
-        first = torch.randn(hidden, width, generator=generator, dtype=torch.float64)
-        first = tensor(first / max(width, 1) ** 0.5)
+        first = tensor(first_layer(hidden, inputs.cpu().numpy(), shares.sum(0), generator))
         shapes = {
             "hidden_bias": (hidden,),
             "out_weight": (n_experts, hidden),

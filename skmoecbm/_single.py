@@ -233,11 +233,11 @@ class ConceptBottleneckClassifier(ConceptClassifier):
         ]
 
 
-def choose_alpha(data, target, heads, priors, folds, trust=None):
+def choose_alpha(data, target, heads, priors, folds, shares=None):
     """Return alpha (fixed, fallback or chosen), its path, starts, and whether it converged.
 
     One alpha for all experts whose head leaves it open; where none does, that of the first.
-    `trust` is that of `select_alpha`.
+    `shares` are those of `select_alpha`.
     """
     open_ones = [e for e, head in enumerate(heads) if head.alpha is None]
     starts = [None] * len(data)
@@ -248,7 +248,7 @@ def choose_alpha(data, target, heads, priors, folds, trust=None):
         *([part[e] for e in open_ones] for part in (data, heads, priors)),
         target,
         folds,
-        None if trust is None else trust[:, open_ones],
+        None if shares is None else shares[:, open_ones],
     )
     for e, start in zip(open_ones, warm, strict=True):
         starts[e] = start

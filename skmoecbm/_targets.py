@@ -244,7 +244,12 @@ def _weight_of_class(owner, class_weight, classes):
             f"class_weight names {unknown[:5]}, which are not in y. The classes are "
             f"{classes.tolist()[:20]}."
         )
-    per_class = np.array([float(class_weight.get(label, 1.0)) for label in classes.tolist()])
+    try:
+        per_class = np.array([float(class_weight.get(label, 1.0)) for label in classes.tolist()])
+    except (TypeError, ValueError) as error:
+        raise parameter_error(
+            owner, "class_weight", "made of finite numbers >= 0", class_weight
+        ) from error
     if not np.isfinite(per_class).all() or (per_class < 0).any():
         raise parameter_error(owner, "class_weight", "made of finite numbers >= 0", class_weight)
     _check_classes_weigh("class_weight", classes, per_class)

@@ -219,6 +219,7 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         if not isinstance(head, ConceptBottleneckClassifier):
             raise parameter_error(self, "head", "a ConceptBottleneckClassifier or None", self.head)
         self._check_head(head, "head")
+        check_random_state(self.random_state)  # what is wrong with it is told before the work
         kind, columns = resolve_gate_input(self, self.gate_input)
         gate = resolve_gate(self, self.gate)
         if self.training != "staged":
@@ -301,7 +302,7 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
                 judges = (target, present, folds, groups, counts, gate)
                 fitted = self._fit_gate(oof, inputs, *judges)
                 experts = (data, target, heads, directions, folds)
-                fitted = self._specialize(fitted, see, inputs, experts, judges)
+                fitted = self._specialize(fitted, see, inputs, experts, judges, head)
             self._take_mixture(fitted)
             report.update(self._fitted_attributes())
         context.call_on_fit_task_end(
@@ -309,7 +310,7 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         )
         return self
 
-    def _specialize(self, fitted, see, inputs, experts, judges):
+    def _specialize(self, fitted, see, inputs, experts, judges, head):
         """Let each expert learn again from the rows that are its own, where that clearly pays.
 
         An expert that learned from rows which it cannot read has learned their noise. Once a gate
@@ -320,13 +321,15 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         if not (self.specialize and reads_inputs(fitted.gate) and fitted.row_losses is not None):
             return fitted
         trust = gate_weights(fitted.gate, inputs(slice(None), present), present)
-        found = self._fit_specialists(*experts, trust, present)
+        shares = trust * present.sum(axis=1, keepdims=True)
+        found, converged = self._fit_specialists(*experts, shares)
         state, inputs = see(found["oof_logits_"])
         again = self._fit_gate(found["oof_logits_"], inputs, *judges)
         losses = {"before": fitted.row_losses, "after": again.row_losses}
         if choose(losses, target.weights * (folds.held_out >= 0), groups, counts) == "before":
             return fitted
         vars(self).update(found, gate_input_state_=state, specialized_=True)
+        warn_unconverged(head, *converged)
         return again
 
     def _fit_gate(self, oof, inputs, target, present, folds, groups, counts, gate):

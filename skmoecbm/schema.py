@@ -226,8 +226,9 @@ class GatedNode(_Classifier):
             raise ValueError("expert names must differ")
         if [len(part) for part in self.expert_columns] != [h.n_features_in for h in self.heads]:
             raise ValueError("expert_columns do not fit the heads")
-        if sorted([*columns, *self.gate_columns]) != list(range(self.n_features_in)):
-            raise ValueError("expert_columns and gate_columns do not part the features")
+        columns = [*columns, *self.gate_columns]  # of some columns nothing may be made
+        if len(set(columns)) < len(columns) or max(columns) >= self.n_features_in:
+            raise ValueError("expert_columns and gate_columns are not distinct features")
         if not set(self.masked_experts) < set(names):
             raise ValueError("masked_experts are not some of the experts")
         if any(head.classes != self.classes for head in self.heads):

@@ -845,6 +845,21 @@ def test_seed_that_a_meta_estimator_sets_on_the_head_is_no_error():
     assert bag.score(X, y) > 0.5
 
 
+def test_folds_weights_and_seeds_that_are_none_are_told():
+    X, y = make_table(n=30)
+    experts = [("a", slice(0, 4)), ("b", slice(4, 9))]
+    rows = np.arange(30)
+    for settings, message in (
+        ({"cv": []}, "'cv' parameter.*at least one row"),
+        ({"cv": [(rows, [])]}, "'cv' parameter.*at least one row"),
+        ({"class_weight": {0: "a"}}, "'class_weight' parameter.*finite numbers"),
+    ):
+        with pytest.raises(InputError, match=message):
+            GatedConceptBottleneckClassifier(experts=experts, **settings).fit(X, y)
+    with pytest.raises(ValueError, match="cannot be used to seed"):
+        GatedConceptBottleneckClassifier(experts=experts, random_state="a").fit(X, y)
+
+
 def test_bad_parameters_of_the_parts_name_the_part():
     X, y = _table()
     with pytest.raises(InputError, match="'penalty' parameter of LinearGate"):

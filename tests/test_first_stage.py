@@ -11,7 +11,9 @@ from skmoecbm import (
     ConceptBottleneckClassifier,
     GatedConceptBottleneckClassifier,
     InputError,
+    JointTraining,
     LinearGate,
+    MLPGate,
     load,
     save,
 )
@@ -202,3 +204,70 @@ def test_another_value_is_refused():
     X, y = make_table(n=30)
     with pytest.raises(InputError, match=r"'specialize' parameter of .* must be True or False"):
         GatedConceptBottleneckClassifier(specialize="yes").fit(X, y)
+
+
+def test_a_specialist_without_a_row_of_a_class_keeps_a_floor_for_it():
+    """A gate that parts the classes: an expert never sees one, yet must not rule it out."""
+    rng = np.random.default_rng(0)
+    site = np.arange(400) % 2
+    y = np.where(site == 0, rng.integers(0, 2, 400), rng.integers(1, 3, 400))
+    centres = rng.normal(size=(2, 3, 6))
+    shown = np.stack([np.where(site == e, y, rng.integers(0, 3, 400)) for e in range(2)])
+    blocks = [centres[e][shown[e]] + 0.7 * rng.normal(size=(400, 6)) for e in range(2)]
+    X = np.c_[blocks[0], blocks[1], site]
+    experts = [("a", slice(0, 6)), ("b", slice(6, 12))]
+    gate = LinearGate(top_k=1, penalty=1.0)
+    clf = _mixture(experts=experts, gate=gate, gate_input=[12]).fit(X, y)
+    assert clf.specialized_
+    trust = clf.gate_weights(X)
+    lacking = [set(range(3)) - set(y[trust[:, e] > 0]) for e in range(2)]
+    assert any(lacking), "else this test says nothing"
+    for head in clf.heads_:
+        assert np.abs(head.intercept_).max() < 10
+
+
+def test_joint_training_refuses_a_concept_head_that_differs(models):
+    X, y, _, _ = models
+    training = JointTraining(max_epochs=2)
+    own = [("a", ConceptBottleneckClassifier(activation="softmax"), slice(0, 10)), EXPERTS[1]]
+    with pytest.raises(InputError, match=r"'a' has a head of its own that differs"):
+        _mixture(experts=own, training=training).fit(X, y)
+    own = [("a", ConceptBottleneckClassifier(prior=None), slice(0, 10)), EXPERTS[1]]
+    _mixture(experts=own, training=training).fit(X, y)
+
+
+def test_an_mlp_gate_does_not_care_for_the_order_of_the_experts(models):
+    X, y, _, _ = models
+    for training in ("staged", JointTraining(max_epochs=4, gate_warmup=1)):
+        found = []
+        for experts in (EXPERTS, EXPERTS[::-1]):
+            clf = _mixture(
+                experts=experts,
+                gate=MLPGate(),
+                gate_input="similarities",
+                guard=False,
+                training=training,
+                random_state=0,
+            )
+            found.append(clf.fit(X, y).predict_proba(X))
+        np.testing.assert_allclose(*found, atol=1e-6)
+
+
+def test_alpha_beside_a_foreign_head_is_that_of_the_rows_of_the_concepts(models):
+    X, y, _, _ = models
+    experts = [EXPERTS[0], ("b", LogisticRegression(), slice(10, 20))]
+    fold = np.arange(len(y)) % 2
+    splits = [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(2)]
+    clf = _mixture(experts=experts, cv=splits).fit(X, y)
+    plain = clone(clf).set_params(specialize=False).fit(X, y)
+    assert clf.specialized_
+    own = plain.gate_weights(X)[:, 0]
+    for alpha, told in zip(clf.alpha_path_["alpha"], clf.alpha_path_["log_loss"], strict=True):
+        logits = np.zeros((len(y), 4))
+        for train, test in splits:
+            alone = ConceptBottleneckClassifier(alpha=alpha, prior=None)
+            alone.fit(X[train][:, :10], y[train], sample_weight=2 * own[train])
+            logits[test] = alone.decision_function(X[test][:, :10])
+        for _ in range(2):  # the expert's scale, then that of the average of one
+            logits *= fit_inverse_temperature(logits, y, 2 * own)
+        assert losses(logits, y) @ own / own.sum() == pytest.approx(told, abs=2e-3)

@@ -30,6 +30,7 @@ from skmoecbm import (
 from skmoecbm.concepts import TopKConcepts
 from skmoecbm.datasets import make_lesions
 from skmoecbm.hub import read_config
+from tests.brute_force import make_table
 
 STORED = Path(__file__).parent / "data" / "model_v0"
 EXPERTS = [("left", slice(0, 3)), ("right", [3, 4, 5, 6])]
@@ -323,7 +324,7 @@ def test_folders_that_are_not_a_model_say_so(tmp_path, saved):
         (lambda d: d["model"]["parameters"].update(pool="shell"), "'pool' parameter"),
         (lambda d: d["model"]["parameters"].update(experts={"$slice": ["a", 1, 2]}), "slice"),
         (lambda d: d["model"]["heads"].pop(), "expert_columns do not fit"),
-        (lambda d: d["model"]["expert_columns"][0].__setitem__(0, 5), "do not part the features"),
+        (lambda d: d["model"]["expert_columns"][0].__setitem__(0, 5), "are not distinct features"),
         (lambda d: d["model"]["classes"].update(values=[1, 1, 2]), "labels must differ"),
         (lambda d: d["model"]["classes"].update(dtype="|V8"), "dtype"),
         (lambda d: d["model"].update(alpha=True), "alpha"),
@@ -423,3 +424,10 @@ def test_all_missing_rows_of_a_loaded_model_are_the_class_prior(saved):
         proba = model.predict_proba(np.full((1, 7), np.nan))
     _, y = _data()
     np.testing.assert_allclose(proba[0], np.bincount(y) / len(y), atol=1e-12)
+
+
+def test_a_mixture_that_leaves_columns_aside_is_saved(tmp_path):
+    X, y = make_table(n=60)
+    clf = GatedConceptBottleneckClassifier(experts=[("a", slice(0, 3)), ("b", slice(5, 9))])
+    save(clf.fit(X, y), tmp_path / "model")
+    np.testing.assert_array_equal(load(tmp_path / "model").predict_proba(X), clf.predict_proba(X))
