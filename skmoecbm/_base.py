@@ -136,6 +136,12 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         logits = self._class_logits(X)
         return logits if target is None else logits + prevalence_shift(self, target)
 
+    def _thresholds(self):
+        """Return from which probability on each label is said, None where a row has one class."""
+        if not self.multilabel_:
+            return None
+        return getattr(self, "thresholds_", np.full(len(self.classes_), 0.5))
+
     def _constant_logits(self):
         """Return what `target_prevalence` adds to the decision function, shape (K',)."""
         shift = np.zeros(len(self.classes_)) + prevalence_shift(self, self.target_prevalence)
@@ -157,9 +163,7 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         logits = self._shifted_logits(X)
         if self.multilabel_:
-            if hasattr(self, "thresholds_"):
-                return (expit(logits) >= self.thresholds_).astype(int)
-            return (logits >= 0).astype(int)
+            return (expit(logits) >= self._thresholds()).astype(int)
         return self.classes_[logits.argmax(axis=1)]
 
     def explain(self, X, *, images=None):

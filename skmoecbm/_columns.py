@@ -261,7 +261,20 @@ def _column_names(X):
 def _column_index(owner, parameter, column, names, n_columns):
     if isinstance(column, str):
         if names is None or column not in names:
-            raise parameter_error(owner, parameter, "made of columns that X has", column)
+            there = "X has no column names" if names is None else f"X has {names[:8]}"
+            more = ", ..." if names is not None and len(names) > 8 else ""
+            if isinstance(getattr(owner, parameter, None), (list, tuple, dict)) and any(
+                name.endswith(f"__{column}") for name in names or ()
+            ):
+                whole = next(name for name in names if name.endswith(f"__{column}"))
+                more += f"; did you mean {whole!r}?"
+            raise parameter_error(
+                owner,
+                parameter,
+                f"made of columns that X has (after an ExpertUnion they are 'expert__column'; "
+                f"{there}{more})",
+                column,
+            )
         return names.index(column)
     integer = isinstance(column, (int, np.integer)) and not isinstance(column, bool)
     if integer and -n_columns <= column < n_columns:

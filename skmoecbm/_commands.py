@@ -159,7 +159,12 @@ def predict(args):
     features, classifier = model[:-1].transform(images), model[-1]
     with without_warning("have no expert at all"):
         probabilities = classifier.predict_proba(features)
-    predictions = classifier.classes_[probabilities.argmax(axis=1)]
+    if classifier.multilabel_:
+        said = classifier.predict(features) == 1
+        names = [str(name) for name in classifier.classes_]
+        predictions = ["|".join(np.array(names)[row]) for row in said]
+    else:
+        predictions = classifier.classes_[probabilities.argmax(axis=1)]
     columns = ["image", "prediction", *(f"probability_{name}" for name in classifier.classes_)]
     numbers = [probabilities]
     # An image that no expert can see has the class frequencies; a table must not call that a
@@ -179,7 +184,8 @@ def predict(args):
             "the table are empty"
         )
     if args.out != "-":
-        print(f"{seen.sum():,} predictions written to {args.out}")
+        rows = "" if seen.all() else f" ({len(images):,} rows)"
+        print(f"{seen.sum():,} predictions written to {args.out}{rows}")
 
 
 def explain(args):

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from skmoecbm._explanation_tables import (
     bias_decides,
+    said_or_not,
     seen_by_any,
     summarise_row,
     value_in_words,
@@ -173,7 +174,9 @@ class _Page:
         ranked = sorted(zip(summary["probabilities"], classes, strict=True), key=lambda p: -p[0])
         others = [f"{_cut(str(c), 24)} {p:.2f}" for p, c in ranked if c != summary["class"]][:3]
         kind = (
-            "predicted"
+            said_or_not(summary)
+            if summary["threshold"] is not None
+            else "predicted"
             if summary["class"] == summary["predicted"]
             else f"not predicted ({_cut(str(summary['predicted']), 24)} is)"
         )
@@ -297,7 +300,9 @@ class _Page:
             color=_GREY,
         )
         if any(text.endswith("sd") for text in seen):
-            words = "sd: standard deviations from the training mean"
+            words = (
+                "sd: standard deviations from the training mean; below 0 is less of it than usual"
+            )
             self.text(left, top - height - 0.2, words, size=8, color=_GREY)
         if bias_decides(summary):
             words = (

@@ -14,6 +14,7 @@ __all__ = [
     "html_of",
     "image_name",
     "long_table",
+    "said_or_not",
     "seen_by_any",
     "summarise_row",
     "text_of",
@@ -172,6 +173,9 @@ def summarise_row(explanation, i, k=None, class_=None):
         "predicted": row.predicted.tolist()[0],
         "class": label,
         "probability": float(row.probabilities[0, row.classes.index(label)]),
+        "threshold": None
+        if row.thresholds is None
+        else float(row.thresholds[row.classes.index(label)]),
         "probabilities": row.probabilities[0].tolist(),
         "logit": float(sign[0] * row.logits[0, column[0]]),
         "bias": float(sign[0] * row.bias[0, column[0]]),
@@ -192,7 +196,8 @@ def summarise_row(explanation, i, k=None, class_=None):
 
 def _without_bias(row):
     """Return the class that one row's concepts alone speak for, or None."""
-    if row._of_class is not None or not row.present.any():
+    # Of several labels each decides for itself: none could say another one instead.
+    if row._of_class is not None or row.thresholds is not None or not row.present.any():
         return None
     scores = row.logits[0] - row.bias[0]
     return row.classes[int(scores[0] > 0) if len(scores) == 1 else int(scores.argmax())]
@@ -294,7 +299,15 @@ def _about(row):
     label = f"{row['class']} (p = {row['probability']:.2f})"
     if not seen_by_any(row):
         return f"seen by no expert, the class frequencies alone give {label}"
+    if row["threshold"] is not None:
+        return f"{label}, {said_or_not(row)}"
     return label if row["class"] == row["predicted"] else f"{label}, predicted {row['predicted']}"
+
+
+def said_or_not(summary):
+    """Return whether a label is predicted of a row, and from which probability on it would be."""
+    kind = "predicted" if summary["probability"] >= summary["threshold"] else "not predicted"
+    return f"{kind}: it is from {summary['threshold']:.2g} on"
 
 
 def _weight(expert):

@@ -85,7 +85,7 @@ def make_folds(owner, cv, codes, weights, groups=None, present=None):
             raise parameter_error(owner, "cv", "an integer of at least 2 or a splitter", cv)
         limit = _limit(codes, cases, units, used)
         if min(limit, *(len(np.unique(units[seen])) for seen in present.T)) < 2:
-            return None, "a class, or what an expert saw, is too little for two folds"
+            return None, _too_little(owner, codes, cases, units, groups is not None)
         if not is_exclusive(codes):
             drawn = _label_folds(owner, cv, min(cv, limit), used, codes, groups, cells)
             if not _all_trained(drawn, present.T):
@@ -124,6 +124,19 @@ def _limit(codes, cases, units, used):
     """Return the largest number of folds that the rarest class, or the rows, allow."""
     counted = cases if is_exclusive(codes) else [used]
     return min(len(np.unique(units[case])) for case in counted)
+
+
+def _too_little(owner, codes, cases, units, grouped):
+    """Return in words which class leaves no two folds."""
+    what = "one group" if grouped else "one row"
+    if is_exclusive(codes) and hasattr(owner, "classes_"):
+        present = owner.classes_[np.unique(codes[np.any(cases, axis=0)])].tolist()
+        rare = [
+            c for c, case in zip(present, cases, strict=True) if len(np.unique(units[case])) < 2
+        ]
+        if rare:
+            return f"class {rare[0]!r} has {what} only, which is too little for two folds"
+    return f"the rows, or what an expert saw, are of {what} only: too little for two folds"
 
 
 def _label_folds(owner, cv, n_splits, used, codes, groups, cells):

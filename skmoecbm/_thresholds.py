@@ -58,8 +58,8 @@ def tune_thresholds(model, X, y, *, criterion="f1", cv=5, groups=None, sample_we
     Warns
     -----
     SkmoecbmWarning
-        Names the labels that keep 0.5: no held-out row has them, or every one, or (``"youden"``)
-        no threshold is better than chance.
+        Names the labels that keep 0.5: no held-out row has them, or every one, or all that have
+        them are in one fold, or (``"youden"``) no threshold is better than chance.
 
     Notes
     -----
@@ -107,6 +107,7 @@ def tune_thresholds(model, X, y, *, criterion="f1", cv=5, groups=None, sample_we
         raise InputError(f"X has {n:,} rows and y has {len(truth):,}. Give one row of labels each.")
     labels = LabelMatrix(truth, np.ones_like(truth))
     weights = row_weights(classifier, sample_weight, None, classifier.classes_, labels)
+    learned = np.ones(truth.shape, dtype=bool)
     if isinstance(cv, str) and cv == "prefit":
         proba, held_out = model.predict_proba(X), weights > 0
     else:
@@ -122,11 +123,14 @@ def tune_thresholds(model, X, y, *, criterion="f1", cv=5, groups=None, sample_we
             rows = np.flatnonzero(folds.held_out == fold)
             train = np.flatnonzero(train & (weights > 0))
             proba[rows] = _fold_proba(model, X, truth, weights, numbers, train, rows)
+            # Of a label without a case in its training part a fold says a constant near 0 or 1.
+            learned[rows] = (truth[train].min(axis=0) == 0) & (truth[train].max(axis=0) == 1)
     thresholds, kept = np.full(len(classifier.classes_), 0.5), []
     for k, label in enumerate(classifier.classes_.tolist()):
-        found, reason = best_threshold(
-            truth[held_out, k], proba[held_out, k], weights[held_out], criterion
-        )
+        told = held_out & learned[:, k]
+        found, reason = best_threshold(truth[told, k], proba[told, k], weights[told], criterion)
+        if reason == "no row has it" and truth[held_out, k].any():
+            reason = "the rows that have it are in one fold, and no fold learned it from others"
         if reason is None:
             thresholds[k] = found
         else:

@@ -96,6 +96,7 @@ def explain_features(classifier, features, *, images=None, value_range=None, not
         parts,
         logits=logits.reshape(len(logits), -1),
         offset=classifier._constant_logits(),
+        thresholds=classifier._thresholds(),
         probabilities=classifier.predict_proba(features),
         classes=classifier.classes_,
         images=images,
@@ -143,6 +144,8 @@ class Explanation(Sequence):
     logits : ndarray of shape (n, K'), float64
     probabilities : ndarray of shape (n, K), float64
     predicted : ndarray of shape (n,), the most probable class of each row
+    thresholds : ndarray of shape (K,) or None
+        Where a row may have several labels: from which probability on each is said.
     rows : ndarray of shape (n,), int, numbers in the call that made the explanation
     notices : tuple of str
         What must be said with the explanation, such as that the experts are demonstrations.
@@ -156,6 +159,7 @@ class Explanation(Sequence):
         probabilities,
         classes,
         offset=0.0,
+        thresholds=None,
         of_class=None,
         images=None,
         value_range=None,
@@ -169,6 +173,7 @@ class Explanation(Sequence):
         else:
             self.columns = [of_class]
         self._of_class, self._offset = of_class, offset + np.zeros(logits.shape[1])
+        self.thresholds = thresholds
         self.logits = logits
         self.probabilities = np.asarray(probabilities, dtype=np.float64)
         self.predicted = np.asarray(classes)[self.probabilities.argmax(axis=1)]
@@ -379,8 +384,9 @@ class Explanation(Sequence):
         return (signs * part.weight)[:, None] * part.values * part.association[columns]
 
     def _copy(self, parts, **changes):
-        fields = ("logits", "probabilities", "images", "value_range", "notices", "rows")
-        kept = {"offset": self._offset, **{name: getattr(self, name) for name in fields}}
+        fields = ("logits", "probabilities", "thresholds", "images", "value_range", "notices")
+        kept = {name: getattr(self, name) for name in (*fields, "rows")}
+        kept["offset"] = self._offset
         return Explanation(
             parts, **{"classes": self.classes, "of_class": self._of_class, **kept, **changes}
         )

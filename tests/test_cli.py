@@ -7,8 +7,10 @@ import sys
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.pipeline import make_pipeline
 
 import skmoecbm
 from skmoecbm.cli import build_parser, main
@@ -514,3 +516,18 @@ def test_a_number_out_of_range_is_refused_by_its_option(capsys, arguments, words
         main(arguments)
     assert stop.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def test_predict_writes_all_labels_that_a_model_of_many_says(lesions, tmp_path, capsys):
+    paths = sorted((lesions / "photos").rglob("*.png"))[:60]
+    rng = np.random.default_rng(0)
+    labels = pd.DataFrame(rng.random((60, 3)) < 0.5, columns=["A", "B", "C"]).astype(int)
+    encoder = skmoecbm.ConceptEncoder("demo-general", "lesions")
+    head = skmoecbm.ConceptBottleneckClassifier(alpha=0.1, prior=None)
+    model = make_pipeline(encoder, head).fit(paths, labels)
+    skmoecbm.save(model, tmp_path / "model")
+    assert main(["predict", str(tmp_path / "model"), *map(str, paths)]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    expected = ["|".join(np.array(["A", "B", "C"])[row == 1]) for row in model.predict(paths)]
+    assert [row["prediction"] for row in rows] == expected
+    assert {len(told.split("|")) for told in expected if told} > {1}

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.text import Text
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -502,3 +503,23 @@ def test_pipeline_explanation_keeps_the_images_its_first_image_encoder_saw():
     )
     np.testing.assert_allclose(_sums(explanation), model.decision_function(frame[:3]), atol=1e-10)
     assert [image for axes in explanation.plot(0).axes for image in axes.images]
+
+
+def test_of_several_labels_each_is_said_or_not_by_its_own_threshold():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 5))
+    Y = pd.DataFrame({"mass": X[:, 0] > 0.8, "edema": X[:, 1] > 1.2, "nodule": X[:, 2] > 0.5})
+    clf = ConceptBottleneckClassifier(alpha=1.0).fit(X, Y.astype(int))
+    assert clf.explain(X[:2]).thresholds.tolist() == [0.5, 0.5, 0.5]
+    clf.thresholds_ = np.array([0.2, 0.6, 0.5])
+    explanation = clf.explain(X)[:8]
+    said = clf.predict(X[:8])
+    for row in range(8):
+        for k, label in enumerate(clf.classes_):
+            text = repr(explanation[row].for_class(label))
+            assert ("not predicted: it is from" in text) == (said[row, k] == 0)
+            assert f"from {clf.thresholds_[k]:.2g} on" in text
+            figure = explanation.plot(row, class_=label)
+            drawn = " ".join(artist.get_text() for artist in figure.findobj(Text))
+            assert ("not predicted: it is from" in drawn) == (said[row, k] == 0)
+            assert "The bias decides" not in drawn and " is)" not in drawn

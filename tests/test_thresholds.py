@@ -302,3 +302,25 @@ def test_two_classes_are_tuned_by_scikit_learn_itself():
         assert 0.5 < tuned.best_threshold_ < 0.99  # of 'nevus', which is the second class
         found = recall_score(y, tuned.predict(X), pos_label="melanoma")
         assert found > recall_score(y, make().fit(X, y).predict(X), pos_label="melanoma") + 0.2
+
+
+def test_a_fold_that_never_saw_a_label_has_no_say_in_its_threshold():
+    """All rows with it are of one patient: whichever fold holds her out says a constant."""
+    X, y = make_labels()
+    groups = np.arange(240) % 24
+    y["edema"] = ((groups == 3) & (X[:, 0] > -0.5)).astype(int)
+    y["mass"] = ((groups < 2) & (X[:, 1] > -0.5)).astype(int)
+    clf = single().fit(X, y)
+    with pytest.warns(SkmoecbmWarning, match="'edema' .the rows that have it are in one fold"):
+        tuned = tune_thresholds(clf, X, y, criterion="youden", groups=groups, cv=GroupKFold(24))
+    assert tuned.thresholds_[2] == 0.5
+    # Of two patients with a mass each fold that holds one out has learned it from the other.
+    folds = GroupKFold(24).split(X, y, groups)
+    proba, told = np.zeros(240), np.ones(240, dtype=bool)
+    for train, test in folds:
+        fitted = single().fit(X[train], y.iloc[train][["mass", "nodule"]])
+        proba[test] = fitted.predict_proba(X[test])[:, 0]
+    truth = y["mass"].to_numpy()
+    best = brute(truth, proba, np.ones(240), "youden")
+    said = (proba[told] >= tuned.thresholds_[0]).astype(int)
+    assert score(truth, said, np.ones(240), "youden") == pytest.approx(best, abs=1e-9)
