@@ -300,9 +300,7 @@ class _Page:
             color=_GREY,
         )
         if any(text.endswith("sd") for text in seen):
-            words = (
-                "sd: standard deviations from the training mean; below 0 is less of it than usual"
-            )
+            words = "sd: standard deviations from the mean (below 0: less than usual)"
             self.text(left, top - height - 0.2, words, size=8, color=_GREY)
         if bias_decides(summary):
             words = (
