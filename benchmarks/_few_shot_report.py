@@ -176,5 +176,7 @@ def _draw(summary, path):
         ax.set(title=name, xticks=range(len(shots)), xticklabels=shots)
         ax.set(xlabel="shots per class", ylabel="balanced accuracy")
         ax.legend(fontsize=7, frameon=False)
+    for ax in axes.flat[len(names) :]:
+        ax.set_axis_off()
     figure.tight_layout()
     figure.savefig(path, dpi=110)
