@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from skmoecbm._columns import read_experts
 from skmoecbm._labels import is_exclusive, label_log_odds
 from skmoecbm._prevalence import prevalence_shift
+from skmoecbm._ranges import concept_quantiles
 from skmoecbm._targets import encode_labels, label_cells, number_groups, row_weights
 from skmoecbm._validation import one_thread
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
@@ -46,6 +47,9 @@ class AdditivePart:
     intercept : ndarray of shape (K',)
     logits : ndarray of shape (n, K')
         The expert's own logits; 0 where absent.
+    quantiles : ndarray of shape (m, 101) or None
+        Of `similarities` over the training rows, at the shares 0, 0.01, ..., 1; None where they
+        are not known.
     """
 
     name: str
@@ -58,6 +62,7 @@ class AdditivePart:
     association: np.ndarray
     intercept: np.ndarray
     logits: np.ndarray
+    quantiles: np.ndarray | None = None
 
 
 class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
@@ -249,6 +254,10 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             self.class_prevalence_ = seen / seen.sum()
         prevalence_shift(self, self.target_prevalence)  # what is wrong with it is told at once
         self._layout = layout
+        self.concept_quantiles_ = [
+            concept_quantiles(expert.values, counts * (weights > 0) * expert.present)
+            for expert in data
+        ]
         return data, gate_values, codes, weights, groups, present
 
 

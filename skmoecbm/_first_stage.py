@@ -73,7 +73,10 @@ class FirstStage(FittedMixture):
         parts = ([part[e] for e in mine] for part in (data, heads, directions))
         experts, own, priors = parts
         shares = None if shares is None else shares[:, mine]
-        alpha, path, starts, settled = choose_alpha(experts, target, own, priors, folds, shares)
+        calibrated = bool(self.calibrate) and len(data) > 1
+        alpha, path, starts, settled = choose_alpha(
+            experts, target, own, priors, folds, shares, calibrated=calibrated
+        )
         for e, start in zip(mine, starts, strict=True):
             warm[e] = start
         return alpha, path, warm, settled
@@ -199,6 +202,7 @@ class FirstStage(FittedMixture):
             alpha, path = self.alpha_, self.alpha_path_
         alpha, path = (alpha, path) if shared else (float(head.alpha), {})
         classifier._take(fitted, alpha, path, self.prior_used_[name], name, concepts)
+        classifier.concept_quantiles_ = self.concept_quantiles_[e]
         classifier.n_features_in_ = len(concepts)
         classifier._layout = Layout(
             [name], [np.arange(len(concepts))], [concepts], np.array([], int)

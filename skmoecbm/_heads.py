@@ -196,16 +196,17 @@ def solve(problem, head, alpha, start=None, *, search=False):
     )
 
 
-def select_alpha(experts, heads, priors, target, folds, shares=None):
+def select_alpha(experts, heads, priors, target, folds, shares=None, *, calibrated=True):
     """Return alpha = exp(sum p log alpha), the path of losses, starts, and whether it converged.
 
     The starts are one for each expert's fit. With `shares` (n, E) as of `own_targets` each expert
     learns from the rows that are its own, the average is weighted by them, and a row counts as
     much as it is these experts'.
 
-    p = softmax(-n * loss), the loss being the calibrated out-of-fold log-loss of the plain
-    average of the experts on at most 2,000 rows: an average over the grid that few rows leave
-    wide, where the best of a cross-validation would jump (MATHS section 1).
+    p = softmax(-n * loss), the loss being the out-of-fold log-loss of the plain average of the
+    experts on at most 2,000 rows: an average over the grid that few rows leave wide, where the
+    best of a cross-validation would jump. It is calibrated where the model that is fitted will
+    be: an expert alone is not, and what it says too surely a larger alpha must mend.
     """
     seen = np.stack([expert.present for expert in experts], axis=1)
     rows = _selection_rows(target, seen, folds)
@@ -238,6 +239,7 @@ def select_alpha(experts, heads, priors, target, folds, shares=None):
                 target.codes[rows][scored],
                 counted[rows][scored],
                 share[rows][scored],
+                calibrated,
             )
         )
         alphas.append(alpha)
@@ -312,14 +314,15 @@ def own_targets(target, shares):
     return targets
 
 
-def _average_loss(logits, codes, weights, share):
-    """Calibrated log-loss of the average of the experts, with `share` (n, E) of each row."""
+def _average_loss(logits, codes, weights, share, calibrated):
+    """Log-loss of the average of the experts, with `share` (n, E) of each row."""
     for e in range(logits.shape[1]):
         own = weights * (share[:, e] > 0)
-        if own.sum() > 0:
+        if calibrated and own.sum() > 0:
             logits[:, e] *= fit_inverse_temperature(logits[:, e], codes, own)
     mixed = np.einsum("ne,nek->nk", share, logits)
-    mixed *= fit_inverse_temperature(mixed, codes, weights)
+    if calibrated:
+        mixed *= fit_inverse_temperature(mixed, codes, weights)
     return float(log_losses(mixed, codes) @ weights / weights.sum())
 
 

@@ -135,6 +135,7 @@ class FittedMixture(ConceptClassifier):
         if self.pool == "sum":
             scale = scale * (weights > 0).sum(axis=1)
         shares = self._shares(weights)
+        ranges = getattr(self, "concept_quantiles_", [None] * len(data))
         # The outputs of a head that is not linear have no similarities behind them.
         similarities = [
             np.where(present[:, [e]], own.values if getattr(head, "is_linear", True) else z, np.nan)
@@ -152,6 +153,8 @@ class FittedMixture(ConceptClassifier):
                 self.heads_[e].association_,
                 self.heads_[e].intercept_,
                 logits[e],
+                # A head that is not linear speaks of its own outputs, not of what it was given.
+                ranges[e] if getattr(self.heads_[e], "is_linear", True) else None,
             )
             for e, name in enumerate(self.expert_names_)
         ]

@@ -17,6 +17,7 @@ from skmoecbm._gating import GateState
 from skmoecbm._joint import JointTraining
 from skmoecbm._parameters import pack_parameters, unpack_parameters
 from skmoecbm._prevalence import prevalence_shift
+from skmoecbm._ranges import LEVELS
 from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
 from skmoecbm.concepts import LintedConcepts, SubmodularSelector, TopKConcepts
 from skmoecbm.exceptions import FormatError, InputError
@@ -94,6 +95,8 @@ def pack_head(model, arrays, prefix):
     """Return the `HeadNode` of a fitted classifier of one expert."""
     for name in _head_shapes(1, 1, False):
         arrays[f"{prefix}.{name}"] = getattr(model, f"{name}_")
+    if hasattr(model, "concept_quantiles_"):  # not of models that older versions fitted
+        arrays[f"{prefix}.concept_quantiles"] = model.concept_quantiles_
     return HeadNode(
         **_pack_common(model, arrays, prefix),
         concept_names=model.concept_names_,
@@ -115,6 +118,11 @@ def unpack_head(node, arrays, prefix):
     model.concept_names_ = list(node.concept_names)
     model.expert_name_ = node.expert_name
     model.prior_used_ = node.prior_used
+    if f"{prefix}.concept_quantiles" in arrays:
+        shape = (m, len(LEVELS))
+        model.concept_quantiles_ = take(arrays, f"{prefix}.concept_quantiles", shape, "float64")
+        if (np.diff(model.concept_quantiles_, axis=1) < 0).any():
+            raise FormatError(f"{prefix}.concept_quantiles must not fall; save the model again.")
     model._layout = Layout(
         [node.expert_name], [np.arange(m)], [model.concept_names_], np.array([], dtype=int)
     )
@@ -239,6 +247,8 @@ def unpack_gated(node, arrays, prefix):
     model.oof_log_loss_ = dict(node.oof_log_loss)
     model.routing_information_ = node.routing_information
     model.specialized_ = node.specialized
+    if all(hasattr(head, "concept_quantiles_") for head in model.heads_):
+        model.concept_quantiles_ = [head.concept_quantiles_ for head in model.heads_]
     return model
 
 

@@ -81,9 +81,11 @@ class ConceptBottleneckClassifier(ConceptClassifier):
     prior_used_ : str or None
     alpha_ : float
     alpha_path_ : dict
-        The penalties tried and their calibrated out-of-fold log-losses.
+        The penalties tried and their out-of-fold log-losses.
     concept_names_ : list of str
     expert_name_ : str
+    concept_quantiles_ : ndarray of shape (m, 101)
+        Of each concept's similarity over the training rows, at the shares 0, 0.01, ..., 1.
     class_log_prior_ : ndarray of shape (K,)
         Logarithm of the weighted class frequencies; log odds where a row may have several labels.
     class_prevalence_ : ndarray of shape (K,)
@@ -180,10 +182,13 @@ class ConceptBottleneckClassifier(ConceptClassifier):
         if self.alpha is None:
             folds, _ = make_folds(self, self.cv, codes, weights, groups, present)
         with fit_task(context, self, X, y, "alpha"):
-            alpha, path, warm, settled = choose_alpha(data, target, [self], [direction], folds)
+            alpha, path, warm, settled = choose_alpha(
+                data, target, [self], [direction], folds, calibrated=False
+            )
         with fit_task(context, self, X, y, "refit") as report:
             fitted = fit_head(data[0], target, self, direction, alpha, warm[0])
             self._take(fitted, alpha, path, used, self._layout.names[0], self._layout.concepts[0])
+            (self.concept_quantiles_,) = self.concept_quantiles_
             report.update(self._fitted_attributes())
         warn_unconverged(self, settled, {self.expert_name_: fitted.converged})
         context.call_on_fit_task_end(
@@ -229,15 +234,16 @@ class ConceptBottleneckClassifier(ConceptClassifier):
                 self.association_,
                 self.intercept_,
                 logits,
+                getattr(self, "concept_quantiles_", None),
             )
         ]
 
 
-def choose_alpha(data, target, heads, priors, folds, shares=None):
+def choose_alpha(data, target, heads, priors, folds, shares=None, *, calibrated):
     """Return alpha (fixed, fallback or chosen), its path, starts, and whether it converged.
 
     One alpha for all experts whose head leaves it open; where none does, that of the first.
-    `shares` are those of `select_alpha`.
+    `shares` and `calibrated` are those of `select_alpha`.
     """
     open_ones = [e for e, head in enumerate(heads) if head.alpha is None]
     starts = [None] * len(data)
@@ -249,6 +255,7 @@ def choose_alpha(data, target, heads, priors, folds, shares=None):
         target,
         folds,
         None if shares is None else shares[:, open_ones],
+        calibrated=calibrated,
     )
     for e, start in zip(open_ones, warm, strict=True):
         starts[e] = start

@@ -135,6 +135,8 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         Class frequencies with class weights (their logarithm, or log odds), and without.
     thresholds_ : ndarray of shape (K,)
         Only after `tune_thresholds`: probability from which on a row has the label.
+    concept_quantiles_ : list of E arrays of shape (m_e, 101)
+        Of each concept's similarity over the training rows, at the shares 0, 0.01, ..., 1.
     routing_information_ : float
         Mutual information between row and expert, in nats.
 

@@ -5,6 +5,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsClassifier
 
 from skmoecbm import (
@@ -272,3 +273,15 @@ def test_alpha_beside_a_foreign_head_is_that_of_the_rows_of_the_concepts(models)
         for _ in range(2):  # the expert's scale, then that of the average of one
             logits *= fit_inverse_temperature(logits, y, 2 * own)
         assert losses(logits, y) @ own / own.sum() == pytest.approx(told, abs=2e-3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_expert_alone_that_knows_nothing_is_not_sure(seed):
+    """Nobody calibrates it afterwards, so alpha must be chosen by what it really says."""
+    rng = np.random.default_rng(seed)
+    X, y = rng.normal(size=(64, 40)), np.arange(64) % 4
+    new, labels = rng.normal(size=(400, 40)), rng.integers(0, 4, 400)
+    alone = ConceptBottleneckClassifier().fit(X, y)
+    assert log_loss(labels, alone.predict_proba(new)) < np.log(4) + 0.05
+    mixture = GatedConceptBottleneckClassifier(experts=[("only", slice(None))]).fit(X, y)
+    assert mixture.alpha_ == alone.alpha_

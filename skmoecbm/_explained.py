@@ -1,0 +1,320 @@
+"""What an explanation holds and how it is read: an `Explanation` of some rows."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from skmoecbm._explanation_tables import (
+    Contributions,
+    html_of,
+    long_table,
+    summarise_row,
+    text_of,
+    top_table,
+)
+from skmoecbm._ranges import percentiles
+from skmoecbm._validation import check_number
+from skmoecbm.exceptions import InputError
+
+__all__ = ["Explanation"]
+
+
+class Explanation(Sequence):
+    """Why each row was classified as it was; made by `explain`.
+
+    For every row and class the contributions of all (expert, concept) pairs and the bias sum to
+    the logit that `decision_function` gives, to 1e-10.
+
+    Two classes have one logit, positive towards `classes[1]`, so every array has one column;
+    `for_class(classes[0])` turns the signs.
+
+    Attributes
+    ----------
+    classes : list of length K
+        Classes of the model.
+    columns : list of length K'
+        The class that each column of the arrays speaks for: all K, or one.
+    expert_names : list of str, length E
+    concept_names : list of list of str
+        Concepts of each expert.
+    gate : ndarray of shape (n, E), float64
+        Gate weights G in [0, 1]; zero where an expert is absent.
+    expert_weights : ndarray of shape (n, E), float64
+        Share of each expert in the decision, G_e τ_e / Σ G τ, in [0, 1].
+    expert_logits : ndarray of shape (n, E, K'), float64
+        Logits S_e of each expert before weighting.
+    present : ndarray of shape (n, E), bool
+        Whether the expert saw the row.
+    contributions : sequence of E arrays of shape (n, m_e, K'), float64
+        Logits that a concept adds; computed when an expert is asked for, by number or name.
+    similarities : list of E arrays of shape (n, m_e), float64
+        Cosine similarity in [-1, 1] of image and concept; NaN where the expert is absent.
+    values : list of E arrays of shape (n, m_e), float64
+        Similarities in standard deviations from the training mean; for ``activation="softmax"``
+        as they came.
+    percentiles : list of E arrays of shape (n, m_e), float64
+        Where each similarity stands among those of the training images, in [0, 100]; NaN where the
+        expert is absent or the training images are not known.
+    bias : ndarray of shape (n, K'), float64
+        What no concept carries: weighted intercepts and the shift of a `target_prevalence`, or the
+        class prior where no expert saw the row.
+    logits : ndarray of shape (n, K'), float64
+    probabilities : ndarray of shape (n, K), float64
+    predicted : ndarray of shape (n,), the most probable class of each row
+    thresholds : ndarray of shape (K,) or None
+        Where a row may have several labels: from which probability on each is said.
+    rows : ndarray of shape (n,), int, numbers in the call that made the explanation
+    notices : tuple of str
+        What must be said with the explanation, such as that the experts are demonstrations.
+    """
+
+    def __init__(
+        self,
+        parts,
+        *,
+        logits,
+        probabilities,
+        classes,
+        offset=0.0,
+        thresholds=None,
+        of_class=None,
+        images=None,
+        value_range=None,
+        notices=(),
+        rows=None,
+    ):
+        self._parts = tuple(parts)
+        self.classes = np.asarray(classes).tolist()
+        if of_class is None:
+            self.columns = self.classes if logits.shape[1] > 1 else self.classes[-1:]
+        else:
+            self.columns = [of_class]
+        self._of_class, self._offset = of_class, offset + np.zeros(logits.shape[1])
+        self.thresholds = thresholds
+        self.logits = logits
+        self.probabilities = np.asarray(probabilities, dtype=np.float64)
+        self.predicted = np.asarray(classes)[self.probabilities.argmax(axis=1)]
+        self.images = images
+        self.value_range = value_range
+        self.notices = tuple(notices)
+        self.rows = np.arange(len(logits)) if rows is None else rows
+        self.similarities = [part.similarities for part in self._parts]
+        self.values = [part.values for part in self._parts]
+        self.expert_names = [part.name for part in self._parts]
+        self.concept_names = [list(part.concepts) for part in self._parts]
+        self.gate = np.stack([part.gate for part in self._parts], axis=1)
+        self.expert_weights = np.stack([part.share for part in self._parts], axis=1)
+        self.expert_logits = np.stack([part.logits for part in self._parts], axis=1)
+        self.present = np.stack(
+            [~np.isnan(part.similarities).all(axis=1) for part in self._parts], axis=1
+        )
+
+        weighted = sum(part.weight[:, None] * part.intercept for part in self._parts)
+        self.bias = np.where(self.present.any(axis=1)[:, None], weighted + self._offset, logits)
+
+    @property
+    def percentiles(self):
+        """List of E arrays (n, m_e), in [0, 100]."""
+        return [
+            np.full(part.similarities.shape, np.nan)
+            if part.quantiles is None
+            else percentiles(part.similarities, part.quantiles)
+            for part in self._parts
+        ]
+
+    @property
+    def contributions(self):
+        """Sequence of E arrays (n, m_e, K'), each computed when asked for."""
+        return Contributions(self._parts)
+
+    def __len__(self):
+        """Return the number of rows."""
+        return len(self.logits)
+
+    def __getitem__(self, rows):
+        """Return the explanation of some rows: an int, a slice, a list, or a mask."""
+        if isinstance(rows, int | np.integer):
+            if not -len(self) <= rows < len(self):
+                raise IndexError(f"row {rows} of an explanation of {len(self)} rows")
+            rows = [rows]
+        rows = np.arange(len(self))[rows]
+        row_fields = ("weight", "gate", "share", "values", "similarities", "logits")
+        return self._copy(
+            [
+                replace(p, **{name: getattr(p, name)[rows] for name in row_fields})
+                for p in self._parts
+            ],
+            logits=self.logits[rows],
+            probabilities=self.probabilities[rows],
+            images=None if self.images is None else [self.images[i] for i in rows],
+            rows=self.rows[rows],
+        )
+
+    def for_class(self, class_):
+        """Return the explanation of one class's logit: K' = 1, positive speaks for the class.
+
+        Parameters
+        ----------
+        class_ : label
+            One of `classes`.
+
+        Returns
+        -------
+        Explanation
+
+        Raises
+        ------
+        InputError
+            If the class is unknown, or this explanation is already of another one of several.
+        """
+        column, sign = self._column(class_)
+        keep = slice(column, column + 1)
+        return self._copy(
+            [
+                replace(
+                    part,
+                    association=sign * part.association[keep],
+                    intercept=sign * part.intercept[keep],
+                    logits=sign * part.logits[:, keep],
+                )
+                for part in self._parts
+            ],
+            logits=sign * self.logits[:, keep],
+            offset=sign * self._offset[keep],
+            of_class=self.classes[self.classes.index(class_)],
+        )
+
+    def top(self, k=10, row=None, class_=None):
+        """Return the concepts that matter most.
+
+        Parameters
+        ----------
+        k : int, default=10
+        row : int, default=None
+            Position of one row; None averages over all rows.
+        class_ : label, default=None
+            The class whose logit is explained; None takes each row's predicted class.
+
+        Returns
+        -------
+        DataFrame
+            The k largest by `magnitude`, with columns `expert`, `concept`, `contribution` (mean,
+            in logits), `magnitude` (mean absolute contribution), `value` (mean of `values`) and
+            `similarity` (mean cosine similarity; rows that the expert saw).
+
+        Raises
+        ------
+        InputError
+            If `k`, `row` or `class_` is not valid.
+        """
+        check_number("Explanation.top", "k", k, low=1, integer=True)
+        return top_table(self if row is None else self[self._check_row(row)], k, class_)
+
+    def to_frame(self, class_=None):
+        """Return one line per (row, expert, concept), and one per row for the bias.
+
+        Parameters
+        ----------
+        class_ : label, default=None
+            The class whose logit is explained; None takes each row's predicted class.
+
+        Returns
+        -------
+        DataFrame
+            Columns `row`, `image` (the file's name, only where images were given as paths),
+            `class`, `expert`, `concept`, `contribution`, `value`, `similarity`,
+            `expert_weight`. The bias has no expert and the concept `"(bias)"`. Contributions of a
+            row sum to its logit.
+        """
+        return long_table(self, class_)
+
+    def to_dict(self, k=None):
+        """Return the explanation as plain JSON types.
+
+        Parameters
+        ----------
+        k : int, default=None
+            Concepts listed per row, the largest contributions first; the others are summed under
+            `rest`. None lists all.
+        """
+        return {
+            "classes": self.classes,
+            "columns": self.columns,
+            "experts": [
+                {"name": name, "concepts": len(names)}
+                for name, names in zip(self.expert_names, self.concept_names, strict=True)
+            ],
+            "notices": list(self.notices),
+            "rows": [summarise_row(self, i, k) for i in range(len(self))],
+        }
+
+    def plot(self, rows=None, *, k=10, class_=None, max_rows=8):
+        """Draw each row: image, weights of the experts, signed concept bars, and their sum.
+
+        Parameters
+        ----------
+        rows : int or list of int, default=None
+            Positions of the rows to draw; None draws the first `max_rows`.
+        k : int, default=10
+            Concepts shown per row, the largest contributions first; the others are drawn as one
+            bar per expert, so that what is shown still sums to the logit.
+        class_ : label, default=None
+            The class whose logit is explained; None takes each row's predicted class.
+        max_rows : int, default=8
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Not tied to a window: save it with `savefig`, or let a notebook show it.
+        """
+        from skmoecbm._explanation_plot import plot_explanation
+
+        check_number("Explanation.plot", "k", k, low=1, integer=True)
+        check_number("Explanation.plot", "max_rows", max_rows, low=1, integer=True)
+        if rows is None:
+            rows = range(min(len(self), max_rows))
+        elif isinstance(rows, int | np.integer):
+            rows = [rows]
+        return plot_explanation(self, [self._check_row(row) for row in rows], k, class_)
+
+    def __repr__(self):
+        """Return the first rows as text: experts, strongest concepts, rest and bias."""
+        return text_of(self)
+
+    def _repr_html_(self):
+        return html_of(self)
+
+    def _check_row(self, row):
+        check_number("Explanation", "row", row, low=0, high=len(self) - 1, integer=True)
+        return int(row)
+
+    def _column(self, class_):
+        """Return the column that speaks for a class and the sign to read it with."""
+        if class_ in self.columns:
+            return self.columns.index(class_), 1.0
+        if class_ in self.classes and len(self.classes) == 2:
+            return 0, -1.0
+        listed = ", ".join(map(repr, self.columns if len(self.classes) > 2 else self.classes))
+        raise InputError(f"Class {class_!r} is not explained here. There are: {listed}.")
+
+    def _targets(self, class_):
+        """Return per row the column, the sign and the class that its explanation is about."""
+        class_ = self._of_class if class_ is None else class_
+        labels = self.predicted.tolist() if class_ is None else [class_] * len(self)
+        pairs = [self._column(label) for label in labels]
+        columns = np.array([column for column, _ in pairs], dtype=int)
+        return columns, np.array([sign for _, sign in pairs]), labels
+
+    def _towards(self, expert, columns, signs):
+        """Return contributions (n, m_e) of one expert to each row's own column."""
+        part = self._parts[expert]
+        return (signs * part.weight)[:, None] * part.values * part.association[columns]
+
+    def _copy(self, parts, **changes):
+        fields = ("logits", "probabilities", "thresholds", "images", "value_range", "notices")
+        kept = {name: getattr(self, name) for name in (*fields, "rows")}
+        kept["offset"] = self._offset
+        return Explanation(
+            parts, **{"classes": self.classes, "of_class": self._of_class, **kept, **changes}
+        )

@@ -1,0 +1,84 @@
+"""How a concept's similarities are spread over the training rows: quantiles, and ranks in them."""
+
+import numpy as np
+
+__all__ = ["LEVELS", "concept_quantiles", "percentiles", "values_at"]
+
+#: Shares of the training rows at which quantiles are kept: 0, 0.01, ..., 1.
+LEVELS = np.linspace(0.0, 1.0, 101)
+
+
+def concept_quantiles(values, counts):
+    """Return the quantiles of each concept over the training rows.
+
+    The lowest value that at least a share of the rows does not exceed; a row of weight 2 is two
+    rows, one of weight 0 is none.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n, m)
+        NaN where a value is missing; such cells do not count.
+    counts : ndarray of shape (n,)
+        How often each row was seen, >= 0; 0 where the expert is absent.
+
+    Returns
+    -------
+    ndarray of shape (m, 101), float64
+        At `LEVELS`; the first is the smallest value and the last the largest. NaN for a concept
+        without any value.
+    """
+    seen = counts > 0
+    by_concept, counts = np.ascontiguousarray(values[seen].T), counts[seen]
+    quantiles = np.full((len(by_concept), len(LEVELS)), np.nan)
+    alike = np.all(counts == counts[:1])  # as they mostly are: no need to carry weights along
+    for own, found in zip(by_concept, quantiles, strict=True):
+        own, mass = own[~np.isnan(own)], counts[~np.isnan(own)]
+        if not len(own):
+            continue
+        if alike:
+            own, mass = np.sort(own), np.arange(1.0, len(own) + 1)
+        else:
+            order = np.argsort(own, kind="stable")
+            own, mass = own[order], np.cumsum(mass[order])
+        # Shares of a sum are rounded: what falls short by that alone is reached.
+        found[:] = own[np.searchsorted(mass, LEVELS * mass[-1] * (1.0 - 1e-12))]
+    return quantiles
+
+
+def percentiles(values, quantiles):
+    """Return where values stand among the training rows, in percent.
+
+    Linear between the quantiles; 0 and 100 beyond the smallest and largest. A value that a whole
+    range of quantiles shares stands in the middle of that range.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n, m)
+    quantiles : ndarray of shape (m, 101)
+        As of `concept_quantiles`.
+
+    Returns
+    -------
+    ndarray of shape (n, m), float64, in [0, 100]; NaN where the value or the quantiles are.
+    """
+    found = np.full(np.shape(values), np.nan)
+    for j, own in enumerate(quantiles):
+        if np.isnan(own).any():
+            continue
+        distinct, first = np.unique(own, return_index=True)
+        last = np.r_[first[1:], len(own)] - 1
+        found[:, j] = np.interp(values[:, j], distinct, 50.0 * (LEVELS[first] + LEVELS[last]))
+        found[values[:, j] < own[0], j] = 0.0
+        found[values[:, j] > own[-1], j] = 100.0
+    return np.where(np.isnan(values), np.nan, found)
+
+
+def values_at(percents, quantiles):
+    """Return the value of one concept at a percentile; the way back from `percentiles`.
+
+    Parameters
+    ----------
+    percents : float or array, in [0, 100]
+    quantiles : ndarray of shape (101,)
+    """
+    return np.interp(np.asarray(percents) / 100.0, LEVELS, quantiles)
