@@ -2,6 +2,7 @@
 
     python -m benchmarks.few_shot --data $SKMOECBM_TEST_DATA --out benchmarks/results
     python -m benchmarks.few_shot --report --out benchmarks/results
+    python -m benchmarks.few_shot --data ... --out ... --again singles  # or arms by name
 
 Shots are drawn per class from the training part, 20 times; "all" is 80 % of its groups, 20 times.
 The test part stays. All metrics weigh the classes equally, as the shots do, and so do the fits on
@@ -103,14 +104,16 @@ def judge(problem, proba, classes):
     return scores, np.stack([right * share * n, losses * share * n])
 
 
-def run(problem, name, shots, n_draws, out):
-    """Run one cell, all arms on the same draws, and write it."""
+def run(problem, name, shots, n_draws, out, only=()):
+    """Run one cell, all arms (or `only` some) on the same draws, and write it."""
     rows, per_row, began = [], {}, time.perf_counter()
     shared = 0.0
     for number in range(n_draws):
         rng = np.random.default_rng([number, SHOTS.index(shots)])
         train, shared = draw(problem, shots, rng)
         for arm, clf, expert in arms(problem, number):
+            if only and arm not in only:
+                continue
             if shots == "all":
                 clf.set_params(class_weight="balanced")
             X = problem.X if expert is None else problem.X.select(expert)
@@ -126,6 +129,8 @@ def run(problem, name, shots, n_draws, out):
             per_row[arm] = per_row.get(arm, 0.0) + parts / n_draws
     table = pd.DataFrame(rows)
     stem = out / f"few_shot-{name}-{shots}"
+    if only:
+        table, per_row = _in_place(stem, table, per_row)
     np.savez_compressed(
         stem.with_suffix(".npz"),
         arms=np.array(list(per_row)),
@@ -138,6 +143,19 @@ def run(problem, name, shots, n_draws, out):
     print(f"{name} {shots} ({time.perf_counter() - began:.0f} s): {mean}", flush=True)
 
 
+def _in_place(stem, table, per_row):
+    """Put the arms that were run again in the place of the old ones of the cell."""
+    stored = np.load(stem.with_suffix(".npz"))
+    per_row = {**dict(zip(stored["arms"].tolist(), stored["per_row"], strict=True)), **per_row}
+    old = pd.read_csv(stem.with_suffix(".csv"), dtype={"shots": str})
+    kept = old[~old["arm"].isin(table["arm"])]
+    order = {arm: number for number, arm in enumerate(dict.fromkeys(old["arm"]))}
+    table = pd.concat([kept, table], ignore_index=True)
+    return table.sort_values(
+        "arm", key=lambda arms: arms.map(order), kind="stable", ignore_index=True
+    ).sort_values("draw", kind="stable", ignore_index=True), per_row
+
+
 def main():
     """Run what has not been run, or report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -146,6 +164,7 @@ def main():
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--datasets", nargs="+", default=_few_shot_data.NAMES)
     parser.add_argument("--shots", nargs="+", default=SHOTS, choices=SHOTS)
+    parser.add_argument("--again", nargs="+", default=(), metavar="ARM")
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     if options.report:
@@ -155,9 +174,12 @@ def main():
     for name in options.datasets:
         problem = None
         for shots in options.shots:
-            if not (options.out / f"few_shot-{name}-{shots}.csv").exists():
+            if options.again or not (options.out / f"few_shot-{name}-{shots}.csv").exists():
                 problem = problem or _few_shot_data.read(name, options.data)
-                run(problem, name, shots, options.draws, options.out)
+                only = options.again
+                if only == ["singles"]:
+                    only = problem.X.expert_names
+                run(problem, name, shots, options.draws, options.out, only)
 
 
 if __name__ == "__main__":

@@ -365,10 +365,10 @@ MUTANTS = [
     ),
     (
         "specialists without the gate's trust",
-        "_heads.py",
+        "classifier.py",
         [
             (
-                "shares = trust * present.sum(1, keepdims=True)",
+                "shares = trust * present.sum(axis=1, keepdims=True)",
                 "shares = (trust > 0) * 1.0",
             )
         ],
@@ -386,12 +386,29 @@ MUTANTS = [
         ],
         "first_stage",
     ),
+    (
+        "alpha of an expert alone by its calibrated loss",
+        "_single.py",
+        [("[direction], folds, calibrated=False", "[direction], folds, calibrated=True")],
+        "first_stage",
+    ),
 ]
+
+
+def changed(mutant):
+    """Return the text of the mutant's file with its changes."""
+    name, file, changes, _ = mutant
+    text = (ROOT / "skmoecbm" / file).read_text()
+    for old, new in changes:
+        if old not in text:
+            raise SystemExit(f"{name}: {file} no longer has {old!r}. Write the mutant anew.")
+        text = text.replace(old, new)
+    return text
 
 
 def run(mutant, number):
     """Return whether a test noticed, the seconds it took, and the test."""
-    name, file, changes, tests = mutant
+    name, file, _, tests = mutant
     with tempfile.TemporaryDirectory(prefix=f"mutant-{number}-") as folder:
         folder = Path(folder)
         for part in ("skmoecbm", "tests"):
@@ -400,13 +417,7 @@ def run(mutant, number):
             )
         for part in ("conftest.py", "pyproject.toml"):
             shutil.copy(ROOT / part, folder)
-        path = folder / "skmoecbm" / file
-        text = path.read_text()
-        for old, new in changes:
-            if text.count(old) < 1:
-                raise SystemExit(f"{name}: {file} no longer has {old!r}. Write the mutant anew.")
-            text = text.replace(old, new)
-        path.write_text(text)
+        (folder / "skmoecbm" / file).write_text(changed(mutant))
         files = [f"tests/test_{part}.py" for part in tests.split()]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
         began = time.perf_counter()
@@ -433,6 +444,8 @@ def main():
     parser.add_argument("--jobs", type=int, default=1, help="mutants at the same time")
     options = parser.parse_args()
     chosen = [m for m in MUTANTS if not options.words or any(w in m[0] for w in options.words)]
+    for mutant in chosen:
+        changed(mutant)  # what no longer fits is told before the first hour
     killed = 0
     with ThreadPoolExecutor(options.jobs) as pool:
         results = pool.map(run, chosen, range(len(chosen)))
