@@ -124,7 +124,8 @@ def fit(args):
         device=args.device or "auto",
         random_state=args.seed,
     )
-    classifier.fit(features, labels, groups=data.groups)
+    with without_warning("No gate could be fitted"):  # the lines below say it
+        classifier.fit(features, labels, groups=data.groups)
     fitted = time.perf_counter()
     label_map = None if args.label_map is None else read_label_map(args.label_map)
     save(Pipeline([("experts", experts), ("classifier", classifier)]), out, label_map=label_map)

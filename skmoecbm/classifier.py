@@ -306,6 +306,13 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
                 experts = (data, target, heads, directions, folds)
                 fitted = self._specialize(fitted, see, inputs, experts, judges, head)
             self._take_mixture(fitted)
+            if fitted.fallback is not None and gate.kind != "uniform":
+                warnings.warn(
+                    f"No gate could be fitted: {fitted.fallback}. All experts count the same, for "
+                    "every image. Give more images (or groups) of each class for a gate.",
+                    SkmoecbmWarning,
+                    stacklevel=4,
+                )
             report.update(self._fitted_attributes())
         context.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=self._fitted_attributes()

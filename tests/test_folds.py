@@ -10,7 +10,11 @@ from sklearn.model_selection import (
     StratifiedKFold,
 )
 
-from skmoecbm import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
+from skmoecbm import (
+    ConceptBottleneckClassifier,
+    GatedConceptBottleneckClassifier,
+    SkmoecbmWarning,
+)
 from skmoecbm import _heads as heads
 from skmoecbm._folds import Folds, make_folds
 from skmoecbm._heads import Target
@@ -89,7 +93,8 @@ def test_expert_that_a_fold_could_not_train_falls_back_and_says_so(kind):
         cv = [(np.arange(45), np.arange(45, 90)), (np.arange(45, 90), np.arange(45))]
     X[~present, 4:] = np.nan
     for alpha in (None, 1.0):
-        clf = _mixture(alpha, cv=cv).fit(X, y, groups=groups)
+        with pytest.warns(SkmoecbmWarning, match="No gate could be fitted"):
+            clf = _mixture(alpha, cv=cv).fit(X, y, groups=groups)
         assert clf.selected_ == "uniform" and "expert" in clf.fallback_
         np.testing.assert_array_equal(clf.oof_logits_, 0)
         if kind == "one row":
@@ -102,7 +107,8 @@ def test_expert_that_a_fold_could_not_train_falls_back_and_says_so(kind):
 def test_folds_given_without_a_class_are_no_evidence():
     X, y = make_table(n=60)
     order = np.argsort(y, kind="stable")
-    clf = _mixture(None, cv=GroupKFold(3)).fit(X[order], y[order], groups=y[order])
+    with pytest.warns(SkmoecbmWarning, match="trains without a class"):
+        clf = _mixture(None, cv=GroupKFold(3)).fit(X[order], y[order], groups=y[order])
     assert "without" in clf.fallback_ and clf.alpha_path_ == {}
     assert _mixture(cv=LeaveOneGroupOut()).fit(X, y, groups=np.arange(60) % 2).fallback_ is None
 
@@ -110,7 +116,8 @@ def test_folds_given_without_a_class_are_no_evidence():
 def test_one_held_out_part_calibrates_the_average_but_compares_nothing():
     X, y = make_table(n=90)
     train, test = np.arange(60), np.arange(60, 90)
-    clf = _mixture(cv=[(train, test)]).fit(X, y)
+    with pytest.warns(SkmoecbmWarning, match="one fold alone"):
+        clf = _mixture(cv=[(train, test)]).fit(X, y)
     assert clf.selected_ == "uniform" and "one fold" in clf.fallback_ and clf.oof_log_loss_ == {}
     assert (clf.expert_scale_ != 1).all()
     for e, (_, columns) in enumerate(EXPERTS):

@@ -11,6 +11,7 @@ from skmoecbm import (
     ExpertFeatures,
     GatedConceptBottleneckClassifier,
     LinearGate,
+    SkmoecbmWarning,
 )
 from skmoecbm._calibration import fit_inverse_temperature
 from skmoecbm._gates import resolve_gate
@@ -391,11 +392,14 @@ def test_expert_that_memorises_random_labels_gets_no_weight():
 
 def test_below_sixteen_rows_the_plain_average_is_kept_and_said():
     X, y = make_table(n=40, n_classes=2)
-    for n, fallback in ((14, True), (16, False)):
-        clf = _mixture(cv=2, guard=False).fit(X[:n], y[:n] if len(set(y[:n])) > 1 else y)
-        assert (clf.fallback_ is not None) is fallback
-        assert clf.selected_ == ("uniform" if fallback else "linear")
-    clf = _mixture(cv=2).fit(X[:14], y[:14])
+    clf = _mixture(cv=2, guard=False).fit(X[:16], y[:16])
+    assert clf.fallback_ is None and clf.selected_ == "linear"
+    for guard in (False, True):
+        with pytest.warns(SkmoecbmWarning, match="No gate could be fitted: fewer than 16 rows"):
+            clf = _mixture(cv=2, guard=guard).fit(X[:14], y[:14])
+        assert clf.selected_ == "uniform"
+    # Nothing was lost to somebody who wants the average.
+    assert _mixture(gate="uniform", cv=2).fit(X[:14], y[:14]).fallback_ == clf.fallback_
     assert "16" in clf.fallback_
     np.testing.assert_array_equal(clf.gate_weights(X), 0.5)
     np.testing.assert_array_equal(clf.expert_scale_, 1)
@@ -404,11 +408,13 @@ def test_below_sixteen_rows_the_plain_average_is_kept_and_said():
 def test_class_of_one_row_or_one_group_leaves_no_fold_and_says_so():
     X, y = make_table(n=60, n_classes=3)
     rare = np.where(np.arange(60) == 7, 3, y)
-    clf = _mixture().fit(X, rare)
+    with pytest.warns(SkmoecbmWarning, match="two folds"):
+        clf = _mixture().fit(X, rare)
     assert clf.selected_ == "uniform" and "two folds" in clf.fallback_
     np.testing.assert_array_equal(clf.oof_logits_, 0)
     groups = np.where(y == 0, 0, np.arange(60) + 1)
-    clf = _mixture().fit(X, y, groups=groups)
+    with pytest.warns(SkmoecbmWarning, match="No gate could be fitted"):
+        clf = _mixture().fit(X, y, groups=groups)
     assert clf.selected_ == "uniform" and "two folds" in clf.fallback_
     assert _mixture(guard=False).fit(X, y).fallback_ is None
 
