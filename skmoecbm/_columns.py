@@ -1,8 +1,10 @@
 """Which columns belong to which expert, whatever container X comes in."""
 
 from dataclasses import dataclass
+from os import PathLike
 
 import numpy as np
+from PIL.Image import Image
 from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
@@ -170,6 +172,7 @@ def read_experts(owner, X, layout=None, *, y=None, experts="auto", gate_columns=
         values = None
     else:
         source = X
+        _refuse_images(owner, X)
         # Without y: what is wrong with labels is said by row, where they are encoded.
         X = validate_data(owner, X, reset=fitting, dtype=np.float64, ensure_all_finite="allow-nan")
         values = X
@@ -191,6 +194,21 @@ def read_experts(owner, X, layout=None, *, y=None, experts="auto", gate_columns=
         _values_at(X, layout.gate_columns) if values is None else values[:, layout.gate_columns]
     )
     return data, gate_values, layout, y
+
+
+def _refuse_images(owner, X):
+    """Say what is amiss where a classifier is handed images; all else is scikit-learn's to say."""
+    first = X
+    if isinstance(X, list | tuple | np.ndarray) or hasattr(X, "iloc"):
+        first = next(iter(X), None) if getattr(X, "ndim", 1) == 1 else None
+    if isinstance(first, str | bytes | PathLike | Image):
+        name = type(owner).__name__
+        shown = repr(first)[:80]
+        raise InputError(
+            f"X holds images (the first is {shown}), and {name} takes their similarities to "
+            f"concepts. Put it behind an encoder: make_pipeline(ExpertUnion([...]), {name}()), "
+            "and give the images to the pipeline."
+        )
 
 
 def _block_columns(X):

@@ -4,6 +4,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.base import clone
@@ -878,3 +879,12 @@ def test_experts_fitted_side_by_side_are_the_same():
     alone = GatedConceptBottleneckClassifier(cv=2).fit(X, y).predict_proba(X)
     together = GatedConceptBottleneckClassifier(cv=2, n_jobs=2).fit(X, y).predict_proba(X)
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("images", [["a.png", "b.png"], "a.png", [Image.new("RGB", (8, 8))] * 2])
+def test_images_without_an_encoder_are_told_so(images):
+    X, y = make_table(n=40)
+    clf = ConceptBottleneckClassifier(alpha=1.0).fit(X, y)
+    for call in (clf.predict, lambda X: clone(clf).fit(X, [0, 1])):
+        with pytest.raises(InputError, match=r"holds images .*make_pipeline\(ExpertUnion"):
+            call(images)
