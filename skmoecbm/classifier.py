@@ -135,6 +135,8 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         Class frequencies with class weights (their logarithm, or log odds), and without.
     thresholds_ : ndarray of shape (K,)
         Only after `tune_thresholds`: probability from which on a row has the label.
+    set_calibration_ : object
+        Only after `calibrate_sets`: what `predict_set` needs.
     routing_information_ : float
         Mutual information between row and expert, in nats.
 
