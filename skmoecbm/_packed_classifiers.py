@@ -3,7 +3,6 @@
 import numpy as np
 
 from skmoecbm._columns import Layout
-from skmoecbm._conformal import SetCalibration
 from skmoecbm._foreign import inner
 from skmoecbm._gate_inputs import input_shapes
 from skmoecbm._gates import (
@@ -16,6 +15,7 @@ from skmoecbm._gates import (
 )
 from skmoecbm._gating import GateState
 from skmoecbm._joint import JointTraining
+from skmoecbm._nonconformity import SetCalibration
 from skmoecbm._parameters import pack_parameters, unpack_parameters
 from skmoecbm._prevalence import prevalence_shift
 from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
@@ -320,10 +320,11 @@ def _unpack_sets(node, arrays, prefix):
     if node.sets.class_conditional:
         codes = take(arrays, f"{prefix}.codes", (n,), "int64")
     good = ((scores >= 0) & (scores <= 1) & (weights > 0) & (weights <= 1)).all()
+    good = good and (np.lexsort((scores, codes)) == np.arange(n)).all()
     if not good or (codes < 0).any() or (codes >= n_classes).any():
         raise FormatError(
-            f"{prefix} must have scores in [0, 1], weights in (0, 1] and codes of classes; save "
-            "the model again."
+            f"{prefix} must have scores in [0, 1], ascending, weights in (0, 1] and codes of "
+            "classes; save the model again."
         )
     return SetCalibration(
         node.sets.method, node.sets.class_conditional, scores, weights, codes, shift

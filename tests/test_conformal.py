@@ -30,7 +30,7 @@ from skmoecbm import (
     save,
     sets_to_lists,
 )
-from skmoecbm._conformal import conformal_threshold, nonconformity
+from skmoecbm._nonconformity import conformal_threshold, nonconformity
 
 NAMES = np.array(["bcc", "mel", "nv"])
 CENTS = np.arange(100) / 100
@@ -320,7 +320,8 @@ def test_calibration_is_saved_with_the_model_and_no_row_order_with_it(fitted, by
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("scores", 1.5), ("weights", 0.0), ("codes", 3), ("codes", -1)]
+    ("name", "value"),
+    [("scores", 1.5), ("scores", 0.99), ("weights", 0.0), ("codes", 3), ("codes", -1)],
 )
 def test_calibration_that_was_changed_is_not_loaded(fitted, tmp_path, name, value):
     save(calibrate_sets(fitted, *make_rows(90, 2), class_conditional=True), tmp_path / "model")
