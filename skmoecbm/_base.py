@@ -171,6 +171,29 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             return (expit(logits) >= self._thresholds()).astype(int)
         return self.classes_[logits.argmax(axis=1)]
 
+    def predict_set(self, X, coverage=0.9, *, allow_empty=False):
+        """Return for each row the classes that may be the true one.
+
+        Only of a model that `calibrate_sets` returned; through a pipeline call the function
+        `predict_set`, where all is explained.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+        coverage : float in (0, 1), default=0.9
+            How often the true class is to be in its set.
+        allow_empty : bool, default=False
+            False puts the likeliest class into a set that would be empty.
+
+        Returns
+        -------
+        ndarray of shape (n, K), bool
+            True where the class is in the set; columns as in `classes_`.
+        """
+        from skmoecbm._conformal import sets_of
+
+        return sets_of(self, X, coverage, allow_empty)
+
     def explain(self, X, *, images=None):
         """Explain the decisions: contributions of experts and concepts that sum to the logits.
 
@@ -225,7 +248,8 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         n = len(data[0].values)
         self.classes_, codes = encode_labels(self, y, n)
         self.multilabel_ = not is_exclusive(codes)
-        vars(self).pop("thresholds_", None)  # they were tuned to another fit
+        for name in ("thresholds_", "set_calibration_"):
+            vars(self).pop(name, None)  # they were tuned to another fit
         weights = row_weights(self, sample_weight, class_weight, self.classes_, codes)
         counts = row_weights(self, sample_weight, None, self.classes_, codes)
         groups = number_groups(groups, n)

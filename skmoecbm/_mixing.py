@@ -123,6 +123,7 @@ class FittedMixture(ConceptClassifier):
             raise InputError(f"{name!r} is the last expert; without it nothing is left to decide.")
         view = copy.copy(self)
         view.masked_experts_ = (*masked, name)
+        vars(view).pop("set_calibration_", None)  # of what it says less is known
         return view
 
     def _additive_parts(self, X):

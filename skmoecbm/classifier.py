@@ -137,6 +137,8 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         Only after `tune_thresholds`: probability from which on a row has the label.
     concept_quantiles_ : list of E arrays of shape (m_e, 101)
         Of each concept's similarity over the training rows, at the shares 0, 0.01, ..., 1.
+    set_calibration_ : object
+        Only after `calibrate_sets`: what `predict_set` needs.
     routing_information_ : float
         Mutual information between row and expert, in nats.
 

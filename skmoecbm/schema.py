@@ -30,6 +30,7 @@ __all__ = [
     "Labels",
     "ModelConfig",
     "PipelineNode",
+    "SetsNode",
     "TableNode",
     "UnionNode",
     "VectorsNode",
@@ -176,6 +177,14 @@ class UnionNode(_Estimator):
     experts: Annotated[tuple[UnionExpert, ...], Field(min_length=1, max_length=256)]
 
 
+class SetsNode(_Part):
+    """What sets of classes need; scores, weights, classes and shift are arrays."""
+
+    method: Literal["lac", "aps"]
+    class_conditional: Flag = False
+    n_rows: Annotated[StrictInt, Field(ge=1, le=2**31)]
+
+
 class _Classifier(_Estimator):
     classes: Labels
     multilabel: Flag = False
@@ -184,6 +193,8 @@ class _Classifier(_Estimator):
     n_features_in: Size
     feature_names_in: tuple[Name, ...] | None = None
     n_iter: Size
+    # absent unless `calibrate_sets` was called
+    sets: SetsNode | None = Field(default=None, exclude_if=lambda node: node is None)
 
     @model_validator(mode="after")
     def _at_least_two_classes(self):

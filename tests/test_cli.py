@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.pipeline import make_pipeline
 
 import skmoecbm
+from skmoecbm import calibrate_sets, load, predict_set, save
 from skmoecbm.cli import build_parser, main
 from skmoecbm.datasets import make_lesions
 
@@ -531,3 +532,30 @@ def test_predict_writes_all_labels_that_a_model_of_many_says(lesions, tmp_path, 
     expected = ["|".join(np.array(["A", "B", "C"])[row == 1]) for row in model.predict(paths)]
     assert [row["prediction"] for row in rows] == expected
     assert {len(told.split("|")) for told in expected if told} > {1}
+
+
+def test_predict_writes_the_set_of_a_model_that_was_calibrated(model, lesions, tmp_path, capsys):
+    photo = lesions / "photos" / "left" / "image0.png"
+    message = fails(capsys, ["predict", model, photo, "--coverage", "0.9"])
+    assert "has no calibration for sets of classes" in message and "calibrate_sets" in message
+    data, loaded = make_lesions(60, random_state=8), load(model)
+    classes = {str(name).removesuffix("-like"): name for name in loaded.classes_}
+    labels = [classes[label.removesuffix("-like")] for label in data.target]
+    calibrated = calibrate_sets(loaded, data.images, labels)
+    save(calibrated, tmp_path / "model")
+    paths = sorted((lesions / "photos" / "left").iterdir())[:12]
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    words = ["predict", str(tmp_path / "model"), *map(str, [*paths, broken])]
+    assert main([*words, "--on-error", "missing", "--coverage", "0.8"]) == 0
+    captured = capsys.readouterr()
+    rows = list(csv.DictReader(captured.out.splitlines()))
+    sets = predict_set(calibrated, paths, coverage=0.8)
+    expected = ["|".join(calibrated.classes_[row]) for row in sets]
+    assert [row["set"] for row in rows] == [*expected, ""]
+    assert len({*expected}) > 2 and rows[0]["prediction"]
+    assert "no expert" not in captured.err
+    for text in ("1.5", "0", "most", "nan"):
+        with pytest.raises(SystemExit):
+            main([*words, "--coverage", text])
+        assert "must be between 0 and 1, such as 0.9, got" in capsys.readouterr().err
