@@ -14,6 +14,8 @@ _ROOMS = {
         "MLPGate",
         "UniformGate",
     ),
+    "_intervene": ("intervene",),
+    "_intervention": ("Intervention",),
     "_joint": ("JointTraining",),
     "_presence": ("concept_presence",),
     "_thresholds": ("tune_thresholds",),
