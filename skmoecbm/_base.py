@@ -247,7 +247,8 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         n = len(data[0].values)
         self.classes_, codes = encode_labels(self, y, n)
         self.multilabel_ = not is_exclusive(codes)
-        vars(self).pop("thresholds_", None)  # they were tuned to another fit
+        for name in ("thresholds_", "edit_log_"):
+            vars(self).pop(name, None)  # they were made for another fit
         weights = row_weights(self, sample_weight, class_weight, self.classes_, codes)
         counts = row_weights(self, sample_weight, None, self.classes_, codes)
         groups = number_groups(groups, n)
