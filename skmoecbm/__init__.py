@@ -17,6 +17,7 @@ _ROOMS = {
     ),
     "_intervene": ("intervene",),
     "_intervention": ("Intervention",),
+    "_intervention_curve": ("InterventionCurve", "intervention_curve"),
     "_joint": ("JointTraining",),
     "_presence": ("concept_presence",),
     "_thresholds": ("tune_thresholds",),

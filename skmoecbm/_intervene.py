@@ -11,7 +11,7 @@ from skmoecbm._validation import check_choice
 from skmoecbm.exceptions import SkmoecbmWarning
 from skmoecbm.explanation import Explanation, explain_features, read_images
 
-__all__ = ["intervene", "intervene_features", "read_rows"]
+__all__ = ["explained", "intervene", "intervene_features", "read_rows"]
 
 
 def intervene(model, images, changes, *, experts=None, gate="fixed"):
@@ -89,8 +89,8 @@ def intervene_features(classifier, features, changes, *, experts=None, gate="fix
     trust = before.trust if gate == "fixed" else None
     after = Reading(replace_cells(before.data, cells), before.gate_values, trust)
     return Intervention(
-        _explained(classifier, before, beside or {}),
-        _explained(classifier, after, beside or {}),
+        explained(classifier, before, beside),
+        explained(classifier, after, beside),
         predicted=[classifier.predict(reading) for reading in (before, after)],
         cells=cells,
         additive=getattr(classifier, "pool", "logit") != "prob",
@@ -111,8 +111,9 @@ def read_rows(classifier, features):
     return Reading(data, gate_values, trust)
 
 
-def _explained(classifier, reading, beside):
+def explained(classifier, reading, beside=None):
     """Return the explanation; of averaged probabilities each expert's own calibrated logits."""
+    beside = beside or {}
     if getattr(classifier, "pool", "logit") != "prob":
         return explain_features(classifier, reading, **beside)
     data, values, logits, present, weights, _ = classifier._mix(reading)
