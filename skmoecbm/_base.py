@@ -69,20 +69,37 @@ class AdditivePart:
 class Reading:
     """What was read of some rows: given in the place of X, it is decided on as it stands.
 
-    Cells can be replaced in between, and the gate held where it was.
+    Cells can be replaced in between, and the gate go on looking at what was there before.
 
     Attributes
     ----------
     data : list of ExpertData, length E
     gate_values : ndarray of shape (n, g)
         Columns that only the gate sees.
-    trust : ndarray of shape (n, E) or None
-        Gate weights to decide with; None is what the gate says of these data.
+    gate_data : list of ExpertData or None
+        What the gate looks at; None is `data`.
     """
 
     data: list
     gate_values: np.ndarray
-    trust: np.ndarray | None = None
+    gate_data: list | None = None
+
+    @property
+    def shape(self):
+        """Rows and columns, (n, Σm)."""
+        return len(self.gate_values), sum(expert.values.shape[1] for expert in self.data)
+
+    def __len__(self):
+        """Return the number of rows."""
+        return len(self.gate_values)
+
+    def __getitem__(self, rows):
+        """Return some rows, given by number."""
+        data, gate_data = (
+            None if part is None else [expert.take(rows) for expert in part]
+            for part in (self.data, self.gate_data)
+        )
+        return Reading(data, self.gate_values[rows], gate_data)
 
 
 class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):

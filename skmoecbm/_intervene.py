@@ -86,8 +86,8 @@ def intervene_features(classifier, features, changes, *, experts=None, gate="fix
     cells = wanted_cells("intervene", classifier, changes, experts)
     before = read_rows(classifier, features)
     _warn_absent(classifier, before, cells)
-    trust = before.trust if gate == "fixed" else None
-    after = Reading(replace_cells(before.data, cells), before.gate_values, trust)
+    held = before.data if gate == "fixed" else None
+    after = Reading(replace_cells(before.data, cells), before.gate_values, held)
     return Intervention(
         explained(classifier, before, beside),
         explained(classifier, after, beside),
@@ -99,16 +99,12 @@ def intervene_features(classifier, features, changes, *, experts=None, gate="fix
 
 
 def read_rows(classifier, features):
-    """Return a `Reading` of features that holds the gate where it is."""
+    """Return a `Reading` of features, without the experts that the model does not listen to."""
     data, gate_values = classifier._read(features)
     for expert in data:
-        expert.present = expert.present & (
-            expert.name not in getattr(classifier, "masked_experts_", ())
-        )
-    trust = None
-    if hasattr(classifier, "gate_weights"):
-        trust = classifier.gate_weights(Reading(data, gate_values))
-    return Reading(data, gate_values, trust)
+        if expert.name in getattr(classifier, "masked_experts_", ()):
+            expert.present = np.zeros_like(expert.present)
+    return Reading(data, gate_values)
 
 
 def explained(classifier, reading, beside=None):

@@ -215,7 +215,7 @@ def intervention_curve(
     if not steps:
         raise InputError("No cell of annotations is 0 or 1. Give at least one that was judged.")
     places = [[(cell.expert, cell.concept) for cell in pair[0]] for pair in cells]
-    trust = reading.trust if gate == "fixed" else None
+    held = reading.data if gate == "fixed" else None
     predicted = {}
     for policy in policies:
         runs = []
@@ -229,7 +229,7 @@ def intervention_curve(
                         Reading(
                             _corrected(reading.data, cells, truth, rank < t),
                             reading.gate_values,
-                            trust,
+                            held,
                         )
                     )
                     for t in range(steps + 1)

@@ -1,6 +1,7 @@
 """How a fitted mixture decides: weights, pooled logits, views without an expert."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -25,21 +26,32 @@ class FittedMixture(ConceptClassifier):
         present = np.stack([expert.present for expert in data], axis=1)
         for name in getattr(self, "masked_experts_", ()):
             present[:, self.expert_names_.index(name)] = False
+        values, logits = self._ask_heads(data, present)
+        seen, said = data, logits
+        if isinstance(X, Reading) and X.gate_data is not None:
+            seen = [replace(expert) for expert in X.gate_data]
+            _, said = self._ask_heads(seen, present)
+        inputs = gate_inputs(
+            self.gate_input_state_,
+            seen,
+            gate_values,
+            present,
+            [two_columns(own) for own in said],
+            not self.multilabel_,
+        )
+        weights = gate_weights(self.gate_state_, inputs, present)
+        scale = pooled_scale(self.pool_scale_, present)
+        return data, values, logits, present, weights, scale
+
+    def _ask_heads(self, data, present):
+        """Return standardised similarities and logits of each expert, 0 where it is not present."""
         values, logits = [], []
         for e, (expert, head) in enumerate(zip(data, self.heads_, strict=True)):
             expert.present = present[:, e]
             z, own = head._logits(expert)
             values.append(z)
             logits.append(own)
-        weights = X.trust if isinstance(X, Reading) else None
-        if weights is None:
-            said = [two_columns(own) for own in logits]
-            inputs = gate_inputs(
-                self.gate_input_state_, data, gate_values, present, said, not self.multilabel_
-            )
-            weights = gate_weights(self.gate_state_, inputs, present)
-        scale = pooled_scale(self.pool_scale_, present)
-        return data, values, logits, present, weights, scale
+        return values, logits
 
     def _class_logits(self, X):
         _, _, logits, present, weights, scale = self._mix(X)
