@@ -6,6 +6,7 @@ from importlib import import_module
 _ROOMS = {
     "_aggregate": ("aggregate_predictions",),
     "_conformal": ("calibrate_sets", "predict_set", "sets_to_lists"),
+    "_editing": ("edit",),
     "_evaluate": ("Evaluation", "evaluate"),
     "_gates": (
         "ConstantGate",
@@ -15,6 +16,9 @@ _ROOMS = {
         "MLPGate",
         "UniformGate",
     ),
+    "_intervene": ("intervene",),
+    "_intervention": ("Intervention",),
+    "_intervention_curve": ("InterventionCurve", "intervention_curve"),
     "_joint": ("JointTraining",),
     "_presence": ("concept_presence",),
     "_thresholds": ("tune_thresholds",),

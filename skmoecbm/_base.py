@@ -2,7 +2,7 @@
 
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import expit, softmax
@@ -18,7 +18,7 @@ from skmoecbm._targets import encode_labels, label_cells, number_groups, row_wei
 from skmoecbm._validation import one_thread
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
-__all__ = ["AdditivePart", "ConceptClassifier", "fit_task"]
+__all__ = ["AdditivePart", "ConceptClassifier", "Reading", "fit_task"]
 
 _SMALL_TABLE = 2**20
 
@@ -65,6 +65,43 @@ class AdditivePart:
     quantiles: np.ndarray | None = None
 
 
+@dataclass
+class Reading:
+    """What was read of some rows: given in the place of X, it is decided on as it stands.
+
+    Cells can be replaced in between, and the gate go on looking at what was there before.
+
+    Attributes
+    ----------
+    data : list of ExpertData, length E
+    gate_values : ndarray of shape (n, g)
+        Columns that only the gate sees.
+    gate_data : list of ExpertData or None
+        What the gate looks at; None is `data`.
+    """
+
+    data: list
+    gate_values: np.ndarray
+    gate_data: list | None = None
+
+    @property
+    def shape(self):
+        """Rows and columns, (n, Σm)."""
+        return len(self.gate_values), sum(expert.values.shape[1] for expert in self.data)
+
+    def __len__(self):
+        """Return the number of rows."""
+        return len(self.gate_values)
+
+    def __getitem__(self, rows):
+        """Return some rows, given by number."""
+        data, gate_data = (
+            None if part is None else [expert.take(rows) for expert in part]
+            for part in (self.data, self.gate_data)
+        )
+        return Reading(data, self.gate_values[rows], gate_data)
+
+
 class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """What both classifiers share: checks, and from logits to labels and probabilities."""
 
@@ -98,6 +135,8 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def _read(self, X):
         check_is_fitted(self)
+        if isinstance(X, Reading):
+            return [replace(expert) for expert in X.data], X.gate_values
         data, gate_values, _, _ = read_experts(self, X, self._layout)
         return data, gate_values
 
@@ -248,8 +287,8 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         n = len(data[0].values)
         self.classes_, codes = encode_labels(self, y, n)
         self.multilabel_ = not is_exclusive(codes)
-        for name in ("thresholds_", "set_calibration_"):
-            vars(self).pop(name, None)  # they were tuned to another fit
+        for name in ("thresholds_", "set_calibration_", "edit_log_"):
+            vars(self).pop(name, None)  # they were made for another fit
         weights = row_weights(self, sample_weight, class_weight, self.classes_, codes)
         counts = row_weights(self, sample_weight, None, self.classes_, codes)
         groups = number_groups(groups, n)

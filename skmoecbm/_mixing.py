@@ -1,11 +1,12 @@
 """How a fitted mixture decides: weights, pooled logits, views without an expert."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skmoecbm._base import AdditivePart, ConceptClassifier
+from skmoecbm._base import AdditivePart, ConceptClassifier, Reading
 from skmoecbm._gate_inputs import gate_inputs
 from skmoecbm._gating import gate_weights
 from skmoecbm._heads import two_columns
@@ -25,19 +26,32 @@ class FittedMixture(ConceptClassifier):
         present = np.stack([expert.present for expert in data], axis=1)
         for name in getattr(self, "masked_experts_", ()):
             present[:, self.expert_names_.index(name)] = False
+        values, logits = self._ask_heads(data, present)
+        seen, said = data, logits
+        if isinstance(X, Reading) and X.gate_data is not None:
+            seen = [replace(expert) for expert in X.gate_data]
+            _, said = self._ask_heads(seen, present)
+        inputs = gate_inputs(
+            self.gate_input_state_,
+            seen,
+            gate_values,
+            present,
+            [two_columns(own) for own in said],
+            not self.multilabel_,
+        )
+        weights = gate_weights(self.gate_state_, inputs, present)
+        scale = pooled_scale(self.pool_scale_, present)
+        return data, values, logits, present, weights, scale
+
+    def _ask_heads(self, data, present):
+        """Return standardised similarities and logits of each expert, 0 where it is not present."""
         values, logits = [], []
         for e, (expert, head) in enumerate(zip(data, self.heads_, strict=True)):
             expert.present = present[:, e]
             z, own = head._logits(expert)
             values.append(z)
             logits.append(own)
-        said = [two_columns(own) for own in logits]
-        inputs = gate_inputs(
-            self.gate_input_state_, data, gate_values, present, said, not self.multilabel_
-        )
-        weights = gate_weights(self.gate_state_, inputs, present)
-        scale = pooled_scale(self.pool_scale_, present)
-        return data, values, logits, present, weights, scale
+        return values, logits
 
     def _class_logits(self, X):
         _, _, logits, present, weights, scale = self._mix(X)
