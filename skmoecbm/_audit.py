@@ -1,11 +1,14 @@
 """One call that asks whether a model's concepts, gate, probabilities and split can be trusted."""
 
+from dataclasses import replace
+
 import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._audit_calibration import calibration
-from skmoecbm._audit_controls import ceiling, concepts
+from skmoecbm._audit_ceiling import ceiling
+from skmoecbm._audit_controls import concepts
 from skmoecbm._audit_economy import economy
 from skmoecbm._audit_gate import gate
 from skmoecbm._audit_leaks import leaks
@@ -50,6 +53,7 @@ def audit(
     n_bootstrap=500,
     confidence=0.95,
     random_state=0,
+    n_jobs=None,
 ):
     """Ask whether a fitted model can be trusted, on labelled images that it was not fitted on.
 
@@ -91,6 +95,8 @@ def audit(
     confidence : float in (0, 1), default=0.95
     random_state : int, default=0
         Seed of resamples, random directions and folds.
+    n_jobs : int or None, default=None
+        Refits at the same time, in threads.
 
     Returns
     -------
@@ -171,6 +177,7 @@ def audit(
             margin=margin,
             near=near,
             seed=int(random_state),
+            n_jobs=n_jobs,
         )
         done = [_made(name, problem) for name in wanted]
     return Audit(
@@ -188,11 +195,11 @@ def _made(name, problem):
     """Make one check; what it cannot do with these data is its verdict, not the audit's end."""
     try:
         with problem.quietly():
-            return_value = CHECKS[name](problem)
+            check = CHECKS[name](problem)
     except InputError as error:
         problem.take_notes()
-        return not_made(name, "", f"it failed: {error}")
-    return return_value
+        return not_made(name, f"it failed: {error}")
+    return replace(check, notes=(*check.notes, *problem.take_notes()))
 
 
 def _names(checks):

@@ -20,7 +20,6 @@ _AGES = (0, 30, 50, 70)
 
 def calibration(problem):
     """Measure calibration, and scores by subgroup where metadata is given."""
-    name, question = "calibration", "Are the probabilities what they say, and for every subgroup?"
     confidence, right, groups = _sure(problem)
     scores = problem.scores
     null = _expected_ece(confidence, right.shape, groups, problem)
@@ -73,13 +72,12 @@ def calibration(problem):
         elif rows:
             verdict += " No subgroup differs from the others by more than chance."
     return Check(
-        name,
-        question,
+        "calibration",
         status,
         verdict,
         tuple(measures),
         tables,
-        tuple(notes + problem.take_notes()),
+        tuple(notes),
     )
 
 

@@ -1,35 +1,21 @@
-"""Do the concepts matter? Random directions, shuffled names, and what the embeddings hold."""
+"""The check of the concepts: against random directions, and against shuffled names."""
 
 from dataclasses import replace
 
 import numpy as np
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.model_selection import (
-    GridSearchCV,
-    GroupKFold,
-    KFold,
-    StratifiedGroupKFold,
-    StratifiedKFold,
-)
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 
-from skmoecbm._audit_problem import judge_gain, show
+from skmoecbm._audit_problem import judge_gain, show, words_of
 from skmoecbm._audit_result import Check, Measure, not_made
-from skmoecbm._metrics import codes_of, group_of_rows, mean_defined, weighted_auroc
+from skmoecbm._metrics import codes_of, mean_defined, weighted_auroc
 from skmoecbm._priors import prior_direction
 from skmoecbm._single import ConceptBottleneckClassifier
 from skmoecbm._targets import indicator_of
 from skmoecbm.features import ExpertFeatures
 
-__all__ = ["ceiling", "concepts", "embedded"]
+__all__ = ["concepts"]
 
 _N_SHUFFLES = 99
-_STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
 _STATUS = {
     "better": "good",
     "little": "unclear",
@@ -41,21 +27,17 @@ _STATUS = {
 
 def concepts(problem):
     """Refit on random unit vectors, and on the same concepts with their names shuffled."""
-    name, question = "concepts", "Are these concepts better than random directions?"
     if problem.train is None:
-        return not_made(name, question, "refits need training rows: pass train=(images, y).")
+        return not_made("concepts", "refits need training rows: pass train=(images, y).")
     replaced = problem.replaceable
     if not replaced:
         return not_made(
-            name,
-            question,
+            "concepts",
             "no expert carries the embeddings of its concepts (similarities alone, a plain array, "
             "or a frozen head), so there is nothing to put random directions into.",
         )
     own = problem.own
-    others = []
-    for train, test in problem.random_draws:
-        others.append(problem.evaluate(problem.refit(train, prior=None).predict_proba(test)))
+    others = problem.refits(problem.random_draws, prior=None)
     primary, second = problem.metrics
     gains = {metric: problem.mean_gain(own, others, metric) for metric in problem.metrics}
     measures = [Measure(f"{primary}, concepts", *own[primary])]
@@ -67,11 +49,13 @@ def concepts(problem):
         measures.append(Measure(f"{metric}, gain over random", *gains[metric], told))
     ahead = sum(own[primary].value > one[primary].value for one in others)
     judged = judge_gain(gains[primary], problem.margin)
-    verdict = f"{_random_words(judged, gains[primary], problem.margin)} With them {_words(primary)}"
+    verdict = (
+        f"{_random_words(judged, gains[primary], problem.margin)} With them {words_of(primary)}"
+    )
     verdict += (
         f" is {own[primary].value:.3f}, with as many random directions {_mean(others, primary):.3f}"
-        f" on average, and they were ahead of {ahead} of {len(others)} draws; in {_words(second)} "
-        f"they gain {show(gains[second])}."
+        f" on average, and they were ahead of {ahead} of {len(others)} draws; in "
+        f"{words_of(second)} they gain {show(gains[second])}."
     )
     notes = []
     for block in problem.X.blocks:
@@ -80,7 +64,7 @@ def concepts(problem):
     drift = own[primary].value - problem.scores[primary].value
     if abs(drift) > 0.005:
         notes.append(
-            f"refitted on these training rows the model has {_words(primary)} "
+            f"refitted on these training rows the model has {words_of(primary)} "
             f"{own[primary].value:.3f}, the model given {problem.scores[primary].value:.3f}: it "
             "was fitted on other rows, with weights, or by chance. All gains are of the refit"
         )
@@ -89,12 +73,11 @@ def concepts(problem):
         notes.append(f"names were not shuffled, because {why_not}")
     measures += more
     return Check(
-        name,
-        question,
+        "concepts",
         _STATUS[judged],
         f"{verdict} {words}".strip(),
         tuple(measures),
-        notes=tuple(notes + problem.take_notes()),
+        notes=tuple(notes),
     )
 
 
@@ -116,10 +99,6 @@ def _random_words(judged, gain, margin):
     )
 
 
-def _words(metric):
-    return metric.replace("_", " ").replace("auroc", "AUROC")
-
-
 def _mean(evaluations, metric):
     return float(np.mean([one[metric].value for one in evaluations]))
 
@@ -133,10 +112,11 @@ def _shuffled(problem, own):
     if "array" in used:
         return [], "", "the prior is an array of yours, which has no names"
     rng = check_random_state(problem.seed + 1)
-    others = []
-    for _ in range(problem.n_random):
-        train = ExpertFeatures(_renamed(block, rng) for block in problem.train.X.blocks)
-        others.append(problem.evaluate(problem.refit(train).predict_proba(problem.X)))
+    blocks = problem.train.X.blocks
+    renamed = [
+        ExpertFeatures(_renamed(block, rng) for block in blocks) for _ in range(problem.n_random)
+    ]
+    others = problem.refits([(train, problem.X) for train in renamed])
     measures = []
     for metric in problem.metrics:
         gain = problem.mean_gain(own, others, metric)
@@ -216,148 +196,3 @@ def macro_auroc(truth, scores):
     ones = np.ones((1, len(truth)))
     aurocs = [weighted_auroc(truth[:, k], scores[:, k], ones)[0] for k in np.flatnonzero(both)]
     return float(mean_defined(np.array([aurocs]))[0])
-
-
-def embedded(X):
-    """Return image embeddings of all experts side by side, or None where none has any.
-
-    Experts without embeddings give their values. Absent rows are NaN.
-    """
-    if not isinstance(X, ExpertFeatures) or all(b.embeddings is None for b in X.blocks):
-        return None
-    return np.concatenate(
-        [b.values() if b.embeddings is None else b.embeddings for b in X.blocks], axis=1
-    ).astype(np.float64)
-
-
-def ceiling(problem):
-    """Compare with a logistic regression on the embeddings."""
-    name, question = "ceiling", "What do the concepts cost, against the embeddings themselves?"
-    if problem.train is None:
-        return not_made(name, question, "it needs training rows: pass train=(images, y).")
-    train, test = embedded(problem.train.X), embedded(problem.X)
-    if train is None:
-        return not_made(
-            name, question, "the features carry no image embeddings, only values of concepts."
-        )
-    model, notes = fit_ceiling(
-        train,
-        problem.train.y,
-        problem.train.groups,
-        problem.classifier.class_weight,
-        problem.multilabel,
-        problem.seed,
-    )
-    proba = model.predict_proba(test)
-    found = problem.evaluate(proba)
-    primary, second = problem.metrics
-    gaps = {m: problem.scores.difference(found, m) for m in (*problem.metrics, "log_loss")}
-    measures = [Measure(f"{m}, logistic regression", *found[m]) for m in problem.metrics]
-    judged = judge_gain(gaps[primary], problem.margin)
-    measures += [Measure(f"{m}, model less regression", *gap) for m, gap in gaps.items()]
-    strength = _strength(model)
-    measures.append(Measure("C of the regression", strength))
-    gap = gaps[primary]
-    if gap.high < 0:
-        near = gap.value > -problem.margin
-        status = "unclear" if near else "concern"
-        verdict = f"The model is {'a little ' if near else ''}below what the embeddings hold:"
-    elif gap.low > -problem.margin:
-        status, verdict = "good", "Nothing worth speaking of is lost to the concepts:"
-    else:
-        status, verdict = "unclear", "Whether the concepts cost anything cannot be told:"
-    verdict += (
-        f" {_words(primary)} is {problem.scores[primary].value:.3f}, and "
-        f"{found[primary].value:.3f} for a logistic regression on all embeddings (difference "
-        f"{show(gap)}; in {_words(second)} {show(gaps[second])})."
-    )
-    if judged in ("better", "little"):
-        verdict = verdict.replace("Nothing worth", "The model is above the regression; nothing")
-    notes += [
-        f"expert {block.name!r} has no embeddings; its values stand in their place"
-        for block in problem.X.blocks
-        if block.embeddings is None
-    ]
-    return Check(
-        name,
-        question,
-        status,
-        verdict,
-        tuple(measures),
-        notes=tuple(notes + problem.take_notes()),
-    )
-
-
-def fit_ceiling(X, y, groups, class_weight, multilabel, seed):
-    """Return a fitted logistic regression, standardised, C by cross-validated log-loss.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, d), float64
-        NaN where an expert is absent: filled with the mean, and a column tells.
-    y : array-like of shape (n,) or (n, K)
-    groups : array-like of shape (n,) or None
-        Rows of a group share a fold.
-    class_weight : as the classifier's
-    multilabel : bool
-    seed : int
-
-    Returns
-    -------
-    estimator, fitted, and a list of notes
-    """
-    notes = []
-    if multilabel and isinstance(class_weight, dict):
-        notes.append("the regression is without the class weights, a dict by label")
-        class_weight = None
-    regression = LogisticRegression(max_iter=300, tol=1e-3, class_weight=class_weight)
-    prefix = "logisticregression__C"
-    if multilabel:
-        regression = OneVsRestClassifier(regression)
-        prefix = "onevsrestclassifier__estimator__C"
-        y = np.asarray(y)
-    steps = [SimpleImputer(add_indicator=True)] if np.isnan(X).any() else []
-    model = make_pipeline(*steps, StandardScaler(), regression)
-    labels = None if multilabel else np.unique(y)
-    splits = _splits(y, groups, multilabel, seed)
-    if splits is None:
-        notes.append("too few rows or groups of a class for folds: C = 1")
-        return model.fit(X, y), notes
-
-    def score(fitted, X, y):
-        proba = fitted.predict_proba(X)
-        if multilabel:
-            p = np.clip(proba, 1e-15, 1 - 1e-15)
-            return float(np.mean(np.where(y == 1, np.log(p), np.log1p(-p))))
-        return -log_loss(y, proba, labels=labels)
-
-    search = GridSearchCV(model, {prefix: list(_STRENGTHS)}, scoring=score, cv=splits)
-    return search.fit(X, y), notes
-
-
-def _strength(model):
-    if hasattr(model, "best_params_"):
-        return float(next(iter(model.best_params_.values())))
-    return 1.0
-
-
-def _splits(y, groups, multilabel, seed):
-    """Return folds with every class on both sides, or None."""
-    n = len(y)
-    units = group_of_rows(groups, n)
-    X = np.zeros((n, 1))
-    if multilabel:
-        n_folds = min(5, units.max() + 1)
-        if n_folds < 2:
-            return None
-        plain = KFold(n_folds, shuffle=True, random_state=seed)
-        return list((plain if groups is None else GroupKFold(n_folds)).split(X, groups=units))
-    y = np.asarray(y).ravel()
-    rarest = min(len(np.unique(units[y == label])) for label in np.unique(y))
-    n_folds = min(5, rarest)
-    if n_folds < 2:
-        return None
-    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
-    splits = list(kind(n_folds, shuffle=True, random_state=seed).split(X, y, units))
-    whole = len(np.unique(y))
-    return splits if all(len(np.unique(y[train])) == whole for train, _ in splits) else None

@@ -5,7 +5,7 @@ import scipy.optimize
 from scipy.special import expit, log_softmax, softmax
 from sklearn.utils.class_weight import compute_sample_weight
 
-from skmoecbm._audit_problem import judge_gain, show
+from skmoecbm._audit_problem import judge_gain, show, words_of
 from skmoecbm._audit_result import Check, Measure, not_made
 from skmoecbm._metrics import codes_of
 from skmoecbm._single import ConceptBottleneckClassifier
@@ -21,12 +21,11 @@ _SECOND = {True: "macro_average_precision", False: "accuracy"}
 
 def economy(problem):
     """Measure sparse layers of 1, 5, 10, ... concepts per class."""
-    name, question = "economy", "How few concepts per class will do?"
     if problem.train is None:
-        return not_made(name, question, "it needs training rows: pass train=(images, y).")
+        return not_made("economy", "it needs training rows: pass train=(images, y).")
     values = _concept_values(problem, problem.train.X), _concept_values(problem, problem.X)
     if values[0] is None:
-        return not_made(name, question, "no expert has a head of concepts.")
+        return not_made("economy", "no expert has a head of concepts.")
     targets = _targets(problem)
     sizes = [size for size in SIZES if size <= values[0].shape[1]]
     ours = _curve(problem, *values, targets, sizes)
@@ -67,8 +66,8 @@ def economy(problem):
     size = 5 if 5 in sizes else sizes[-1]
     at = ours[sizes.index(size)]
     verdict = (
-        f"With {size} concepts per class {_words(first)} is {at[first].value:.3f} and "
-        f"{_words(primary)} {at[primary].value:.3f}; the whole model has "
+        f"With {size} concepts per class {words_of(first)} is {at[first].value:.3f} and "
+        f"{words_of(primary)} {at[primary].value:.3f}; the whole model has "
         f"{problem.scores[first].value:.3f} and {problem.scores[primary].value:.3f}."
     )
     status = "unclear"
@@ -84,22 +83,17 @@ def economy(problem):
             "unclear": "Whether as few random directions do worse cannot be told",
         }[judged]
         gain = show(gains[size, primary])
-        verdict += f" {words} (gain of the concepts in {_words(primary)}: {gain})."
+        verdict += f" {words} (gain of the concepts in {words_of(primary)}: {gain})."
     else:
         notes.append("no expert carries the embeddings of its concepts: no random control")
     return Check(
-        name,
-        question,
+        "economy",
         status,
         verdict,
         tuple(measures),
         {"accuracy by concepts per class": rows},
-        tuple(notes + problem.take_notes()),
+        tuple(notes),
     )
-
-
-def _words(metric):
-    return metric.replace("_", " ").replace("auroc", "AUROC")
 
 
 def _concept_values(problem, X):

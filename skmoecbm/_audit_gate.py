@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skmoecbm._audit_problem import judge_gain, show
+from skmoecbm._audit_problem import judge_gain, show, words_of
 from skmoecbm._audit_result import Check, Measure, not_made
 
 __all__ = ["gate"]
@@ -12,14 +12,13 @@ _COLLAPSED = 0.95
 
 def gate(problem):
     """Compare the mixture with the plain average and with each expert alone."""
-    name, question = "gate", "Is the gate better than the average and the best single expert?"
     model = problem.classifier
     if not problem.is_mixture:
-        return not_made(name, question, f"a {type(model).__name__} has one expert and no gate.")
+        return not_made("gate", f"a {type(model).__name__} has one expert and no gate.")
     masked = getattr(model, "masked_experts_", ())
     experts = [e for e in model.expert_names_ if e not in masked]
     if len(experts) < 2:
-        return not_made(name, question, f"the mixture has one expert, {experts[0]!r}.")
+        return not_made("gate", f"the mixture has one expert, {experts[0]!r}.")
     primary = problem.metrics[0]
     notes = []
     measures, words, status = [], [], "unclear"
@@ -34,7 +33,7 @@ def gate(problem):
             "its experts were fitted for this gate, and alone they are not what they would be: "
             "pass train=(images, y)."
         )
-        return not_made(name, question, why)
+        return not_made("gate", why)
     base = average if average is not None else model
     singles = {
         e: problem.evaluate(_alone(base, e, experts).predict_proba(problem.X)) for e in experts
@@ -74,9 +73,9 @@ def gate(problem):
     if averaged:  # the refit is the average itself: what is left to ask is the best expert
         judged = judged[-1:]
     verdict = (
-        f"The guard kept {selected!r}. Gains in {primary.replace('auroc', 'AUROC')}: "
+        f"The guard kept {selected!r}. Gains in {words_of(primary)}: "
         f"{'; '.join(words)} (the best single expert by these very rows)."
-    ).replace("macro_", "macro-")
+    )
     if collapsed:
         top = model.expert_names_[int(shares.argmax())]
         verdict += f" The mixture has collapsed: {top!r} has {shares.max():.0%} of the weight."
@@ -92,12 +91,11 @@ def gate(problem):
     if averaged:
         verdict += " It is the plain average itself, so there is no gate to gain by."
     return Check(
-        name,
-        question,
+        "gate",
         status,
         verdict,
         tuple(measures),
-        notes=tuple(notes + problem.take_notes()),
+        notes=tuple(notes),
     )
 
 

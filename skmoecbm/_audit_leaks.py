@@ -17,10 +17,9 @@ _LISTED = 200
 
 def leaks(problem):
     """Look for shared groups, identical images and near-duplicates."""
-    name, question = "leaks", "Does the test share anything with the training?"
     train = problem.train
     if train is None:
-        return not_made(name, question, "it needs training rows: pass train=(images, y, groups).")
+        return not_made("leaks", "it needs training rows: pass train=(images, y, groups).")
     notes, groups = [], (train.groups, problem.groups)
     if any(side is None for side in groups):
         given = [w for w, g in zip(("train", "test"), groups, strict=True) if g is not None]
@@ -36,7 +35,7 @@ def leaks(problem):
     if None in keys:
         keys = None
     if keys is None and features[0] is None and groups[0] is None:
-        return not_made(name, question, "there are neither groups, nor images, nor embeddings.")
+        return not_made("leaks", "there are neither groups, nor images, nor embeddings.")
     report = find_leaks(*features, *groups, keys=keys, near=problem.near)
     n, counts = report.n_test, report.counts()
     words = {
@@ -62,13 +61,12 @@ def leaks(problem):
     if len(rows) > _LISTED:
         notes.append(f"{len(rows):,} findings, of which the first {_LISTED} are listed")
     return Check(
-        name,
-        question,
+        "leaks",
         status,
         verdict,
         tuple(measures),
         {"rows that leak": rows[:_LISTED]} if rows else {},
-        tuple(notes + problem.take_notes()),
+        tuple(notes),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
+from sklearn.utils.parallel import Parallel, delayed
 
 from skmoecbm._blocks import unit_rows
 from skmoecbm._columns import own_heads
@@ -18,7 +19,7 @@ from skmoecbm._single import ConceptBottleneckClassifier
 from skmoecbm.exceptions import InputError
 from skmoecbm.features import ExpertFeatures
 
-__all__ = ["Problem", "Training", "judge_gain", "show"]
+__all__ = ["Problem", "Training", "judge_gain", "show", "words_of"]
 
 
 @dataclass
@@ -58,7 +59,11 @@ class Problem:
     confidence : float
     margin : float
         The smallest gain, in macro-AUROC, that is called one.
+    near : float
+        The cosine from which on images are near-duplicates.
     seed : int
+    n_jobs : int or None
+        Refits at the same time, in threads.
     """
 
     classifier: object
@@ -75,6 +80,7 @@ class Problem:
     margin: float
     near: float
     seed: int
+    n_jobs: object = None
     warned: list = field(default_factory=list)
 
     @property
@@ -124,14 +130,12 @@ class Problem:
         """The fitted heads, one per expert."""
         return self.classifier.heads_ if self.is_mixture else [self.classifier]
 
-    def refit(self, X, y=None, *, prior="keep", **params):
+    def refit(self, X, *, prior="keep", **params):
         """Fit a clone of the classifier on training features with the classes as before.
 
         Parameters
         ----------
         X : as `train.X`
-        y : array-like, default=None
-            Labels in the place of those of the training rows.
         prior : "keep" or None, default="keep"
             None takes the language prior from every concept head.
         **params
@@ -141,7 +145,7 @@ class Problem:
         if prior is None:
             _drop_priors(new)
         new.set_params(**params)
-        new.fit(X, self.train.y if y is None else y, groups=self.train.groups)
+        new.fit(X, self.train.y, groups=self.train.groups)
         if list(new.classes_) != list(self.classifier.classes_):
             raise InputError(
                 f"the training rows have the classes {list(new.classes_)} and the model "
@@ -150,6 +154,15 @@ class Problem:
         for name in getattr(self.classifier, "masked_experts_", ()):
             new = new.without(name)
         return new
+
+    def refits(self, pairs, *, prior="keep"):
+        """Return the evaluations of refits on (train, test) pairs of features, a list."""
+
+        def one(train, test):
+            return self.evaluate(self.refit(train, prior=prior).predict_proba(test))
+
+        parallel = Parallel(n_jobs=self.n_jobs, prefer="threads")
+        return parallel(delayed(one)(train, test) for train, test in pairs)
 
     @cached_property
     def own(self):
@@ -209,7 +222,11 @@ class Problem:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             yield
-        self.warned += [" ".join(str(one.message).split()) for one in caught]
+        for one in caught:
+            if issubclass(one.category, DeprecationWarning | FutureWarning):  # not of the data
+                warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+            else:
+                self.warned.append(" ".join(str(one.message).split()))
 
     def take_notes(self):
         """Return the distinct warnings since the last call, each with how often it came."""
@@ -255,6 +272,11 @@ def judge_gain(gain, margin):
     if gain.low > 0:
         return "better" if gain.value >= margin else "little"
     return "none" if gain.high < margin else "unclear"
+
+
+def words_of(metric):
+    """Return the name of a metric as prose has it."""
+    return metric.replace("macro_", "macro-").replace("_", " ").replace("auroc", "AUROC")
 
 
 def show(found):

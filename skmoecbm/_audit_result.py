@@ -5,11 +5,22 @@ import math
 import textwrap
 from dataclasses import dataclass, field
 
-__all__ = ["STATUSES", "Audit", "Check", "Measure", "not_made"]
+__all__ = ["QUESTIONS", "STATUSES", "Audit", "Check", "Measure", "not_made"]
 
 #: "good": nothing against the model; "concern": something a reader must know before trusting it;
 #: "unclear": the data are too few to tell, or what was found is small; "not made": see the verdict.
 STATUSES = ("good", "concern", "unclear", "not made")
+
+#: What each check asks, in the order they are made.
+QUESTIONS = {
+    "leaks": "Does the test share anything with the training?",
+    "concepts": "Are these concepts better than random directions?",
+    "ceiling": "What do the concepts cost, against the embeddings themselves?",
+    "economy": "How few concepts per class will do?",
+    "gate": "Is the gate better than the average and the best single expert?",
+    "calibration": "Are the probabilities what they say, and for every subgroup?",
+    "language": "Is anything wrong with the concepts that carry the decisions?",
+}
 
 _SHOWN_ROWS = 12
 
@@ -41,7 +52,6 @@ class Check:
     Attributes
     ----------
     name : str
-    question : str
     status : {"good", "concern", "unclear", "not made"}
     verdict : str
         Sentences; for a check that was not made, why.
@@ -53,21 +63,25 @@ class Check:
     """
 
     name: str
-    question: str
     status: str
     verdict: str
     measures: tuple = ()
     tables: dict = field(default_factory=dict)
     notes: tuple = ()
 
+    @property
+    def question(self):
+        """What was asked, a sentence."""
+        return QUESTIONS[self.name]
+
     def __getitem__(self, name):
         """Return the measure of that name."""
         return {one.name: one for one in self.measures}[name]
 
 
-def not_made(name, question, reason, notes=()):
+def not_made(name, reason):
     """Return a check that could not be made, with its reason, a clause."""
-    return Check(name, question, "not made", f"Not made, because {reason}", notes=tuple(notes))
+    return Check(name, "not made", f"Not made, because {reason}")
 
 
 class Audit:

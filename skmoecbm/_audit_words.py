@@ -15,18 +15,17 @@ _LISTED = 50
 
 def language(problem):
     """Weigh the linter's findings by what the concepts contribute to the decisions."""
-    name, question = "language", "Is anything wrong with the concepts that carry the decisions?"
     banks = dict(problem.banks)
     if isinstance(problem.X, ExpertFeatures):
         for block in problem.X.blocks:
             if block.name not in banks and block.texts is not None:
                 banks[block.name] = _bank_of(block)
     if not banks:
-        return not_made(name, question, "the features do not tell which columns are phrases.")
+        return not_made("language", "the features do not tell which columns are phrases.")
     try:
         table = explain_features(problem.classifier, problem.X).top(k=10**9)
     except InputError as error:
-        return not_made(name, question, f"the decisions are no sum over concepts: {error}")
+        return not_made("language", f"the decisions are no sum over concepts: {error}")
     table["share"] = table["magnitude"] / max(table["magnitude"].sum(), 1e-300)
     findings = {}
     for expert, bank in banks.items():
@@ -89,13 +88,12 @@ def language(problem):
             f"{len(rows):,} concepts with a finding, of which the first {_LISTED} are listed"
         )
     return Check(
-        name,
-        question,
+        "language",
         status,
         verdict,
         measures,
         {"findings by weight": rows[:_LISTED]} if rows else {},
-        tuple(notes + problem.take_notes()),
+        tuple(notes),
     )
 
 
