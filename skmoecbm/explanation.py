@@ -1,5 +1,7 @@
 """Why a model decided as it did: contributions of concepts and experts that sum to the logit."""
 
+import copy
+
 import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
@@ -28,7 +30,8 @@ def explain(model, images):
     Returns
     -------
     Explanation
-        Contributions of every (expert, concept) and a bias that sum to `decision_function`.
+        Contributions of every (expert, concept) and a bias that sum to `decision_function`; of a
+        mixture with ``pool="prob"`` to `predict_proba`.
 
     Raises
     ------
@@ -74,24 +77,48 @@ def explain(model, images):
         images=pictures,
         value_range=value_range,
         notices=dict.fromkeys(e.notice_ for e, _ in seen if e.notice_),
+        class_names=_names_of(classifier.classes_.tolist(), [e.bank_ for e, _ in seen]),
     )
 
 
-def explain_features(classifier, features, *, images=None, value_range=None, notices=()):
+def explain_features(
+    classifier, features, *, images=None, value_range=None, notices=(), class_names=None
+):
     """Explain a fitted classifier of this package on features; the inside of `explain`."""
     parts = classifier._additive_parts(features)
     logits = np.asarray(classifier.decision_function(features), dtype=np.float64)
+    logits = logits.reshape(len(logits), -1)
+    probabilities = classifier.predict_proba(features)
+    sums = {"logits": logits, "offset": classifier._constant_logits()}
+    if getattr(classifier, "pool", "logit") == "prob":
+        if logits.shape[1] < probabilities.shape[1]:
+            logits = np.c_[-logits, logits]
+        sums = {"logits": logits, "totals": probabilities, "unit": "probability"}
     return Explanation(
         parts,
-        logits=logits.reshape(len(logits), -1),
-        offset=classifier._constant_logits(),
+        **sums,
         thresholds=classifier._thresholds(),
-        probabilities=classifier.predict_proba(features),
+        probabilities=probabilities,
         classes=classifier.classes_,
         images=images,
         value_range=value_range,
         notices=notices,
+        class_names=class_names,
+        # a shallow copy: another fit of the classifier is none of this explanation's business
+        source=(copy.copy(classifier), features),
     )
+
+
+def _names_of(labels, banks):
+    """Return label -> name of its class, of labels that are keys of a bank.
+
+    Labels that are another spelling stay what they are: who wrote "mel-like" did not mean melanoma.
+    """
+    names = {}
+    for bank in banks:
+        called = {one.key: one.name for one in bank.classes}
+        names = {**{label: called[label] for label in labels if label in called}, **names}
+    return names
 
 
 def _seen_by_encoders(step, X):
