@@ -175,6 +175,52 @@ class Comparisons:
             frame.insert(1, "image", pd.Series(np.tile(names, len(tables)), dtype=object))
         return frame.sort_values("row", kind="stable", ignore_index=True)
 
+    def summary(
+        self,
+        y=None,
+        *,
+        groups=None,
+        n_bootstrap=1000,
+        n_permutations=1000,
+        confidence=0.95,
+        random_state=None,
+    ):
+        """Return what the model does on these rows together, class by class.
+
+        Parameters
+        ----------
+        y : array-like of shape (n,), or indicator of shape (n, K), default=None
+            True classes; None takes those that are predicted.
+        groups : array-like of shape (n,), default=None
+            Lesion, patient or study of each row: resampled and exchanged as a whole.
+        n_bootstrap : int, default=1000
+            Resamples for the intervals; 0 gives none.
+        n_permutations : int, default=1000
+            Exchanges of labels for the p-values of the experts' weights; 0 gives none.
+        confidence : float in (0, 1), default=0.95
+        random_state : int, RandomState instance or None, default=None
+
+        Returns
+        -------
+        GlobalExplanation
+
+        Raises
+        ------
+        InputError
+            If labels or groups do not fit the rows, or a parameter is out of range.
+        """
+        from skmoecbm._global import summarise_explanation
+
+        return summarise_explanation(
+            self,
+            y,
+            groups=groups,
+            n_bootstrap=n_bootstrap,
+            n_permutations=n_permutations,
+            confidence=confidence,
+            random_state=random_state,
+        )
+
     def cases(self):
         """Return the list of `Case` that `what_if` tabulates.
 

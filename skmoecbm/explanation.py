@@ -7,12 +7,13 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._explained import Explanation
+from skmoecbm._global_explanation import GlobalExplanation
 from skmoecbm._union import columns_seen
 from skmoecbm.encoder import ConceptEncoder, ExpertUnion
 from skmoecbm.exceptions import InputError
 from skmoecbm.images import as_image_list
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["Explanation", "GlobalExplanation", "explain", "global_explanation"]
 
 
 def explain(model, images):
@@ -54,15 +55,8 @@ def explain(model, images):
     >>> bool(np.allclose(total[:, 0], model.decision_function(X[:4]), atol=1e-10))
     True
     """
+    classifier = classifier_of(model)
     model = getattr(model, "best_estimator_", model)
-    classifier = model.steps[-1][1] if isinstance(model, Pipeline) else model
-    if not hasattr(classifier, "_additive_parts"):
-        raise InputError(
-            "explain needs a ConceptBottleneckClassifier, a GatedConceptBottleneckClassifier or a "
-            f"pipeline that ends in one. Got {type(classifier).__name__} at the end, whose "
-            "decision is not a sum over concepts."
-        )
-    check_is_fitted(classifier)
     if classifier is model or len(model.steps) == 1:
         return explain_features(classifier, images)
     # what the encoders cannot take is refused here, before anything of it is kept
@@ -79,6 +73,93 @@ def explain(model, images):
         notices=dict.fromkeys(e.notice_ for e, _ in seen if e.notice_),
         class_names=_names_of(classifier.classes_.tolist(), [e.bank_ for e, _ in seen]),
     )
+
+
+def global_explanation(
+    model,
+    images,
+    y=None,
+    *,
+    groups=None,
+    n_bootstrap=1000,
+    n_permutations=1000,
+    confidence=0.95,
+    random_state=None,
+):
+    """Tell what a fitted model does on many images: concepts per class, and whom it trusts where.
+
+    Parameters
+    ----------
+    model : Pipeline or classifier
+        As for `explain`.
+    images : array-like of length n
+        As for `explain`; best images that the model was not fitted on.
+    y : array-like of shape (n,), or indicator of shape (n, K), default=None
+        True classes; None takes those that are predicted.
+    groups : array-like of shape (n,), default=None
+        Lesion, patient or study of each row: resampled and exchanged as a whole.
+    n_bootstrap : int, default=1000
+        Resamples of rows (of groups) for the intervals; 0 gives none.
+    n_permutations : int, default=1000
+        Exchanges of labels for the p-values of the experts' weights; 0 gives none.
+    confidence : float in (0, 1), default=0.95
+    random_state : int, RandomState instance or None, default=None
+
+    Returns
+    -------
+    GlobalExplanation
+
+    Raises
+    ------
+    InputError
+        As `explain`, and if labels or groups do not fit the rows.
+
+    References
+    ----------
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; Westfall and Young,
+    Resampling-Based Multiple Testing (1993), the single-step maxT procedure.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from skmoecbm import GatedConceptBottleneckClassifier
+    >>> X, y = load_wine(return_X_y=True)
+    >>> experts = [("left", slice(0, 6)), ("right", slice(6, 13))]
+    >>> model = GatedConceptBottleneckClassifier(experts=experts, gate="uniform").fit(X, y)
+    >>> found = global_explanation(model, X, y, n_bootstrap=50, n_permutations=50, random_state=0)
+    >>> found.heat_map.shape, list(found.supports)
+    ((3, 2), [0, 1, 2])
+    >>> len(found.top(2))  # of each class
+    6
+    """
+    return explain(model, images).summary(
+        y,
+        groups=groups,
+        n_bootstrap=n_bootstrap,
+        n_permutations=n_permutations,
+        confidence=confidence,
+        random_state=random_state,
+    )
+
+
+def classifier_of(model):
+    """Return the fitted classifier of this package that a model is or ends in.
+
+    Raises
+    ------
+    InputError
+        If it is none, or not fitted.
+    """
+    model = getattr(model, "best_estimator_", model)
+    classifier = model.steps[-1][1] if isinstance(model, Pipeline) else model
+    if not hasattr(classifier, "_additive_parts"):
+        raise InputError(
+            "explain needs a ConceptBottleneckClassifier, a GatedConceptBottleneckClassifier or a "
+            f"pipeline that ends in one. Got {type(classifier).__name__} at the end, whose "
+            "decision is not a sum over concepts."
+        )
+    check_is_fitted(classifier)
+    return classifier
 
 
 def explain_features(
