@@ -34,6 +34,13 @@ _ROOMS = {
         "load_concepts",
         "mask_terms",
     ),
+    "display": (
+        "AssociationDisplay",
+        "ConceptContributionDisplay",
+        "ExpertUsageDisplay",
+        "GateDisplay",
+        "ReliabilityDisplay",
+    ),
     "encoder": ("ConceptEncoder", "ExpertUnion"),
     "exceptions": (
         "BackboneError",
@@ -43,7 +50,7 @@ _ROOMS = {
         "SkmoecbmError",
         "SkmoecbmWarning",
     ),
-    "explanation": ("Explanation", "explain"),
+    "explanation": ("Explanation", "GlobalExplanation", "explain", "global_explanation"),
     "features": ("ExpertFeatures",),
     "hub": ("load", "save"),
 }

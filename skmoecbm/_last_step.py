@@ -23,9 +23,9 @@ def fitted_classifier(owner, model):
     classifier = model.steps[-1][1] if isinstance(model, Pipeline) else model
     if not isinstance(classifier, ConceptClassifier):
         raise InputError(
-            f"{owner} needs a ConceptBottleneckClassifier, a "
-            "GatedConceptBottleneckClassifier or a pipeline that ends in one. Got "
-            f"{type(classifier).__name__} at the end."
+            f"{owner} needs a ConceptBottleneckClassifier, a GatedConceptBottleneckClassifier or a "
+            f"pipeline that ends in one. Got {type(classifier).__name__} at the end, whose "
+            "decision is not a sum over concepts."
         )
     check_is_fitted(classifier)
     return model, classifier

@@ -12,6 +12,8 @@ from skmoecbm._gating import gate_weights
 from skmoecbm._heads import two_columns
 from skmoecbm._mixture import pooled_scale
 from skmoecbm._pooling import pool_logits
+from skmoecbm._prevalence import prevalence_shift
+from skmoecbm._probability_parts import in_probabilities
 from skmoecbm.exceptions import InputError
 
 __all__ = ["FittedMixture"]
@@ -141,11 +143,6 @@ class FittedMixture(ConceptClassifier):
         return view
 
     def _additive_parts(self, X):
-        if self.pool == "prob":
-            raise InputError(
-                "Logits of pool='prob' are no sum over concepts, so there is nothing additive to "
-                "explain. Fit with pool='logit'."
-            )
         data, values, logits, present, weights, scale = self._mix(X)
         if self.pool == "sum":
             scale = scale * (weights > 0).sum(axis=1)
@@ -156,7 +153,7 @@ class FittedMixture(ConceptClassifier):
             np.where(present[:, [e]], own.values if getattr(head, "is_linear", True) else z, np.nan)
             for e, (own, z, head) in enumerate(zip(data, values, self.heads_, strict=True))
         ]
-        return [
+        parts = [
             AdditivePart(
                 name,
                 self.heads_[e].concept_names_,
@@ -173,3 +170,9 @@ class FittedMixture(ConceptClassifier):
             )
             for e, name in enumerate(self.expert_names_)
         ]
+        if self.pool != "prob":
+            return parts
+        shift = np.zeros(len(self.classes_)) + prevalence_shift(self, self.target_prevalence)
+        return in_probabilities(
+            parts, self.expert_scale_, scale, shift, exclusive=not self.multilabel_
+        )

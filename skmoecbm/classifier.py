@@ -68,7 +68,8 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         ``experts="auto"`` a block of nothing else is no expert. Columns beside another kind:
         ``{"kind": "disagreement", "columns": ["age"]}``.
     pool : {"logit", "prob", "sum"}, default="logit"
-        How logits mix; see MATHS section 2. Explanations need ``"logit"`` or ``"sum"``.
+        ``"logit"``: logits are averaged, ``"sum"``: added, ``"prob"``: probabilities are averaged,
+        so that explanations are in probabilities.
     training : "staged" or JointTraining, default="staged"
         ``"staged"``: experts, then gate. A `JointTraining` object: the original recipe, all of it
         at once by mini-batches, with no calibration and no guard.
