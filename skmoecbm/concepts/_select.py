@@ -14,6 +14,9 @@ from skmoecbm.exceptions import InputError
 
 __all__ = ["SubmodularSelector", "TopKConcepts"]
 
+# classes whose cosines are held at a time
+_AT_ONCE = 64
+
 
 class _Selector(BaseEstimator):
     """What the selectors share: scores per (class, concept written for it), spread, table."""
@@ -155,7 +158,7 @@ class _Selector(BaseEstimator):
             for k, (label, column) in enumerate(zip(data.labels.tolist(), columns, strict=True))
             if rows_of[column].size
         ]
-        free = np.setdiff1d(np.arange(n_concepts), written)
+        free = np.flatnonzero(~_mask(n_concepts, rows_of))
         if free.size:  # of no class, such as vectors learned from images: one group of their own
             candidates.append((None, None, free))
         if not candidates:
@@ -177,7 +180,7 @@ class _Selector(BaseEstimator):
             each = map_threads if self.relevance == "similarity" else map
             return list(each(score, self._candidates))
         scores = np.full(len(T), np.nan)  # mutual information is the same for every class
-        rows = np.unique(np.concatenate([rows for _, _, rows in self._candidates]))
+        rows = np.flatnonzero(_mask(len(T), [rows for _, _, rows in self._candidates]))
         scores[rows] = data.score("mi", T, None, rng, rows)
         return [scores[rows] for _, _, rows in self._candidates]
 
@@ -187,6 +190,14 @@ class _Selector(BaseEstimator):
         for (_, _, rows), scores in zip(self._candidates, parts, strict=True):
             best[rows] = np.fmax(best[rows], scores)
         return best
+
+
+def _mask(n, parts):
+    """Return which of n rows stand in any of the parts: sets of a million are slow to sort."""
+    mask = np.zeros(n, dtype=bool)
+    for rows in parts:
+        mask[rows] = True
+    return mask
 
 
 def _joined_labels(y, bank):
@@ -356,7 +367,7 @@ class SubmodularSelector(_Selector):
 
     def _choose(self, texts):
         if self.scope == "global":
-            rows = np.unique(np.concatenate([rows for _, _, rows in self._candidates]))
+            rows = np.flatnonzero(_mask(len(texts), [rows for _, _, rows in self._candidates]))
             quotas = np.stack(
                 [np.isin(rows, candidates) for _, _, candidates in self._candidates], axis=1
             )
@@ -373,11 +384,16 @@ class SubmodularSelector(_Selector):
                 )
             ]
 
-        def pick(part):
-            (_, _, rows), scores = part
-            T = texts[rows]
-            relevance = self._relevance(scores)
-            return rows[greedy_cover(T @ T.T, relevance, self.coverage, self.n_per_class)]
+        def cosines(part):
+            (_, _, rows), _ = part
+            return texts[rows] @ texts[rows].T
 
         parts = list(zip(self._candidates, self._pair_scores, strict=True))
-        return np.concatenate(map_threads(pick, parts))
+        picks = []
+        for start in range(0, len(parts), _AT_ONCE):
+            some = parts[start : start + _AT_ONCE]
+            for ((_, _, rows), scores), cosine in zip(some, map_threads(cosines, some), strict=True):
+                # in one thread: steps this short would only hand Python's lock to and fro
+                relevance = self._relevance(scores)
+                picks.append(rows[greedy_cover(cosine, relevance, self.coverage, self.n_per_class)])
+        return np.concatenate(picks)
