@@ -72,8 +72,8 @@ class LabelledEmbeddings:
             raise InputError(
                 f"{owner} needs images of at least two classes. Got {len(self.labels)}."
             )
-        # of few ones: a full product would be the longest step where there are many classes
-        self._sums = csr_array(self.members.T, dtype=np.float64)
+        # sparse: a full product would be the longest step where there are many classes
+        self._class_sums = csr_array(self.members.T, dtype=np.float64)
         self._weigh(np.ones(len(self.embeddings)))
 
     def _weigh(self, weights):
@@ -81,11 +81,11 @@ class LabelledEmbeddings:
         X = self.embeddings
         total = weights.sum()
         self._centre = weights @ X / total
-        self._counts = self._sums @ weights
+        self._counts = self._class_sums @ weights
         centred = X - self._centre
         weighted = centred * weights[:, None]
         with np.errstate(invalid="ignore"):  # a class without rows: NaN, and so its scores
-            self._means = self._sums @ weighted / self._counts[:, None]
+            self._means = self._class_sums @ weighted / self._counts[:, None]
         # Lengths of the root R of the covariance RᵀR times a concept are spreads: squares would
         # lose half of the digits, which in float32 a concept of small spread needs.
         values, vectors = np.linalg.eigh(weighted.T @ centred / total)

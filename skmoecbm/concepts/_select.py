@@ -9,13 +9,10 @@ from skmoecbm._validation import check_choice, check_number, parameter_error
 from skmoecbm.concepts._greedy import greedy_cover
 from skmoecbm.concepts._parsing import meant
 from skmoecbm.concepts._scores import RELEVANCE, LabelledEmbeddings
-from skmoecbm.concepts._threads import map_threads
+from skmoecbm.concepts._threads import map_ahead, map_threads
 from skmoecbm.exceptions import InputError
 
 __all__ = ["SubmodularSelector", "TopKConcepts"]
-
-# classes whose cosines are held at a time
-_AT_ONCE = 64
 
 
 class _Selector(BaseEstimator):
@@ -384,16 +381,15 @@ class SubmodularSelector(_Selector):
                 )
             ]
 
-        def cosines(part):
-            (_, _, rows), _ = part
-            return texts[rows] @ texts[rows].T
+        def cosines(candidates):
+            T = texts[candidates[2]]
+            return T @ T.T
 
-        parts = list(zip(self._candidates, self._pair_scores, strict=True))
         picks = []
-        for start in range(0, len(parts), _AT_ONCE):
-            some = parts[start : start + _AT_ONCE]
-            for ((_, _, rows), scores), cosine in zip(some, map_threads(cosines, some), strict=True):
-                # in one thread: steps this short would only hand Python's lock to and fro
-                relevance = self._relevance(scores)
-                picks.append(rows[greedy_cover(cosine, relevance, self.coverage, self.n_per_class)])
+        ready = map_ahead(cosines, self._candidates)
+        for (_, _, rows), scores, cosine in zip(
+            self._candidates, self._pair_scores, ready, strict=True
+        ):
+            relevance = self._relevance(scores)
+            picks.append(rows[greedy_cover(cosine, relevance, self.coverage, self.n_per_class)])
         return np.concatenate(picks)
