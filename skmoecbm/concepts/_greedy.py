@@ -1,5 +1,7 @@
 """Greedy choice under a submodular objective."""
 
+from math import frexp
+
 import numpy as np
 
 __all__ = ["greedy_cover"]
@@ -46,7 +48,7 @@ def greedy_cover(similarity, relevance, coverage, n_picks, quotas=None, limits=N
     # In whole multiples of a unit far below any rounding, small enough in number that float64 sums
     # them exactly: what is taken away step by step then leaves what a new sum would give.
     covers = np.maximum(similarity, 0.0)
-    unit = 2.0 ** (max(np.frexp(covers.max(initial=0.0) * len(covers))[1], 0) - 53)
+    unit = 2.0 ** (max(frexp(covers.max(initial=0.0) * len(covers))[1], 0) - 53)
     covers *= 1 / unit
     np.rint(covers, out=covers)
     left = covers.sum(axis=1, dtype=np.float64)
