@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skmoecbm._explanation_tables import image_names
+from skmoecbm._explanation_tables import image_names, summarise_row
 from skmoecbm._validation import check_number
 from skmoecbm._what_if import cases_of, rows_of
 from skmoecbm.exceptions import InputError
@@ -110,7 +110,7 @@ class Comparisons:
         others = self._rivals(labels) if other is None else [other] * len(self)
         lines = []
         for i, (label, rival) in enumerate(zip(labels, others, strict=True)):
-            summary = self[i].versus(label, rival).to_dict(k)["rows"][0]
+            summary = summarise_row(self[i].versus(label, rival), 0, k)
             named = {"row": summary["row"], "class": label, "other": rival}
             lines += [{**named, **entry} for entry in summary["contributions"]]
             rest = sum(expert["rest"] for expert in summary["experts"])

@@ -11,6 +11,7 @@ from skmoecbm.explanation import explain
 
 __all__ = ["AssociationDisplay", "ConceptContributionDisplay"]
 
+_REACH = 3.0  # times the longest bar of a concept that bars of sums may be drawn
 _WRITTEN = 60  # concepts of an association up to which numbers stand in the cells
 
 
@@ -22,6 +23,8 @@ class ConceptContributionDisplay:
     concepts, experts : list of str, length k
         The concepts shown, the largest first, and whose they are.
     contributions : ndarray of shape (k,)
+    expert_names : list of str
+        All experts of the model, so that each has its own colour in every picture.
     low, high : ndarray of shape (k,) or None
         Ends of their intervals.
     unit : {"logit", "probability"}
@@ -61,6 +64,7 @@ class ConceptContributionDisplay:
         experts,
         contributions,
         *,
+        expert_names=None,
         low=None,
         high=None,
         unit="logit",
@@ -75,6 +79,7 @@ class ConceptContributionDisplay:
         self.concepts = concepts
         self.experts = experts
         self.contributions = contributions
+        self.expert_names = list(dict.fromkeys(experts)) if expert_names is None else expert_names
         self.low = low
         self.high = high
         self.unit = unit
@@ -123,6 +128,7 @@ class ConceptContributionDisplay:
             table.concept[:k].tolist(),
             table.expert[:k].tolist(),
             table.contribution[:k].to_numpy(),
+            expert_names=own.expert_names,
             unit=own.unit,
             class_=which,
             rest=float(table.contribution[k:].sum()),
@@ -145,6 +151,7 @@ class ConceptContributionDisplay:
             table.concept.tolist(),
             table.expert.tolist(),
             table.contribution.to_numpy(),
+            expert_names=found.usage.expert.unique().tolist(),
             low=table.low.to_numpy(),
             high=table.high.to_numpy(),
             unit=found.unit,
@@ -180,8 +187,10 @@ class ConceptContributionDisplay:
         ax = axes_for(ax, 7.5, 1.3 + 0.26 * (n + len(extra)))
         self.ax_, self.figure_, self.bars_, self.errors_ = ax, ax.figure, {}, None
         own = np.asarray(self.experts)
-        for number, name in enumerate(dict.fromkeys(self.experts)):
+        for number, name in enumerate(self.expert_names):
             rows = np.flatnonzero(own == name)
+            if not len(rows):
+                continue
             colour = COLOURS[number % len(COLOURS)]
             self.bars_[name] = ax.barh(
                 rows, self.contributions[rows], color=colour, label=label_of(name)
@@ -194,19 +203,29 @@ class ConceptContributionDisplay:
         for i, (kind, value, _) in enumerate(extra):
             colour = INK if kind == "sum" else GREY
             self.bars_[kind] = ax.barh(n + i, value, color=colour, alpha=0.9 if i == 2 else 0.5)
-        ends = self.contributions, np.array([value for _, value, _ in extra])
-        edges = np.concatenate(ends)
+        edges = self.contributions.copy()
         if self.errors_ is not None:
-            edges[:n] = np.where(self.contributions >= 0, self.high, self.low)
-        for i, (value, edge) in enumerate(zip(np.concatenate(ends), edges, strict=True)):
+            edges = np.where(edges >= 0, self.high, self.low)
+        sums = np.array([value for _, value, _ in extra])
+        # Where the sums would leave nothing of the concepts to see, they run out of the picture.
+        reach = _REACH * max(np.abs(edges).max(), 1e-12)
+        low = min(0.0, edges.min(), *np.maximum(sums, -reach))
+        high = max(0.0, edges.max(), *np.minimum(sums, reach))
+        span = high - low
+        ax.set_xlim(low - 0.18 * span * (low < 0), high + 0.18 * span)
+        values = np.concatenate([self.contributions, sums])
+        for i, (value, edge) in enumerate(zip(values, np.r_[edges, sums], strict=True)):
+            cut = abs(edge) > reach
+            style = {"xytext": (4 if value >= 0 else -4, 0), "textcoords": "offset points"}
+            words = f"{signed(value)} →" if cut and value > 0 else signed(value)
             ax.annotate(
-                signed(value),
-                (edge, i),
-                (4 if value >= 0 else -4, 0),
-                textcoords="offset points",
+                f"← {words}" if cut and value < 0 else words,
+                (np.clip(edge, -reach, reach) if not cut else np.sign(value) * 0.86 * reach, i),
                 va="center",
                 ha="left" if value >= 0 else "right",
                 size=8,
+                color="white" if cut and i == len(values) - 1 else INK,
+                **style,
             )
         ax.set_yticks(
             np.arange(n + len(extra)),
@@ -214,10 +233,12 @@ class ConceptContributionDisplay:
         )
         ax.invert_yaxis()
         ax.axvline(0, color=INK, linewidth=0.8)
-        ax.margins(x=0.18)
         units = {"logit": "logits (log-odds)", "probability": "parts of the probability"}
         speaks = "the predicted class" if self.class_ is None else label_of(self.class_, 30)
-        ax.set_xlabel(f"{units[self.unit]}, positive for {speaks}")
+        words = f"{units[self.unit]}, positive for {speaks}"
+        if self.n_rows > 1:
+            words += "\nin the order of mean absolute contributions"
+        ax.set_xlabel(words)
         ax.set_title(label_of(self.title, 70), loc="left", size=10)
         ax.spines[["top", "right", "left"]].set_visible(False)
         if several:

@@ -310,8 +310,12 @@ class ExpertUsageDisplay:
             ]
             for line, own in zip(self.weights, stars, strict=True)
         ]
+        # around equal shares, as far as the weights go, but never so near that noise looks large
+        equal, known = 1 / n_experts, self.weights[np.isfinite(self.weights)]
+        reach = max([0.1, *np.abs(known - equal)])
+        low, high = max(equal - reach, 0.0), min(equal + reach, 1.0)
         self.image_, self.texts_ = heat_map(
-            ax, self.weights, words, cmap="cividis", low=0.0, high=1.0, size=9
+            ax, self.weights, words, cmap="cividis", low=low, high=high, size=9
         )
         turn = any(len(name) > 12 for name in self.expert_names)
         ax.set_xticks(

@@ -1,7 +1,5 @@
 """What the `Display` objects share: colours, axes, names that fit, numbers that read."""
 
-import textwrap
-
 __all__ = ["COLOURS", "GREY", "INK", "PALE", "axes_for", "heat_map", "label_of", "signed"]
 
 #: Okabe and Ito's palette: told apart with any colour vision, and in grey.
@@ -20,10 +18,12 @@ def axes_for(ax, width, height):
 
 
 def label_of(name, width=38):
-    """Return a name on one line, cut where it is too long; a dollar sign stays one."""
-    short = textwrap.shorten(" ".join(str(name).split()), width, placeholder="…")
-    short = short if short != "…" else str(name)[: width - 1] + "…"
-    return short.replace("$", r"\$")
+    """Return a name on one line; of a long one both ends, where names that are alike differ."""
+    name = " ".join(str(name).split())
+    if len(name) > width:
+        tail = width // 3
+        name = f"{name[: width - tail - 3].rstrip()} … {name[-tail:].lstrip()}"
+    return name.replace("$", r"\$")
 
 
 def signed(value):

@@ -229,13 +229,13 @@ def _said(y, proba, classes, class_):
     if not np.isfinite(proba).all():
         raise InputError("proba must be finite; drop the rows that the model cannot score.")
     if proba.ndim == 1:
-        labels = np.asarray(y, dtype=np.float64)
+        labels = np.asarray(y)
         if labels.shape != proba.shape or not np.isin(labels, (0, 1)).all():
             raise InputError(
                 "With one probability per row y must be 0 or 1 for each. Give proba of shape "
                 "(n, K) and classes for other labels."
             )
-        return proba, labels, "1"
+        return proba, labels.astype(np.float64), "1"
     classes = np.arange(proba.shape[1]) if classes is None else np.asarray(classes)
     shape = y.shape if hasattr(y, "shape") else np.asarray(y, dtype=object).shape
     several = len(shape) == 2 and shape[1] > 1

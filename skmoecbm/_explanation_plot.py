@@ -28,7 +28,7 @@ _WIDTH, _MARGIN, _GAP = 11.8, 0.25, 0.45
 _SIDE = 2.35  # image and weights
 _LABELS = 3.55  # concept names
 _VALUES = 0.62  # what the image has of each
-_RANKS = 0.62  # and its percentile
+_RANKS = 0.72  # and its percentile
 _LINE, _HEAD, _FOOT, _SMALL = 0.225, 0.62, 0.34, 0.2
 _WRAP = 46  # characters of a concept name per line, two lines at most
 
