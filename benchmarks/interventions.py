@@ -33,7 +33,6 @@ from skmoecbm.datasets import make_lesions
 
 EXPERTS = ("demo-general", "demo-structures")
 VALUES = (("absent", "present"), ("p25", "p75"), ("p0", "p100"))
-POLICIES = ("random", "contribution", "uncertain")
 
 
 def report(title, model, X, y, annotations, groups):
@@ -43,23 +42,19 @@ def report(title, model, X, y, annotations, groups):
     rows = []
     for values in VALUES:
         for kind, truth in (("true", annotations), ("of another image", other)):
-            for gate in ("fixed", "follow"):
-                curve = intervention_curve(
-                    model, X, y, truth, values=values, gate=gate, random_state=0, policies=POLICIES
+            curve = intervention_curve(model, X, y, truth, values=values, random_state=0)
+            if values == VALUES[0]:
+                print(f"annotations {kind}")
+                table = curve.to_frame()
+                table = table.pivot(
+                    index="n_corrected", columns="policy", values="balanced_accuracy"
                 )
-                if values == VALUES[0] and gate == "fixed":
-                    print(f"annotations {kind}")
-                    table = curve.to_frame()
-                    table = table.pivot(
-                        index="n_corrected", columns="policy", values="balanced_accuracy"
-                    )
-                    print(table.round(3).to_string())
-                run = curve.predicted["contribution"][0]
-                before, after = curve.balanced_accuracy["contribution"][0, [0, -1]]
-                low, high = interval(y, run[0], run[-1], groups)
-                first = curve.balanced_accuracy["contribution"][0, 1] - before
-                rows.append((*values, kind, gate, before, after, after - before, low, high, first))
-    columns = ["absent", "present", "annotations", "gate", "before", "all", "gain", "low", "high"]
+                print(table.round(3).to_string())
+            run = curve.predicted["contribution"][0]
+            before, first, after = curve.balanced_accuracy["contribution"][0, [0, 1, -1]]
+            low, high = interval(y, run[0], run[-1], groups)
+            rows.append((*values, kind, before, after, after - before, low, high, first - before))
+    columns = ["absent", "present", "annotations", "before", "all", "gain", "low", "high"]
     print(pd.DataFrame(rows, columns=[*columns, "gain of one"]).round(3).to_string(index=False))
 
 
@@ -93,15 +88,7 @@ def lesions():
     model = GatedConceptBottleneckClassifier(class_weight="balanced", random_state=0)
     model.fit(X[train], y[train])
     annotated = truth[known].iloc[test].reset_index(drop=True)
-    report("synthetic lesions, all concepts", model, X[test], y[test], annotated, test)
-    own = ExpertFeatures(
-        block.pick(np.array([j for j, c in enumerate(block.concepts) if c in known]))
-        for block in X.blocks
-    )
-    model.fit(own[train], y[train])
-    report(
-        "synthetic lesions, annotated concepts alone", model, own[test], y[test], annotated, test
-    )
+    report("synthetic lesions", model, X[test], y[test], annotated, test)
 
 
 def ham10000(folder):

@@ -221,11 +221,18 @@ def explain(args):
     images = list_images(args.images)
     paths = picture_paths(out, len(images))
     keep_inputs(paths, [*images, *_model_files(args)])
+    changes = dict(map(_change, args.set))
 
+    from skmoecbm._intervene import intervene
     from skmoecbm.explanation import explain as explain_images
 
     with without_notices(), without_warning("have no expert at all"):
-        explanation = explain_images(load_model(args), images)
+        if changes:
+            told = intervene(load_model(args), images, changes)
+            print(told, end="\n\n")
+            explanation = told.after
+        else:
+            explanation = explain_images(load_model(args), images)
     seen = explanation.present.any(axis=1)
     if not seen.any():
         raise InputError(
@@ -241,6 +248,19 @@ def explain(args):
             print(f"picture written to {path}: {image.name}")
         else:
             print(f"no picture for {image.name}: it could not be read")
+
+
+def _change(text):
+    """Return the concept and the value that CONCEPT=VALUE means."""
+    concept, sign, value = (part.strip() for part in text.rpartition("="))
+    if not sign or not concept or not value:
+        raise InputError(
+            f"--set must be CONCEPT=VALUE, such as 'blue-white veil=present'. Got {text!r}."
+        )
+    try:
+        return concept, float(value)
+    except ValueError:
+        return concept, value
 
 
 def _model_files(args):

@@ -88,9 +88,11 @@ def intervene_features(classifier, features, changes, *, experts=None, gate="fix
     _warn_absent(classifier, before, cells)
     held = before.data if gate == "fixed" else None
     after = Reading(replace_cells(before.data, cells), before.gate_values, held)
+    beside = beside or {}
+    what_if = {**beside, "notices": [*beside.get("notices", ()), *map(str, cells)]}
     return Intervention(
         explained(classifier, before, beside),
-        explained(classifier, after, beside),
+        explained(classifier, after, what_if),
         predicted=[classifier.predict(reading) for reading in (before, after)],
         cells=cells,
         additive=getattr(classifier, "pool", "logit") != "prob",

@@ -197,6 +197,14 @@ def _add_explain(commands):
     parser.add_argument(
         "--top", type=_whole_number(1), default=8, help="concepts to show (%(default)s)"
     )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="CONCEPT=VALUE",
+        help="explain the decision with this concept 'present', 'absent', at a percentile such as "
+        "p80 or at a similarity; repeat for more concepts",
+    )
     _add_prevalence(parser)
     _add_run_options(parser)
     parser.set_defaults(run="skmoecbm._commands:explain")

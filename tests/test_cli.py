@@ -123,6 +123,21 @@ def test_evaluate_writes_metrics_with_group_intervals(model, lesions, capsys):
     assert score["low"] <= score["value"] <= score["high"]
 
 
+def test_explain_shows_the_decision_with_a_concept_set(model, lesions, capsys):
+    photo = str(sorted((lesions / "photos").rglob("*.png"))[0])
+    command = ["explain", str(model), photo, "--out", str(lesions / "set.png")]
+    changes = ["--set", "blue-white veil=present", "--set", "hair = p20", "--set", "globules=0.1"]
+    assert main([*command, *changes]) == 0
+    printed = capsys.readouterr().out
+    loaded = skmoecbm.load(model)
+    settings = {"blue-white veil": "present", "hair": "p20", "globules": 0.1}
+    told = skmoecbm.intervene(loaded, [photo], settings)
+    assert printed.startswith(repr(told)) and "blue-white veil (demo-structures) set to" in printed
+    assert Image.open(lesions / "set.png").width > 400
+    assert "CONCEPT=VALUE" in fails(capsys, [*command, "--set", "hair"])
+    assert "no concept 'vail'" in fails(capsys, [*command, "--set", "vail=present"])
+
+
 def test_explain_draws_one_picture_or_numbers_several(model, lesions, capsys):
     paths = [str(lesions / "photos" / "left" / f"image{number}.png") for number in (0, 2)]
     assert main(["explain", str(model), paths[0], "--out", str(lesions / "why.png")]) == 0

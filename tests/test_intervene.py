@@ -134,6 +134,15 @@ def test_changes_of_contributions_sum_to_the_change_of_the_logit(models, kind, g
     moved = frame[frame["change"] != 0]
     if gate == "fixed":
         assert set(moved["concept"]) == {"veil", "network"}
+    flipped = [i for i in range(30) if result.changed[i]]
+    told = result.to_frame().groupby("row")[["change", "after"]].sum()
+    if not clf.multilabel_ and result.logits.shape[1] > 1:
+        for i in flipped:
+            new, old = result.predicted[i], result.predicted_before[i]
+            assert told["after"][i] == pytest.approx(result.logits[i, new] - result.logits[i, old])
+            assert told["after"][i] > 0 > told["after"][i] - told["change"][i]
+            assert set(result.to_frame()[lambda t, i=i: t["row"] == i]["against"]) == {old}
+        assert flipped or kind == "softmax"
     carried = result.carried(row=3)
     mine = result.to_frame()[lambda t: t["row"] == 3]
     assert carried["change"].sum() == pytest.approx(mine["change"].sum(), abs=1e-10)
