@@ -240,9 +240,9 @@ def _number(measure):
 def _cell(value):
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         return "" if value is None else str(value)
-    if not math.isfinite(value):
-        return ""
-    return f"{value:,.0f}" if float(value).is_integer() and abs(value) > 1 else f"{value:.3f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.3f}" if math.isfinite(value) else ""
 
 
 def _table(rows):

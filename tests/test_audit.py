@@ -376,6 +376,8 @@ def test_subgroups_are_those_of_pandas():
         )
         mine = table[table["column"] == column].set_index("level")
         assert sorted(mine.index) == sorted(known.index)
+        expected = [*names, "(missing)"] if column == "age" else ["f", "m"]
+        assert mine.index.tolist() == expected
         mine = mine.loc[known.index]
         np.testing.assert_array_equal(mine["n"], known["n"])
         np.testing.assert_array_equal(mine["groups"], known["groups"])
