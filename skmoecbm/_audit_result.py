@@ -233,7 +233,7 @@ def _number(measure):
         return "undefined"
     shown = _cell(measure.value)
     if math.isfinite(measure.low):
-        shown += f" [{measure.low:.3f}, {measure.high:.3f}]"
+        shown += f" [{_cell(measure.low)}, {_cell(measure.high)}]"
     return shown
 
 
@@ -242,7 +242,7 @@ def _cell(value):
         return "" if value is None else str(value)
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.3f}" if math.isfinite(value) else ""
+    return f"{round(value, 3) + 0.0:.3f}" if math.isfinite(value) else ""
 
 
 def _table(rows):
