@@ -78,6 +78,6 @@ for arm, (classifier, names) in arms.items():
 
 model = make_pipeline(experts, arms["gated mixture"][0])
 explanation = explain(model, lesions.images[test][:1])
-print(explanation.top(5))
+print(explanation.top(5)[["concept", "contribution", "percentile"]])
 figure = explanation.plot(k=8)
 figure.savefig("explained.png", dpi=110)

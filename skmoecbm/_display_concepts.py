@@ -11,7 +11,7 @@ from skmoecbm.explanation import explain
 
 __all__ = ["AssociationDisplay", "ConceptContributionDisplay"]
 
-_REACH = 3.0  # times the longest bar of a concept that bars of sums may be drawn
+_REACH = 4.0  # times the longest bar of a concept that bars of sums may be drawn
 _WRITTEN = 60  # concepts of an association up to which numbers stand in the cells
 
 

@@ -247,6 +247,7 @@ class Explanation(Comparisons, Sequence):
         return {
             "classes": self.classes,
             "columns": self.columns,
+            "class_names": {str(label): name for label, name in self.class_names.items()},
             "unit": self.unit,
             "experts": [
                 {"name": name, "concepts": len(names)}

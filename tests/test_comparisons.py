@@ -9,6 +9,7 @@ from sklearn.pipeline import make_pipeline
 from skmoecbm import (
     ConceptBottleneckClassifier,
     ConceptEncoder,
+    ExpertUnion,
     GatedConceptBottleneckClassifier,
     explain,
 )
@@ -302,3 +303,31 @@ def test_names_of_the_banks_classes_are_shown_beside_the_keys_alone():
             title = label
         assert f"{title} (p =" in repr(explanation)
         assert explanation.plot().texts[0].get_text().startswith(f"{title}, ")
+
+
+@pytest.mark.parametrize("pool", ["logit", "prob"])
+def test_photographs_of_skin_are_explained_exactly_and_ranked_as_counted(pool, data_dir):
+    table = pd.read_csv(data_dir / "ham10000" / "metadata.csv")
+    table = pd.concat([rows[:22] for _, rows in table.groupby("dx")])
+    paths = [data_dir / "ham10000" / "images" / f"{name}.jpg" for name in table.image_id]
+    union = ExpertUnion(
+        [(name, ConceptEncoder(name, "lesions")) for name in ("demo-general", "demo-structures")]
+    )
+    model = make_pipeline(
+        union, GatedConceptBottleneckClassifier(pool=pool, guard=False, random_state=0)
+    )
+    features = union.fit_transform(paths)
+    model[-1].fit(features, table.dx, groups=table.lesion_id)
+    explanation = explain(model, paths[::9])
+    sums = sum(part.sum(axis=1) for part in explanation.contributions) + explanation.bias
+    expected = model[-1].predict_proba(features[::9])
+    if pool == "logit":
+        expected = model[-1].decision_function(features[::9])
+    np.testing.assert_allclose(sums, expected, atol=1e-10)
+    for e, name in enumerate(explanation.expert_names):
+        training = np.asarray(features.select(name), dtype=float)
+        mine = explanation.similarities[e][:, None, :]
+        below, reached = (training < mine).mean(axis=1), (training <= mine).mean(axis=1)
+        counted = 50 * (below + reached)
+        assert np.abs(explanation.percentiles[e] - counted).max() < 1.5
+    assert explanation.class_names["mel"] == "melanoma"
