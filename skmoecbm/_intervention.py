@@ -24,8 +24,8 @@ class Intervention:
         What the model predicts.
     changed : ndarray of shape (n,), bool
         Whether the prediction is another one.
-    probabilities, probability_change : ndarray of shape (n, K), float64
-        After, and after minus before.
+    probabilities_before, probabilities, probability_change : ndarray of shape (n, K), float64
+        Before, after, and after minus before.
     logits, logit_change : ndarray of shape (n, K'), float64
         The same for the decision function; two classes have one, positive towards `classes[1]`.
     gate_change : ndarray of shape (n, E), float64
@@ -43,7 +43,7 @@ class Intervention:
         self.predicted_before, self.predicted = predicted
         differs = self.predicted_before != self.predicted
         self.changed = differs if differs.ndim == 1 else differs.any(axis=1)
-        self.probabilities = after.probabilities
+        self.probabilities_before, self.probabilities = before.probabilities, after.probabilities
         self.probability_change = after.probabilities - before.probabilities
         self.logits, self.logit_change = after.logits, after.logits - before.logits
         self.gate_change = after.gate - before.gate
@@ -191,7 +191,7 @@ class Intervention:
                     "predicted_before": self.predicted_before.tolist()[i],
                     "predicted": self.predicted.tolist()[i],
                     "changed": bool(self.changed[i]),
-                    "probabilities_before": self._before.probabilities[i].tolist(),
+                    "probabilities_before": self.probabilities_before[i].tolist(),
                     "probabilities": self.probabilities[i].tolist(),
                     "logits_before": self._before.logits[i].tolist(),
                     "logits": self.logits[i].tolist(),
@@ -217,7 +217,7 @@ class Intervention:
         for i in range(min(n, 3)):
             new, old = self._after.predicted.tolist()[i], self._before.predicted.tolist()[i]
             shares = [
-                f"p({label}) {self._before.probabilities[i, self.classes.index(label)]:.2f} -> "
+                f"p({label}) {self.probabilities_before[i, self.classes.index(label)]:.2f} -> "
                 f"{self.probabilities[i, self.classes.index(label)]:.2f}"
                 for label in dict.fromkeys((new, old))
             ]

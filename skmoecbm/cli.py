@@ -1,4 +1,4 @@
-"""The command line: `skmoecbm demo | fit | predict | explain | evaluate | ...`.
+"""The command line: `skmoecbm demo | fit | predict | explain | evaluate | app | ...`.
 
 Only the parser lives here; the commands and what they need are imported when one is run, so that
 ``skmoecbm --help`` answers at once.
@@ -242,6 +242,28 @@ def _add_audit(commands):
     _add_run_options(parser)
 
 
+def _add_app(commands):
+    parser = commands.add_parser(
+        "app", help="a local page: drop an image, move its concepts, switch experts off"
+    )
+    parser.add_argument("model", help="folder that 'skmoecbm fit' wrote")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to serve at; others can reach any other one"
+    )
+    parser.add_argument(
+        "--port", type=_whole_number(1), default=7860, help="port to serve at (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-mb", type=_whole_number(1), default=20, help="largest image file (%(default)s)"
+    )
+    parser.add_argument(
+        "--sliders", type=_whole_number(1), default=10, help="concepts to move (%(default)s)"
+    )
+    _add_prevalence(parser)
+    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
+    parser.set_defaults(run="skmoecbm._app_command:app", cache_dir="none", on_error=None)
+
+
 def _add_encode(commands):
     parser = commands.add_parser(
         "encode", help="write how similar each image is to each concept, as CSV"
@@ -314,6 +336,7 @@ def build_parser():
         _add_explain,
         _add_evaluate,
         _add_audit,
+        _add_app,
         _add_encode,
         _add_concepts,
         _add_cache,
