@@ -5,6 +5,7 @@ from importlib import import_module
 # Public names are looked up when first used, so that `skmoecbm --help` loads no torch.
 _ROOMS = {
     "_aggregate": ("aggregate_predictions",),
+    "_audit": ("Audit", "audit"),
     "_evaluate": ("Evaluation", "evaluate"),
     "_gates": (
         "ConstantGate",

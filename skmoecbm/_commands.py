@@ -47,6 +47,8 @@ __all__ = [
     "fit",
     "note",
     "predict",
+    "read_labelled",
+    "rows_by_line",
 ]
 
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg", ".jpg", ".jpeg")
@@ -57,17 +59,19 @@ def note(text):
     print(text, file=sys.stderr)
 
 
-def _read_labelled(args):
+def read_labelled(args, *, table=None, select_rows=None, more_columns=()):
+    """Read the images and labels that the options name, or other rows or another table of them."""
     label_map = None if args.label_map is None else read_label_map(args.label_map)
     data = read_labelled_images(
         args.images,
-        args.labels,
+        table or args.labels,
         image_column=args.image_column,
         label_column=args.label_column,
         group_column=args.group_column,
         label_map=label_map,
-        select_rows=args.select_rows,
+        select_rows=args.select_rows if select_rows is None else select_rows,
         skip_missing=args.on_error == "missing",
+        more_columns=more_columns,
     )
     if data.n_without_file:
         note(f"note: {data.n_without_file:,} rows without an image file are left out")
@@ -75,7 +79,7 @@ def _read_labelled(args):
 
 
 @contextmanager
-def _rows_by_line(places):
+def rows_by_line(places):
     """Put the line of the table into an error that counts the images."""
     try:
         yield
@@ -93,7 +97,7 @@ def fit(args):
     refuse_other_files(out)
     if not args.overwrite:
         refuse_earlier_model(out)
-    data = _read_labelled(args)
+    data = read_labelled(args)
 
     from sklearn.pipeline import Pipeline
 
@@ -114,7 +118,7 @@ def fit(args):
     note(f"{len(labels):,} images{grouped}, {len(classes)} classes: {', '.join(classes)}")
     start = time.perf_counter()
     # All models are loaded and all concepts embedded first: a wrong name costs no encoding.
-    with _rows_by_line(data.places):
+    with rows_by_line(data.places):
         features = experts.fit(data.images).transform(data.images)
     encoded = time.perf_counter()
     classifier = GatedConceptBottleneckClassifier(
@@ -231,7 +235,7 @@ def evaluate(args):
     if args.out is not None:
         output_path(args.out)
     read_config_bytes(args.model)
-    data = _read_labelled(args)
+    data = read_labelled(args)
     if args.out is not None:
         keep_inputs([args.out], [args.labels, *data.images, *_model_files(args)])
 
@@ -249,7 +253,7 @@ def evaluate(args):
         known=classifier.classes_.tolist(),
         places=data.places,
     )
-    with _rows_by_line(data.places):
+    with rows_by_line(data.places):
         result = evaluate_model(
             model,
             data.images,

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +67,8 @@ class LabelledImages:
         Rows of the table that were left out because no file was found.
     places : Places
         Where each image stands in the table.
+    more : dict of str to list of str, length n
+        Other columns that were asked for, as text.
     """
 
     images: list
@@ -74,6 +76,7 @@ class LabelledImages:
     groups: np.ndarray | None
     n_without_file: int
     places: Places
+    more: dict = field(default_factory=dict)
 
 
 def _existing_folder(folder):
@@ -255,6 +258,7 @@ def read_labelled_images(
     label_map=None,
     select_rows=(),
     skip_missing=False,
+    more_columns=(),
 ):
     """Read a table of labels and find the image of each row.
 
@@ -274,6 +278,8 @@ def read_labelled_images(
         Conditions ``"COLUMN=VALUE"`` or ``"COLUMN=VALUE,VALUE"`` that all must hold.
     skip_missing : bool, default=False
         Leave out rows without a file instead of raising.
+    more_columns : sequence of str
+        Other columns to hand on as they are.
 
     Returns
     -------
@@ -288,6 +294,7 @@ def read_labelled_images(
     identifiers = table.column(image_column, "--image-column")
     labels = table.column(label_column, "--label-column")
     groups = None if group_column is None else table.column(group_column, "--group-column")
+    more = {name: table.column(name, "--subgroups") for name in more_columns}
     if not table.rows:
         raise InputError(f"The table {str(table_path)!r} has no rows below its header.")
     places = Places(table.path.name, table.lines)
@@ -316,6 +323,7 @@ def read_labelled_images(
         groups=None if groups is None else np.array([group.strip() for group in groups])[here],
         n_without_file=len(gone),
         places=Places(places.file, np.array(places.lines)[here].tolist()),
+        more={name: np.array(cells)[here].tolist() for name, cells in more.items()},
     )
 
 

@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 
-def output_path(path, *, folder=False):
+def output_path(path, *, folder=False, option="--out"):
     """Return the path of an output if it can be written, so that a typo costs no hour of encoding.
 
     Nothing is made: where the work fails, no empty folder is left behind.
@@ -26,7 +26,7 @@ def output_path(path, *, folder=False):
     path = Path(path)
     try:
         if not folder and path.is_dir():
-            raise InputError(f"--out {str(path)!r} is a folder. Name a file in it.")
+            raise InputError(f"{option} {str(path)!r} is a folder. Name a file in it.")
         there = next(place for place in (path, *path.parents) if place.exists())
         wants_folder = folder or there != path
         if wants_folder and not there.is_dir():
@@ -37,17 +37,17 @@ def output_path(path, *, folder=False):
             return path
     except OSError as error:
         reason = error.strerror
-    raise InputError(f"Nothing can be written to {str(path)!r}: {reason}. Give another --out.")
+    raise InputError(f"Nothing can be written to {str(path)!r}: {reason}. Give another {option}.")
 
 
-def keep_inputs(outputs, inputs):
+def keep_inputs(outputs, inputs, *, option="--out"):
     """Raise `InputError` where an output would take the place of a file that is read."""
     inputs = {os.path.realpath(path) for path in inputs}
     for path in outputs:
         if os.path.realpath(path) in inputs:
             raise InputError(
-                f"--out would write over {str(path)!r}, which this command reads. Give another "
-                "--out."
+                f"{option} would write over {str(path)!r}, which this command reads. Give another "
+                f"{option}."
             )
 
 

@@ -9,7 +9,7 @@ import os
 import sys
 from importlib import import_module
 
-from skmoecbm import __version__, _generate_command
+from skmoecbm import __version__, _audit_command, _generate_command
 from skmoecbm._cli_notes import in_options, warnings_and_logs_as_notes
 from skmoecbm.exceptions import SkmoecbmError
 
@@ -202,6 +202,21 @@ def _add_evaluate(commands):
     parser.set_defaults(run="skmoecbm._commands:evaluate")
 
 
+def _add_audit(commands):
+    parser = commands.add_parser(
+        "audit",
+        help="can this model be trusted? Concepts against random directions, leaks, calibration",
+        description="Seven checks of a fitted model on labelled images. Name the rows that it was "
+        "fitted on too (--train-rows): controls are fitted on them.",
+    )
+    parser.add_argument("model", help="folder that 'skmoecbm fit' wrote")
+    _add_table_options(parser)
+    _audit_command.add_options(parser, _whole_number)
+    _add_seed(parser)
+    _add_prevalence(parser)
+    _add_run_options(parser)
+
+
 def _add_encode(commands):
     parser = commands.add_parser(
         "encode", help="write how similar each image is to each concept, as CSV"
@@ -273,6 +288,7 @@ def build_parser():
         _add_predict,
         _add_explain,
         _add_evaluate,
+        _add_audit,
         _add_encode,
         _add_concepts,
         _add_cache,

@@ -1,5 +1,6 @@
 """Data to learn and test with."""
 
+from skmoecbm._leaks import LeakReport, check_leak
 from skmoecbm.datasets._lesions import make_lesions
 
-__all__ = ["make_lesions"]
+__all__ = ["LeakReport", "check_leak", "make_lesions"]
