@@ -6,6 +6,7 @@ from importlib import import_module
 _ROOMS = {
     "_aggregate": ("aggregate_predictions",),
     "_audit": ("Audit", "audit"),
+    "_editing": ("edit",),
     "_evaluate": ("Evaluation", "evaluate"),
     "_gates": (
         "ConstantGate",
@@ -15,6 +16,8 @@ _ROOMS = {
         "MLPGate",
         "UniformGate",
     ),
+    "_intervene": ("intervene",),
+    "_intervention": ("Intervention",),
     "_joint": ("JointTraining",),
     "_presence": ("concept_presence",),
     "_thresholds": ("tune_thresholds",),

@@ -2,7 +2,7 @@
 
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import expit, softmax
@@ -18,7 +18,7 @@ from skmoecbm._targets import encode_labels, label_cells, number_groups, row_wei
 from skmoecbm._validation import one_thread
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
-__all__ = ["AdditivePart", "ConceptClassifier", "fit_task"]
+__all__ = ["AdditivePart", "ConceptClassifier", "Reading", "fit_task"]
 
 _SMALL_TABLE = 2**20
 
@@ -65,6 +65,26 @@ class AdditivePart:
     quantiles: np.ndarray | None = None
 
 
+@dataclass
+class Reading:
+    """What was read of some rows: given in the place of X, it is decided on as it stands.
+
+    Cells can be replaced in between, and the gate held where it was.
+
+    Attributes
+    ----------
+    data : list of ExpertData, length E
+    gate_values : ndarray of shape (n, g)
+        Columns that only the gate sees.
+    trust : ndarray of shape (n, E) or None
+        Gate weights to decide with; None is what the gate says of these data.
+    """
+
+    data: list
+    gate_values: np.ndarray
+    trust: np.ndarray | None = None
+
+
 class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """What both classifiers share: checks, and from logits to labels and probabilities."""
 
@@ -98,6 +118,8 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def _read(self, X):
         check_is_fitted(self)
+        if isinstance(X, Reading):
+            return [replace(expert) for expert in X.data], X.gate_values
         data, gate_values, _, _ = read_experts(self, X, self._layout)
         return data, gate_values
 
@@ -225,7 +247,8 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         n = len(data[0].values)
         self.classes_, codes = encode_labels(self, y, n)
         self.multilabel_ = not is_exclusive(codes)
-        vars(self).pop("thresholds_", None)  # they were tuned to another fit
+        for name in ("thresholds_", "edit_log_"):
+            vars(self).pop(name, None)  # they were made for another fit
         weights = row_weights(self, sample_weight, class_weight, self.classes_, codes)
         counts = row_weights(self, sample_weight, None, self.classes_, codes)
         groups = number_groups(groups, n)

@@ -7,8 +7,10 @@ from scipy.optimize import minimize
 __all__ = ["hundred_cosines", "solve_bounded", "solve_softmax"]
 
 
-def solve_bounded(problem, alpha, l1, *, nonnegative, start=None, max_iter=300, tol=1e-4):
-    """Solve with an L1 penalty on A, or with A >= 0, by L-BFGS-B.
+def solve_bounded(
+    problem, alpha, l1, *, nonnegative, signs=None, start=None, max_iter=300, tol=1e-4
+):
+    """Solve with an L1 penalty on A, with A >= 0, or with signs that A must have, by L-BFGS-B.
 
     A is written as P - N with both parts at least 0 (only P for `nonnegative`), which makes the
     L1 norm linear. All folds go in as one separable problem. Of two classes A is one row, the
@@ -24,6 +26,8 @@ def solve_bounded(problem, alpha, l1, *, nonnegative, start=None, max_iter=300, 
         Weight of ``l1 / n * ||A||_1``.
     nonnegative : bool
         Whether A >= 0; with one row, both parts of the difference that it is.
+    signs : tuple of ndarray of shape (K', m), bool, or None
+        Where A may be positive, and where negative; None is everywhere.
     start : tuple of association and intercept, default=None
     max_iter, tol : int, float
         Steps, and the largest projected gradient at the end.
@@ -36,12 +40,17 @@ def solve_bounded(problem, alpha, l1, *, nonnegative, start=None, max_iter=300, 
     size, device = association.numel(), association.device
     per_row = (1.0 / problem.totals)[:, None, None].expand(problem.shape).reshape(-1).cpu().numpy()
     two_rows = nonnegative and problem.shape[1] == 1
-    n_parts = 2 if two_rows or not nonnegative else 1
+    signed = signs is not None and l1 == 0 and not nonnegative  # smooth: A need not be split
+    n_parts = 2 if two_rows or not (nonnegative or signed) else 1
     rate = np.tile(per_row, n_parts)
+    signs = (True, True) if signs is None else signs
+    rises, falls = (np.broadcast_to(part, problem.shape).reshape(-1) for part in signs)
+    highs = np.where(np.concatenate([rises, falls][:n_parts]), np.inf, 0.0)
+    lows = np.where(falls, -np.inf, 0.0) if signed else np.zeros(n_parts * size)
 
     def split(matrix):
         flat = matrix.reshape(-1).cpu().numpy()
-        return np.concatenate([np.maximum(flat, 0), np.maximum(-flat, 0)][:n_parts])
+        return flat if signed else np.concatenate([flat.clip(0), (-flat).clip(0)][:n_parts])
 
     target = split(problem.prior)
 
@@ -66,19 +75,21 @@ def solve_bounded(problem, alpha, l1, *, nonnegative, start=None, max_iter=300, 
             slope = slope + alpha * rate * away
         return total, np.concatenate([slope, slope_intercept.reshape(-1).cpu().numpy()])
 
-    origin = np.concatenate([split(association), intercept.reshape(-1).cpu().numpy()])
-    bounds = [(0, None)] * (n_parts * size) + [(None, None)] * intercept.numel()
+    first = np.clip(split(association), lows, highs)
+    free = np.full(intercept.numel(), np.inf)
     found = minimize(
         fun,
-        origin,
+        np.concatenate([first, intercept.reshape(-1).cpu().numpy()]),
         jac=True,
         method="L-BFGS-B",
-        bounds=bounds,
+        bounds=np.stack([np.r_[lows, -free], np.r_[highs, free]], axis=1),
         options={"maxiter": 10 * max_iter, "maxfun": 20 * max_iter, "gtol": tol * 1e-2, "ftol": 0},
     )
     # A line search that gave up may have met the limit of float64 or a wall of NaN: look.
-    slope, at_zero = found.jac[: n_parts * size], found.x[: n_parts * size] <= 0
-    slope = np.where(at_zero, np.minimum(slope, 0), slope).reshape(n_parts, problem.shape[0], -1)
+    slope, parts = found.jac[: n_parts * size], found.x[: n_parts * size]
+    slope = np.where(parts <= lows, np.minimum(slope, 0), slope)
+    slope = np.where(parts >= highs, np.maximum(slope, 0), slope)
+    slope = slope.reshape(n_parts, problem.shape[0], -1)
     rest = found.jac[n_parts * size :].reshape(problem.shape[0], -1)
     left = np.maximum(np.abs(slope).max((0, 2)), np.abs(rest).max(1))
     converged = torch.as_tensor((left <= tol * 0.1) | (found.status == 0))

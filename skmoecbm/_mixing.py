@@ -5,7 +5,7 @@ import copy
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skmoecbm._base import AdditivePart, ConceptClassifier
+from skmoecbm._base import AdditivePart, ConceptClassifier, Reading
 from skmoecbm._gate_inputs import gate_inputs
 from skmoecbm._gating import gate_weights
 from skmoecbm._heads import two_columns
@@ -31,11 +31,13 @@ class FittedMixture(ConceptClassifier):
             z, own = head._logits(expert)
             values.append(z)
             logits.append(own)
-        said = [two_columns(own) for own in logits]
-        inputs = gate_inputs(
-            self.gate_input_state_, data, gate_values, present, said, not self.multilabel_
-        )
-        weights = gate_weights(self.gate_state_, inputs, present)
+        weights = X.trust if isinstance(X, Reading) else None
+        if weights is None:
+            said = [two_columns(own) for own in logits]
+            inputs = gate_inputs(
+                self.gate_input_state_, data, gate_values, present, said, not self.multilabel_
+            )
+            weights = gate_weights(self.gate_state_, inputs, present)
         scale = pooled_scale(self.pool_scale_, present)
         return data, values, logits, present, weights, scale
 

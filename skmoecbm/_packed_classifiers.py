@@ -280,6 +280,7 @@ def _pack_common(model, arrays, prefix):
         "n_features_in": int(model.n_features_in_),
         "feature_names_in": None if names is None else names.tolist(),
         "n_iter": int(model.n_iter_),
+        "edits": getattr(model, "edit_log_", ()),
     }
 
 
@@ -295,6 +296,8 @@ def _unpack_common(model, node, arrays, prefix):
     model.alpha_ = node.alpha
     model.alpha_path_ = {name: list(path) for name, path in node.alpha_path.items()}
     model.n_features_in_, model.n_iter_ = node.n_features_in, node.n_iter
+    if node.edits:
+        model.edit_log_ = [edit.model_dump() for edit in node.edits]
     if node.feature_names_in is not None:
         if len(node.feature_names_in) != node.n_features_in:
             raise FormatError("feature_names_in and n_features_in differ; save the model again.")

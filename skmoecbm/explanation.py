@@ -51,29 +51,53 @@ def explain(model, images):
     >>> bool(np.allclose(total[:, 0], model.decision_function(X[:4]), atol=1e-10))
     True
     """
+    classifier, features, beside = read_images("explain", model, images)
+    return explain_features(classifier, features, **beside)
+
+
+def read_images(owner, model, images):
+    """Return the classifier of a model, its features of the images, and what is shown with them.
+
+    Parameters
+    ----------
+    owner : str
+        The function that asks, for the error.
+    model : Pipeline or classifier
+    images : what its `predict` takes
+
+    Returns
+    -------
+    classifier : ConceptBottleneckClassifier or GatedConceptBottleneckClassifier
+    features : ExpertFeatures, DataFrame or array of shape (n, m)
+    beside : dict
+        `images`, `value_range` and `notices` for `explain_features`.
+    """
     model = getattr(model, "best_estimator_", model)
     classifier = model.steps[-1][1] if isinstance(model, Pipeline) else model
     if not hasattr(classifier, "_additive_parts"):
         raise InputError(
-            "explain needs a ConceptBottleneckClassifier, a GatedConceptBottleneckClassifier or a "
+            f"{owner} needs a ConceptBottleneckClassifier, a GatedConceptBottleneckClassifier or a "
             f"pipeline that ends in one. Got {type(classifier).__name__} at the end, whose "
             "decision is not a sum over concepts."
         )
     check_is_fitted(classifier)
     if classifier is model or len(model.steps) == 1:
-        return explain_features(classifier, images)
+        return classifier, images, {}
     # what the encoders cannot take is refused here, before anything of it is kept
     features = model[:-1].transform(images)
     seen = _seen_by_encoders(model.steps[0][1], images)
     pictures, value_range = next(
         ((as_image_list(X), e.value_range) for e, X in seen if e.modality == "image"), (None, None)
     )
-    return explain_features(
+    notices = dict.fromkeys(e.notice_ for e, _ in seen if e.notice_)
+    return (
         classifier,
         features,
-        images=pictures,
-        value_range=value_range,
-        notices=dict.fromkeys(e.notice_ for e, _ in seen if e.notice_),
+        {
+            "images": pictures,
+            "value_range": value_range,
+            "notices": notices,
+        },
     )
 
 

@@ -299,6 +299,9 @@ def _card(config):
                 for head in part.heads
             )
             lines.append(f"\nExperts: {names}; mixed by: `{_inline(part.selected)}`")
+        if getattr(part, "edits", ()):
+            lines.append("\nEdited after training:\n")
+            lines += [f"- {_edit_in_words(edit)}" for edit in part.edits]
     lines += [
         "",
         "```python",
@@ -311,6 +314,19 @@ def _card(config):
         f"{config.format_version}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _edit_in_words(edit):
+    """Return one line of a model's log of edits, for its card."""
+    concept = f"`{_inline(edit.concept)}` of `{_inline(edit.expert)}`"
+    how = "the expert fitted again" if edit.refit else "nothing fitted again"
+    if edit.action == "forbid":
+        return f"{concept}: forbidden (its largest weight was {edit.before:.3g}), {how}"
+    wanted = "positive" if edit.sign == "+" else "negative"
+    return (
+        f"{concept}: may only be {wanted} for `{_inline(str(edit.label))}` "
+        f"(weight {edit.before:.3g}, now {edit.after:.3g}), {how}"
+    )
 
 
 def _inline(text):

@@ -24,6 +24,7 @@ from skmoecbm.exceptions import FormatError, InputError
 __all__ = [
     "FORMAT_VERSION",
     "ArrayEntry",
+    "EditNode",
     "EncoderNode",
     "GatedNode",
     "HeadNode",
@@ -176,6 +177,25 @@ class UnionNode(_Estimator):
     experts: Annotated[tuple[UnionExpert, ...], Field(min_length=1, max_length=256)]
 
 
+class EditNode(_Part):
+    """One line of a model's `edit_log_`: what was done to a concept after training."""
+
+    action: Literal["forbid", "pin"]
+    expert: Name
+    concept: Text
+    label: Label | None
+    sign: Literal["+", "-"] | None
+    before: Number
+    after: Number
+    refit: StrictBool
+
+    @model_validator(mode="after")
+    def _a_pin_is_whole(self):
+        if (self.label is None, self.sign is None) != ((self.action == "forbid"),) * 2:
+            raise ValueError("a pin has a label and a sign, a forbidden concept has neither")
+        return self
+
+
 class _Classifier(_Estimator):
     classes: Labels
     multilabel: Flag = False
@@ -184,6 +204,9 @@ class _Classifier(_Estimator):
     n_features_in: Size
     feature_names_in: tuple[Name, ...] | None = None
     n_iter: Size
+    edits: Annotated[tuple[EditNode, ...], Field(max_length=100_000)] = Field(
+        default=(), exclude_if=lambda edits: not edits
+    )
 
     @model_validator(mode="after")
     def _at_least_two_classes(self):

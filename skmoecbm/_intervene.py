@@ -1,0 +1,164 @@
+"""What a model would have said, had a concept been seen otherwise."""
+
+import warnings
+
+import numpy as np
+
+from skmoecbm._base import AdditivePart, Reading
+from skmoecbm._concept_cells import replace_cells, wanted_cells
+from skmoecbm._intervention import Intervention
+from skmoecbm._validation import check_choice
+from skmoecbm.exceptions import SkmoecbmWarning
+from skmoecbm.explanation import Explanation, explain_features, read_images
+
+__all__ = ["intervene", "intervene_features", "read_rows"]
+
+
+def intervene(model, images, changes, *, experts=None, gate="fixed"):
+    """Set concepts to other values and see what the model decides then.
+
+    Parameters
+    ----------
+    model : Pipeline or classifier
+        As for `explain`.
+    images : array-like of length n
+        What the model's `predict` takes.
+    changes : dict of str to value
+        Concept -> its new value, for all images: ``"present"`` or ``"absent"``, the 95th or 5th
+        percentile of the training images; ``"p80"``, any other percentile; or a number, a
+        similarity as it comes from the encoder, which is moved into the training range, with a
+        warning, where it lies outside. ``"expert__concept"`` names the concept of one expert.
+    experts : str, list of str or None, default=None
+        Whose concept is meant; None is of every expert that has it.
+    gate : {"fixed", "follow"}, default="fixed"
+        ``"fixed"``: each expert keeps the trust that the image earned it, and only the evidence
+        changes. ``"follow"``: the gate looks again, at the changed similarities. A gate that reads
+        embeddings does not see them, and stays.
+
+    Returns
+    -------
+    Intervention
+        The new prediction, what changed, and the concepts that carried it.
+
+    Raises
+    ------
+    InputError
+        For an unknown concept or expert, a value that means nothing, or a percentile of a model
+        that does not know its training images.
+
+    Warns
+    -----
+    SkmoecbmWarning
+        Where a value was moved, or an expert is absent: what it did not see cannot be set.
+
+    Notes
+    -----
+    One concept is moved and all others stay, however much they go together in real images: the
+    answer is about the model and not about what a changed lesion would look like.
+
+    References
+    ----------
+    Koh et al., Concept Bottleneck Models (2020), section 5: interventions at the 5th and 95th
+    percentile of the training images.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmoecbm import ConceptBottleneckClassifier, ExpertFeatures, intervene
+    >>> D = np.random.default_rng(0).normal(size=(80, 2))
+    >>> X = ExpertFeatures.from_similarities({"clip": (D, ["blue veil", "round"])})
+    >>> model = ConceptBottleneckClassifier().fit(X, np.where(D[:, 0] > 0, "mel", "nv"))
+    >>> result = intervene(model, X[:1], {"blue veil": "absent"})
+    >>> result.predicted_before.tolist(), result.predicted.tolist()
+    (['mel'], ['nv'])
+    >>> result.carried()["concept"].tolist()
+    ['blue veil']
+    """
+    classifier, features, beside = read_images("intervene", model, images)
+    return intervene_features(
+        classifier, features, changes, experts=experts, gate=gate, beside=beside
+    )
+
+
+def intervene_features(classifier, features, changes, *, experts=None, gate="fixed", beside=None):
+    """Intervene on features; the inside of `intervene`."""
+    check_choice("intervene", "gate", gate, ("fixed", "follow"))
+    cells = wanted_cells("intervene", classifier, changes, experts)
+    before = read_rows(classifier, features)
+    _warn_absent(classifier, before, cells)
+    trust = before.trust if gate == "fixed" else None
+    after = Reading(replace_cells(before.data, cells), before.gate_values, trust)
+    return Intervention(
+        _explained(classifier, before, beside or {}),
+        _explained(classifier, after, beside or {}),
+        predicted=[classifier.predict(reading) for reading in (before, after)],
+        cells=cells,
+        additive=getattr(classifier, "pool", "logit") != "prob",
+        gate_held=gate == "fixed",
+    )
+
+
+def read_rows(classifier, features):
+    """Return a `Reading` of features that holds the gate where it is."""
+    data, gate_values = classifier._read(features)
+    for expert in data:
+        expert.present = expert.present & (
+            expert.name not in getattr(classifier, "masked_experts_", ())
+        )
+    trust = None
+    if hasattr(classifier, "gate_weights"):
+        trust = classifier.gate_weights(Reading(data, gate_values))
+    return Reading(data, gate_values, trust)
+
+
+def _explained(classifier, reading, beside):
+    """Return the explanation; of averaged probabilities each expert's own calibrated logits."""
+    if getattr(classifier, "pool", "logit") != "prob":
+        return explain_features(classifier, reading, **beside)
+    data, values, logits, present, weights, _ = classifier._mix(reading)
+    shares = classifier._shares(weights)
+    parts = [
+        AdditivePart(
+            name,
+            head.concept_names_,
+            present[:, e] * classifier.expert_scale_[e],
+            weights[:, e],
+            shares[:, e],
+            values[e],
+            np.where(present[:, [e]], own.values, np.nan)
+            if values[e].shape == own.values.shape
+            else values[e],
+            head.association_,
+            head.intercept_,
+            logits[e],
+        )
+        for e, (name, head, own) in enumerate(
+            zip(classifier.expert_names_, classifier.heads_, data, strict=True)
+        )
+    ]
+    decision = classifier.decision_function(reading)
+    return Explanation(
+        parts,
+        logits=decision.reshape(len(decision), -1),
+        probabilities=classifier.predict_proba(reading),
+        classes=classifier.classes_,
+        thresholds=classifier._thresholds(),
+        **beside,
+    )
+
+
+def _warn_absent(classifier, reading, cells):
+    """Tell which rows could not be changed, since their expert did not see them."""
+    told = []
+    for e in sorted({cell.expert for cell in cells}):
+        lost = np.flatnonzero(~reading.data[e].present)
+        if len(lost):
+            rows = ", ".join(map(str, lost[:5])) + (", ..." if len(lost) > 5 else "")
+            told.append(f"{classifier._layout.names[e]!r} did not see {len(lost)} (rows {rows})")
+    if told:
+        warnings.warn(
+            f"What an expert did not see cannot be set: of {len(reading.data[0].values)} rows, "
+            f"{'; '.join(told)}. These rows stay as they were for it.",
+            SkmoecbmWarning,
+            stacklevel=4,
+        )
