@@ -44,6 +44,7 @@ _ROOMS = {
     "explanation": ("Explanation", "explain"),
     "features": ("ExpertFeatures",),
     "hub": ("load", "save"),
+    "report": ("model_report",),
 }
 
 __all__ = sorted(name for names in _ROOMS.values() for name in names)
