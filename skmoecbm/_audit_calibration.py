@@ -233,10 +233,10 @@ def _subgroups(problem, weights):
                     row[f"gate {expert}"] = float(column[inside].mean())
             rows.append(row)
             deviations.append(_deviation(flat, inside, weights))
-    # Bonferroni over all levels looked at; few rows are shown, and never accused.
+    # Bonferroni over all levels looked at; few groups are shown, and never accused.
     limit = norm.isf(0.025 / max(len(rows), 1))
     for row, deviation in zip(rows, deviations, strict=True):
-        row["differs"] = bool(row["n"] >= _FEW and abs(deviation) > limit)
+        row["differs"] = bool(row["groups"] >= _FEW and abs(deviation) > limit)
     return rows
 
 
@@ -248,4 +248,7 @@ def _deviation(score, inside, weights):
         mine = (weights @ (score * inside)) / (weights @ inside.astype(float))
         rest = (weights @ (score * ~inside)) / (weights @ (~inside).astype(float))
     error = np.nanstd(mine - rest)
-    return float((score[inside].mean() - score[~inside].mean()) / error) if error > 0 else 0.0
+    difference = score[inside].mean() - score[~inside].mean()
+    if error > 0:
+        return float(difference / error)
+    return float(np.inf * np.sign(difference)) if difference else 0.0

@@ -57,15 +57,16 @@ def gate(problem):
                 judged.append(told)
                 words.append(f"{show(found)} on {other}")
     selected = getattr(model, "selected_", "")
-    usage = model.gate_weights(problem.X)
+    usage, said = model.gate_weights(problem.X), model.expert_weights(problem.X)
     seen = usage.sum(axis=1) > 0
-    shares = usage[seen].mean(axis=0)
-    for expert, share, column in zip(model.expert_names_, shares, usage[seen].T, strict=True):
-        low, high = np.quantile(column, [0.05, 0.95])
-        title = f"gate weight of {expert}: mean [5 %, 95 % of rows]"
-        measures.append(Measure(title, float(share), float(low), float(high)))
+    shares = said[seen].mean(axis=0)
+    for what, weights in (("gate weight of {}", usage), ("share of {} in the decisions", said)):
+        for expert, column in zip(model.expert_names_, weights[seen].T, strict=True):
+            low, high = np.quantile(column, [0.05, 0.95])
+            title = f"{what.format(expert)}: mean [5 %, 95 % of rows]"
+            measures.append(Measure(title, float(column.mean()), float(low), float(high)))
     effective = float(np.exp(-(shares[shares > 0] * np.log(shares[shares > 0])).sum()))
-    measures.append(Measure("experts in use (exp of the entropy of mean weights)", effective))
+    measures.append(Measure("experts in use (exp of the entropy of mean shares)", effective))
     information = float(getattr(model, "routing_information_", np.nan))
     measures.append(Measure("routing information, nats", information))
     collapsed = shares.max() > _COLLAPSED
@@ -78,7 +79,7 @@ def gate(problem):
     )
     if collapsed:
         top = model.expert_names_[int(shares.argmax())]
-        verdict += f" The mixture has collapsed: {top!r} has {shares.max():.0%} of the weight."
+        verdict += f" One expert decides alone: {top!r} has {shares.max():.0%} of the say."
         status = "concern"
     elif "worse" in judged:
         verdict += " One of these alone would have done better here."
@@ -89,7 +90,7 @@ def gate(problem):
     else:
         verdict += " A gain on all of these is not shown."
     if averaged:
-        verdict += " It is the plain average itself, so there is no gate to gain by."
+        verdict += " It is the plain average itself: there is no gate to gain by."
     return Check(
         "gate",
         status,

@@ -1,0 +1,134 @@
+"""What training and test images share, against counts made by other means."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from skmoecbm import ConceptEncoder, ExpertFeatures, ExpertUnion, load_concepts
+from skmoecbm._leaks import find_leaks
+from skmoecbm.datasets import check_leak, make_lesions
+from skmoecbm.exceptions import InputError
+
+
+def features(*blocks):
+    """Features of experts "a", "b", ... with these embeddings."""
+    return ExpertFeatures.from_embeddings(
+        {
+            name: (E, np.eye(2, E.shape[1]), ["one", "two"])
+            for name, E in zip("abc", blocks, strict=False)
+        }
+    )
+
+
+def test_identical_pictures_are_found_whatever_file_they_come_in(tmp_path):
+    images = list(make_lesions(8, random_state=0).images)
+    Image.fromarray(images[2]).save(tmp_path / "same.png")
+    Image.fromarray(images[5]).save(tmp_path / "other.bmp")
+    test = [tmp_path / "same.png", images[7], str(tmp_path / "other.bmp"), images[1]]
+    report = check_leak(images[:6], test)
+    assert report.found["identical"].tolist() == [2, -1, 5, 1]
+    assert report.leaking.tolist() == [True, False, True, True]
+    assert report.counts() == {"identical": 3}
+    assert bool(report) and not check_leak(images[:4], images[4:])
+    frame = report.to_frame()
+    assert frame["train_row"].tolist() == [2, 5, 1] and set(frame["kind"]) == {"identical"}
+
+
+def test_near_duplicates_are_those_of_a_double_loop():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(60, 6)), rng.normal(size=(60, 4)) + 3
+    far = rng.choice(60, 30, replace=False)
+    a[far[:10]] = a[far[10:20]] + 0.05 * rng.normal(size=(10, 6))  # alike for both experts
+    b[far[:10]] = b[far[10:20]] + 0.05 * rng.normal(size=(10, 4))
+    a[far[20:25]] = a[far[25:]] + 0.01  # for one expert alone: not near
+    a[3], b[7] = np.nan, np.nan
+    X = features(a, b)
+    train, test = np.arange(0, 60, 2), np.arange(1, 60, 2)
+    report = check_leak(X[train], X[test], near=0.9)
+    blocks = [np.array(block.embeddings, dtype=float) for block in X.blocks]
+    means = [np.nanmean(E[train], axis=0) for E in blocks]
+    for row, i in enumerate(test):
+        best, where = -1.0, -1
+        for column, j in enumerate(train):
+            cosines = []
+            for E, mean in zip(blocks, means, strict=True):
+                u, v = E[i] - mean, E[j] - mean
+                if np.isfinite(u).all() and np.isfinite(v).all():
+                    cosines.append(u @ v / np.sqrt((u @ u) * (v @ v)))
+            if cosines and min(cosines) > best:
+                best, where = min(cosines), column
+        assert report.similarity[row] == pytest.approx(best, abs=1e-9)
+        assert report.found["near"][row] == (where if best >= 0.9 else -1)
+    assert 0 < (report.found["near"] >= 0).sum() < 20
+
+
+def test_equal_embeddings_are_identical_and_not_near_as_well():
+    E = np.random.default_rng(0).normal(size=(30, 5))
+    X = features(np.concatenate([E, E[[4, 9]]]))
+    report = check_leak(X[:20], X[[25, 30, 31]])
+    assert report.found["identical"].tolist() == [-1, 4, 9]
+    assert report.counts()["near"] == 0
+
+
+def test_blocks_of_rows_do_not_change_what_is_found(monkeypatch):
+    E = np.random.default_rng(0).normal(size=(50, 3))
+    X = features(E)
+    whole = check_leak(X[:30], X[30:], near=0.9)
+    monkeypatch.setattr("skmoecbm._leaks._CHUNK_PAIRS", 100)
+    parts = check_leak(X[:30], X[30:], near=0.9)
+    np.testing.assert_array_equal(whole.found["near"], parts.found["near"])
+    np.testing.assert_allclose(whole.similarity, parts.similarity)
+
+
+def test_groups_are_shared_where_both_sides_name_them():
+    report = find_leaks(None, None, ["p1", "p2", "p1"], ["p3", "p1", "p2"])
+    assert report.found["group"].tolist() == [-1, 0, 1]
+    assert report.to_frame()["group"].tolist() == ["p1", "p2"]
+    assert "2 of 3 test rows" in repr(report)
+
+
+def test_lesions_of_the_community_split_of_ham10000_are_in_both_parts(data_dir):
+    table = pd.read_csv(data_dir / "ham10000" / "metadata.csv")
+    train, test = (table[table["split_community"] == part] for part in ("train", "test"))
+    report = find_leaks(None, None, train["lesion_id"], test["lesion_id"])
+    shared = test["lesion_id"].isin(set(train["lesion_id"]))
+    np.testing.assert_array_equal(report.leaking, shared)
+    assert report.counts()["group"] == 336 and len(test) == 859
+    kept = table["split_lesion"]
+    clean = [table[kept == part]["lesion_id"] for part in ("train", "val")]
+    assert not find_leaks(None, None, *clean)
+
+
+def test_photographs_are_found_again_after_compression_and_resizing(data_dir):
+    paths = sorted((data_dir / "ham10000").rglob("*.jpg"))[:60]
+    images = [Image.open(path).convert("RGB") for path in paths]
+
+    def compressed(image):
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=80)
+        return Image.open(io.BytesIO(file.getvalue())).convert("RGB")
+
+    changed = [compressed(image) for image in images[:6]]
+    changed += [image.resize((100, 75)) for image in images[6:12]]
+    bank, names = load_concepts("lesions"), ("demo-general", "demo-structures")
+    union = ExpertUnion([(name, ConceptEncoder(name, bank)) for name in names]).fit(images)
+    names = [path.stem for path in paths]
+    report = check_leak(union.transform(images[:40]), union.transform([*changed, *images[40:]]))
+    assert report.found["near"][:12].tolist() == list(range(12))
+    assert (report.found["identical"] < 0).all()
+    lesions = pd.read_csv(data_dir / "ham10000" / "metadata.csv").set_index("image_id")["lesion_id"]
+    for row in np.flatnonzero(report.found["near"][12:] >= 0):
+        assert lesions[names[40 + row]] == lesions[names[report.found["near"][12 + row]]]
+
+
+def test_what_cannot_be_compared_is_one_sentence():
+    X = features(np.eye(4, 3) + 0.1)
+    with pytest.raises(InputError, match="images with images or features with features"):
+        check_leak(X, list(make_lesions(2, random_state=0).images))
+    with pytest.raises(InputError, match="for neither"):
+        check_leak(X[:2], X[2:], train_groups=[1, 2])
+    with pytest.raises(InputError, match="'near' parameter of check_leak"):
+        check_leak(X[:2], X[2:], near=0)
