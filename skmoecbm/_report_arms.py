@@ -10,7 +10,7 @@ from skmoecbm._evaluate import evaluate
 from skmoecbm._gating import GateState
 from skmoecbm.exceptions import SkmoecbmWarning
 
-__all__ = ["HEADLINES", "METRICS", "AVERAGE", "OURS", "compare", "confusion"]
+__all__ = ["AVERAGE", "HEADLINES", "METRICS", "OURS", "compare", "confusion"]
 
 OURS, AVERAGE = "this model", "plain average"
 
@@ -26,7 +26,11 @@ METRICS = {
     "micro_f1": ("Micro F1", "of what is said, over all rows and labels", False),
     "log_loss": ("Log-loss", "nats; less is better", True),
     "brier": ("Brier score", "squared error of the probabilities; less is better", True),
-    "ece": ("Calibration error", "how far probabilities are from frequencies; less is better", True),
+    "ece": (
+        "Calibration error",
+        "how far probabilities are from frequencies; less is better",
+        True,
+    ),
 }
 
 #: What the model is compared by: of one class per row, of several labels.
@@ -62,7 +66,9 @@ def compare(classifier, features, y, *, train=None, groups=None, **settings):
     if len(names) > 1:
         arms |= {f"{name} alone": alone(classifier, name) for name in names}
         if classifier.selected_ == "uniform":
-            notes.append("The model is the plain average of its experts, so it has no row of its own.")
+            notes.append(
+                "The model is the plain average of its experts, so it has no row of its own."
+            )
         else:
             arms[AVERAGE], note = _plain_average(classifier, train)
             notes.append(note)

@@ -64,7 +64,9 @@ def outcomes(probabilities, thresholds, truth):
     said = p >= cut
     has = None if truth is None else truth[row, label].astype(int)
     # How far along the way from the threshold to 0 or 1: thresholds may lie anywhere.
-    certainty = np.where(said, (p - cut) / np.maximum(1 - cut, 1e-12), 1 - p / np.maximum(cut, 1e-12))
+    certainty = np.where(
+        said, (p - cut) / np.maximum(1 - cut, 1e-12), 1 - p / np.maximum(cut, 1e-12)
+    )
     # A label that is rightly not said is no case to look at: most are, of most rows.
     kept = said | (certainty < 0.5) if has is None else said | (has == 1) | (certainty < 0.5)
     found = {
