@@ -38,7 +38,7 @@ def provenance(model, classifier, encoders, date):
 
     Places on this machine are left out: of a path only its last part is told.
     """
-    sections = [("Software", _versions() + [("report made", date)])]
+    sections = [("Software", [*_versions(), ("report made", date)])]
     sections.append(("Classifier", _classifier(classifier)))
     seen = {}
     for name, encoder in encoders:

@@ -221,7 +221,7 @@ def _add_report(commands):
     parser = commands.add_parser(
         "report",
         help="one HTML file: metrics, experts, concepts, explained cases, audit",
-        description="What a fitted model does on some images, as one HTML file that opens without a "
+        description="What a fitted model does on some images, as one HTML file that needs no "
         "network. With --labels it has metrics and errors, with --train-rows too an audit.",
     )
     parser.add_argument("model", help="folder that 'skmoecbm fit' wrote")

@@ -1,6 +1,7 @@
 """The report in a real browser: from the disk, without network or script, at any width."""
 
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,9 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     """A model on drawings, and held-out drawings as files, one of a hostile name."""
-    lesions = make_lesions(220, random_state=1)
+    lesions = make_lesions(180, random_state=1)
     folder = tmp_path_factory.mktemp("drawings")
-    paths = [folder / f"{i}.png" for i in range(220)]
+    paths = [folder / f"{i}.png" for i in range(180)]
     paths[140] = folder / f"{HOSTILE}.png"
     for path, image in zip(paths, lesions.images, strict=True):
         Image.fromarray(image).save(path)
@@ -65,7 +66,7 @@ def test_it_opens_from_the_disk_without_an_error_a_request_or_a_script(browser, 
     with open_page(browser, url) as (page, seen):
         assert page.title() == "Model report"
         loaded = page.locator("img").evaluate_all("all => all.map(e => e.naturalWidth)")
-        assert len(loaded) >= 60 and min(loaded) > 50
+        assert len(loaded) == 40 and min(loaded) > 50
         assert page.locator("script").count() == 0
         assert page.locator(f".name:text-is('{HOSTILE}.png')").count() >= 1
     assert (seen.faults, seen.requests, seen.dialogs) == ([], [], [])
@@ -94,7 +95,7 @@ def test_the_gallery_filters_by_class_and_kind(browser, url, drawn):
     model, paths, y = drawn
     said, truth = model.predict(paths[140:]), y[140:]
     with open_page(browser, url) as (page, _):
-        assert visible(page) == page.locator(".case").count() > 60
+        assert visible(page) == page.locator(".case").count() == 40
         for k, label in enumerate(model.classes_):
             page.locator(f"#class-{k}").check()
             assert visible(page) == ((said == label) | (truth == label)).sum()
@@ -113,7 +114,7 @@ def test_each_image_opens_its_explanation(browser, url, drawn):
     logits = model.decision_function(paths[140:])
     names = [path.name for path in paths[140:]]
     with open_page(browser, url) as (page, _):
-        for card in page.locator(".case").all()[::9]:
+        for card in page.locator(".case").all()[::5]:
             assert not card.locator(".why").is_visible()
             card.locator("summary").click()
             assert card.locator(".why").is_visible()
@@ -197,7 +198,7 @@ def test_headings_follow_each_other_and_images_and_tables_are_named(url):
     tags = Page(Path(url.removeprefix("file://")).read_text(encoding="utf-8")).tags
     levels = [int(name[1]) for name, _ in tags if name in ("h1", "h2", "h3", "h4")]
     assert levels[0] == 1 and levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
     assert all(len(a["alt"]) > 10 for name, a in tags if name == "img")
     assert all(a.get("scope") in ("col", "row") for name, a in tags if name == "th")
     assert all(a.get("aria-label") for _, a in tags if a.get("class") == "scroll")
