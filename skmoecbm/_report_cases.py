@@ -156,7 +156,6 @@ def explain_case(explanation, case, top):
     told["rest"] = sum(expert["rest"] for expert in told["experts"])
     told["rest_concepts"] = sum(expert["rest_concepts"] for expert in told["experts"])
     told["total"] = told["bias"] + sum(expert["total"] for expert in told["experts"])
-    told["unit"] = told.get("unit", "logit")
     told["bias_decides"] = bias_decides(told)
     told["ranking"] = [
         (classes[k], float(row.probabilities[0, k])) for k in np.argsort(-row.probabilities[0])

@@ -57,6 +57,7 @@ def render(page):
     n_unseen = int((~explanation.present.any(axis=1)).sum())
     view = page | {
         "multilabel": multilabel,
+        "unit": getattr(explanation, "unit", "logit"),
         "classes": explanation.classes,
         "n": len(explanation),
         "n_unseen": n_unseen,

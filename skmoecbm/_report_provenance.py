@@ -26,10 +26,9 @@ def class_names(encoders, classes):
     names = {}
     for _, encoder in encoders:
         for entry in encoder.bank_.classes:
-            for label in classes:
-                spellings = {entry.key.casefold(), *(s.casefold() for s in entry.synonyms)}
-                if str(label).casefold() in spellings and entry.name != str(label):
-                    names.setdefault(label, entry.name)
+            # Not by synonym: who wrote "mel-like" did not mean melanoma.
+            if entry.key in classes and entry.name != entry.key:
+                names.setdefault(entry.key, entry.name)
     return names
 
 
