@@ -2,11 +2,11 @@
 
     python -m benchmarks.audit --data $SKMOECBM_TEST_DATA
 
-Three models under the two demo experts and the bank "lesions": HAM10000 fitted on the training part
-of the lesion-disjoint split and audited on its validation part; the same on the community split,
-which shares lesions between its parts; drawn lesions. At most `--rows` training rows each, whole
-lesions drawn at random; embeddings are encoded before the clock starts. Prints each audit with its
-wall-clock and processor seconds, and writes them as JSON and HTML where `--out` is given.
+The two demo experts and the bank "lesions". HAM10000 fitted on the training part of the
+lesion-disjoint split and audited on its validation part; the community split, which shares lesions
+between its parts (leaks alone, all its rows); drawn lesions, few and many. At most `--rows`
+training rows, whole lesions drawn at random; embeddings are encoded before the clock starts. Prints
+each audit with its wall-clock and processor seconds, and writes JSON and HTML to `--out`.
 """
 
 import argparse
@@ -31,22 +31,22 @@ SUBGROUPS = ["age", "sex", "localization"]
 
 
 def problems(folder, n_rows, seed):
-    """Yield name, features, labels, groups, training rows, test rows and metadata."""
+    """Yield name, features, labels, groups, training rows, test rows, metadata and checks."""
     X, table = encoded(folder / "ham10000")
     y, lesions = table["dx"].to_numpy(dtype=str), table["lesion_id"].to_numpy(dtype=str)
     test = np.flatnonzero(table["split_lesion"] == "val")
     train = part_of(table, n_rows, seed)
-    yield "HAM10000, split by lesion", X, y, lesions, train, test, table[SUBGROUPS]
+    yield "HAM10000, split by lesion", X, y, lesions, train, test, table[SUBGROUPS], None
     test = np.flatnonzero(table["split_community"] == "test")
     train = np.flatnonzero(table["split_community"] == "train")
-    yield "HAM10000, community split", X, y, lesions, train, test, table[SUBGROUPS]
+    yield "HAM10000, community split", X, y, lesions, train, test, None, ["leaks"]
     drawn = make_lesions(4500, random_state=11)
     bank = load_concepts("lesions")
     experts = [(name, ConceptEncoder(name, bank)) for name in ("demo-general", "demo-structures")]
     X, y = ExpertUnion(experts).fit_transform(drawn.images), np.asarray(drawn.target)
     rows = np.arange(len(y))
     for n in (100, n_rows or 3000):
-        yield f"drawn lesions, {n:,} rows", X, y, rows, rows[:n], rows[3000:], None
+        yield f"drawn lesions, {n:,} rows", X, y, rows, rows[:n], rows[3000:], None, None
 
 
 def main():
@@ -61,7 +61,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)
     found = problems(options.data, options.rows or None, options.seed)
-    for number, (name, X, y, groups, train, test, metadata) in enumerate(found):
+    for number, (name, X, y, groups, train, test, metadata, checks) in enumerate(found):
         if options.only and number not in options.only:
             continue
         model = GatedConceptBottleneckClassifier(random_state=options.seed)
@@ -74,6 +74,7 @@ def main():
             train=(X[train], y[train], groups[train]),
             groups=groups[test],
             metadata=None if metadata is None else metadata.iloc[test],
+            checks=checks,
             random_state=options.seed,
             n_jobs=options.jobs,
         )

@@ -2,7 +2,7 @@
 
     python -m benchmarks.selection
 
-First the picks of 50 from 500 candidates, best of five: this package's lazy greedy, and the same
+First the picks of 50 from 500 candidates, best of five: this package's greedy, and the same
 algorithm tried candidate by candidate with numpy per candidate. Then `SubmodularSelector.fit` on
 1,000 classes of 500 candidates each, best of three, with the processor time (on a shared machine
 the wall clock says more of the others) and the peak memory of the process.

@@ -6,6 +6,7 @@ from importlib import import_module
 _ROOMS = {
     "_aggregate": ("aggregate_predictions",),
     "_audit": ("Audit", "audit"),
+    "_conformal": ("calibrate_sets", "predict_set", "sets_to_lists"),
     "_editing": ("edit",),
     "_evaluate": ("Evaluation", "evaluate"),
     "_gates": (
@@ -18,6 +19,7 @@ _ROOMS = {
     ),
     "_intervene": ("intervene",),
     "_intervention": ("Intervention",),
+    "_intervention_curve": ("InterventionCurve", "intervention_curve"),
     "_joint": ("JointTraining",),
     "_presence": ("concept_presence",),
     "_thresholds": ("tune_thresholds",),
@@ -32,6 +34,13 @@ _ROOMS = {
         "load_concepts",
         "mask_terms",
     ),
+    "display": (
+        "AssociationDisplay",
+        "ConceptContributionDisplay",
+        "ExpertUsageDisplay",
+        "GateDisplay",
+        "ReliabilityDisplay",
+    ),
     "encoder": ("ConceptEncoder", "ExpertUnion"),
     "exceptions": (
         "BackboneError",
@@ -41,7 +50,7 @@ _ROOMS = {
         "SkmoecbmError",
         "SkmoecbmWarning",
     ),
-    "explanation": ("Explanation", "explain"),
+    "explanation": ("Explanation", "GlobalExplanation", "explain", "global_explanation"),
     "features": ("ExpertFeatures",),
     "hub": ("load", "save"),
     "report": ("model_report",),

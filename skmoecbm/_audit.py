@@ -167,7 +167,7 @@ def audit(
             X=X,
             y=y,
             groups=groups,
-            train=_training(model, train),
+            train=_training(model, classifier, train),
             images=pictures,
             metadata=metadata,
             banks={name: encoder.bank_ for name, encoder in encoders},
@@ -238,7 +238,7 @@ def _features(model, images):
     return X, None if hasattr(images, "columns") else as_image_list(images)
 
 
-def _training(model, train):
+def _training(model, classifier, train):
     if train is None:
         return None
     if not isinstance(train, tuple) or len(train) not in (2, 3):
@@ -247,6 +247,11 @@ def _training(model, train):
     images, y, *rest = train
     groups = rest[0] if rest else None
     X, pictures = _features(model, images)
+    if classifier.multilabel_ and is_indicator(y):
+        import pandas as pd
+
+        # a refit must call its labels as the model does
+        y = pd.DataFrame(indicator_of(y, classifier.classes_), columns=classifier.classes_)
     _same_length("train", len(X), y=y, groups=groups)
     return Training(X, y, groups, pictures)
 

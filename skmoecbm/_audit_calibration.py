@@ -196,6 +196,16 @@ def bands(name, values):
     return np.where(missing, "(missing)", levels)
 
 
+def _in_order(levels, values):
+    """Return the levels: bands of numbers from the lowest, others by name, what is missing last."""
+    import pandas as pd
+
+    if pd.api.types.is_numeric_dtype(values):
+        first = values.groupby(levels).min()
+        return first.sort_values(na_position="last").index.tolist()
+    return sorted(set(levels), key=lambda level: (level.startswith("("), level))
+
+
 def _subgroups(problem, weights):
     """Return one row per level of each column of the metadata."""
     confidence, right, groups = _sure(problem)
@@ -209,7 +219,7 @@ def _subgroups(problem, weights):
     rows, deviations = [], []
     for name in problem.metadata.columns:
         levels = bands(name, problem.metadata[name])
-        for level in sorted(set(levels)):
+        for level in _in_order(levels, problem.metadata[name]):
             inside = levels == level
             n = int(inside.sum())
             found = _mean(score, weights, problem, inside)

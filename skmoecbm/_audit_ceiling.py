@@ -15,7 +15,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skmoecbm._audit_problem import judge_gain, show, words_of
+from skmoecbm._audit_problem import show, words_of
 from skmoecbm._audit_result import Check, Measure, not_made
 from skmoecbm._metrics import group_of_rows
 from skmoecbm.features import ExpertFeatures
@@ -59,17 +59,22 @@ def ceiling(problem):
     primary, second = problem.metrics
     gaps = {m: problem.scores.difference(found, m) for m in (*problem.metrics, "log_loss")}
     measures = [Measure(f"{m}, logistic regression", *found[m]) for m in problem.metrics]
-    judged = judge_gain(gaps[primary], problem.margin)
     measures += [Measure(f"{m}, model less regression", *gap) for m, gap in gaps.items()]
     strength = _strength(model)
     measures.append(Measure("C of the regression", strength))
     gap = gaps[primary]
-    if gap.high < 0:
-        near = gap.value > -problem.margin
-        status = "unclear" if near else "concern"
-        verdict = f"The model is {'a little ' if near else ''}below what the embeddings hold:"
+    lost = [
+        words_of(m)
+        for m in problem.metrics
+        if gaps[m].high < 0 and gaps[m].value <= -problem.margin
+    ]
+    if lost:
+        status = "concern"
+        verdict = f"The model is below what the embeddings hold in {' and '.join(lost)}:"
     elif gap.low > -problem.margin:
-        status, verdict = "good", "Nothing worth speaking of is lost to the concepts:"
+        above = "The model is above the regression, so nothing is lost to the concepts:"
+        same = "Nothing worth speaking of is lost to the concepts:"
+        status, verdict = "good", above if gap.low > 0 else same
     else:
         status, verdict = "unclear", "Whether the concepts cost anything cannot be told:"
     verdict += (
@@ -77,8 +82,6 @@ def ceiling(problem):
         f"{found[primary].value:.3f} for a logistic regression on all embeddings (difference "
         f"{show(gap)}; in {words_of(second)} {show(gaps[second])})."
     )
-    if judged in ("better", "little"):
-        verdict = verdict.replace("Nothing worth", "The model is above the regression; nothing")
     notes += [
         f"expert {block.name!r} has no embeddings; its values stand in their place"
         for block in problem.X.blocks

@@ -85,12 +85,12 @@ def gate(problem):
         verdict += " One of these alone would have done better here."
         status = "concern"
     elif all(told in ("better", "little") for told in judged):
-        verdict += " The mixture pays."
+        verdict += " The mixture pays." if not averaged else " Having several experts pays."
         status = "good"
     else:
         verdict += " A gain on all of these is not shown."
     if averaged:
-        verdict += " It is the plain average itself: there is no gate to gain by."
+        verdict += " The mixture is their plain average: there is no gate to gain by."
     return Check(
         "gate",
         status,

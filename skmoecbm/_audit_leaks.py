@@ -100,5 +100,6 @@ def _effect(problem, leaking):
     leak, clean = (by[f"{metric} of the {which}"] for which in parts)
     return measures, (
         f" {metric.replace('_', ' ').capitalize()} is {leak.value:.3f} on these and "
-        f"{clean.value:.3f} [{clean.low:.3f}, {clean.high:.3f}] on the others: report the latter."
+        f"{clean.value:.3f} [{clean.low:.3f}, {clean.high:.3f}] on the others, whose classes may "
+        "be others too: report the latter."
     )

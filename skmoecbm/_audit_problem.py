@@ -19,7 +19,7 @@ from skmoecbm._single import ConceptBottleneckClassifier
 from skmoecbm.exceptions import InputError
 from skmoecbm.features import ExpertFeatures
 
-__all__ = ["Problem", "Training", "judge_gain", "show", "words_of"]
+__all__ = ["Problem", "Training", "drop_priors", "judge_gain", "show", "words_of"]
 
 
 @dataclass
@@ -143,7 +143,7 @@ class Problem:
         """
         new = clone(self.classifier)
         if prior is None:
-            _drop_priors(new)
+            drop_priors(new)
         new.set_params(**params)
         new.fit(X, self.train.y, groups=self.train.groups)
         if list(new.classes_) != list(self.classifier.classes_):
@@ -244,7 +244,7 @@ def _with_texts(X, texts):
     )
 
 
-def _drop_priors(classifier):
+def drop_priors(classifier):
     """Take the language prior from every concept head of an unfitted classifier."""
     if isinstance(classifier, ConceptBottleneckClassifier):
         classifier.set_params(prior=None)

@@ -233,16 +233,16 @@ def _number(measure):
         return "undefined"
     shown = _cell(measure.value)
     if math.isfinite(measure.low):
-        shown += f" [{measure.low:.3f}, {measure.high:.3f}]"
+        shown += f" [{_cell(measure.low)}, {_cell(measure.high)}]"
     return shown
 
 
 def _cell(value):
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         return "" if value is None else str(value)
-    if not math.isfinite(value):
-        return ""
-    return f"{value:,.0f}" if float(value).is_integer() and abs(value) > 1 else f"{value:.3f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{round(value, 3) + 0.0:.3f}" if math.isfinite(value) else ""
 
 
 def _table(rows):

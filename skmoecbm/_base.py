@@ -29,14 +29,15 @@ class AdditivePart:
 
     decision_function[i, k] is the sum over experts of
     ``weight[i] * (values[i] @ association[k] + intercept[k])``, and the shift of a
-    `target_prevalence`.
+    `target_prevalence`. Of a pool of probabilities it is predict_proba[i, k] that is a sum over
+    experts, of ``values[i] @ (slopes[i] @ association)[k] + constant[i, k]``.
 
     Attributes
     ----------
     name : str
     concepts : list of str
     weight : ndarray of shape (n,)
-        Post-pool scale times gate weight times expert scale; 0 where absent.
+        Post-pool scale times gate weight times expert scale; 0 where absent. With `slopes` it is 1.
     gate, share : ndarray of shape (n,)
         Gate weight G_e, and what a reader should see: G_e tau_e over its sum.
     values : ndarray of shape (n, m)
@@ -50,6 +51,11 @@ class AdditivePart:
     quantiles : ndarray of shape (m, 101) or None
         Of `similarities` over the training rows, at the shares 0, 0.01, ..., 1; None where they
         are not known.
+    slopes : ndarray of shape (n, K, K) or None
+        How much each probability moves with each of the expert's logits, for a pool of
+        probabilities; None where contributions are logits.
+    constant : ndarray of shape (n, K) or None
+        With `slopes`, what the expert adds where all its `values` are 0.
     """
 
     name: str
@@ -63,26 +69,83 @@ class AdditivePart:
     intercept: np.ndarray
     logits: np.ndarray
     quantiles: np.ndarray | None = None
+    slopes: np.ndarray | None = None
+    constant: np.ndarray | None = None
+
+    def towards(self, columns, signs=1.0):
+        """Return contributions (n, m) of each concept to the column that each row is about.
+
+        Parameters
+        ----------
+        columns : ndarray of shape (n,), int
+        signs : ndarray of shape (n,) or float, default=1.0
+            What each row's contributions are multiplied by.
+        """
+        if self.slopes is None:
+            direction = self.association[columns]
+        else:
+            direction = self.slopes[np.arange(len(columns)), columns] @ self.association
+        return (signs * self.weight)[:, None] * self.values * direction
+
+    def added(self):
+        """Return what the expert adds where all its `values` are 0, shape (n, K')."""
+        if self.constant is None:
+            return self.weight[:, None] * self.intercept
+        return self.constant
+
+    def combined(self, mixture):
+        """Return this part with sums of its columns: ``mixture`` (K', K'') holds their signs."""
+        changes = {"logits": self.logits @ mixture}
+        if self.slopes is None:
+            changes["association"] = mixture.T @ self.association
+            changes["intercept"] = self.intercept @ mixture
+        else:
+            changes["slopes"] = np.einsum("nkc,kj->njc", self.slopes, mixture)
+            changes["constant"] = self.constant @ mixture
+        return replace(self, **changes)
+
+    def rows(self, rows):
+        """Return the part of some rows, given by number."""
+        fields = ("weight", "gate", "share", "values", "similarities", "logits")
+        fields += () if self.slopes is None else ("slopes", "constant")
+        return replace(self, **{name: getattr(self, name)[rows] for name in fields})
 
 
 @dataclass
 class Reading:
     """What was read of some rows: given in the place of X, it is decided on as it stands.
 
-    Cells can be replaced in between, and the gate held where it was.
+    Cells can be replaced in between, and the gate go on looking at what was there before.
 
     Attributes
     ----------
     data : list of ExpertData, length E
     gate_values : ndarray of shape (n, g)
         Columns that only the gate sees.
-    trust : ndarray of shape (n, E) or None
-        Gate weights to decide with; None is what the gate says of these data.
+    gate_data : list of ExpertData or None
+        What the gate looks at; None is `data`.
     """
 
     data: list
     gate_values: np.ndarray
-    trust: np.ndarray | None = None
+    gate_data: list | None = None
+
+    @property
+    def shape(self):
+        """Rows and columns, (n, Σm)."""
+        return len(self.gate_values), sum(expert.values.shape[1] for expert in self.data)
+
+    def __len__(self):
+        """Return the number of rows."""
+        return len(self.gate_values)
+
+    def __getitem__(self, rows):
+        """Return some rows, given by number."""
+        data, gate_data = (
+            None if part is None else [expert.take(rows) for expert in part]
+            for part in (self.data, self.gate_data)
+        )
+        return Reading(data, self.gate_values[rows], gate_data)
 
 
 class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
@@ -193,6 +256,29 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             return (expit(logits) >= self._thresholds()).astype(int)
         return self.classes_[logits.argmax(axis=1)]
 
+    def predict_set(self, X, coverage=0.9, *, allow_empty=False):
+        """Return for each row the classes that may be the true one.
+
+        Only of a model that `calibrate_sets` returned; through a pipeline call the function
+        `predict_set`, where all is explained.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+        coverage : float in (0, 1), default=0.9
+            How often the true class is to be in its set.
+        allow_empty : bool, default=False
+            False puts the likeliest class into a set that would be empty.
+
+        Returns
+        -------
+        ndarray of shape (n, K), bool
+            True where the class is in the set; columns as in `classes_`.
+        """
+        from skmoecbm._conformal import sets_of
+
+        return sets_of(self, X, coverage, allow_empty)
+
     def explain(self, X, *, images=None):
         """Explain the decisions: contributions of experts and concepts that sum to the logits.
 
@@ -247,7 +333,7 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         n = len(data[0].values)
         self.classes_, codes = encode_labels(self, y, n)
         self.multilabel_ = not is_exclusive(codes)
-        for name in ("thresholds_", "edit_log_"):
+        for name in ("thresholds_", "set_calibration_", "edit_log_"):
             vars(self).pop(name, None)  # they were made for another fit
         weights = row_weights(self, sample_weight, class_weight, self.classes_, codes)
         counts = row_weights(self, sample_weight, None, self.classes_, codes)

@@ -42,6 +42,11 @@ class ExpertData:
     present: np.ndarray
     block: object = None
 
+    def take(self, rows):
+        """Return some rows, given by number."""
+        block = None if self.block is None else self.block.take(rows)
+        return ExpertData(self.name, self.values[rows], self.present[rows], block)
+
 
 @dataclass
 class Layout:

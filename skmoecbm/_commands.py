@@ -161,6 +161,11 @@ def predict(args):
     images = list_images(args.images)
     keep_inputs([args.out], [*images, *_model_files(args)])
     model = load_model(args)
+    if args.coverage is not None and not hasattr(model[-1], "set_calibration_"):
+        raise InputError(
+            f"The model in {args.model!r} has no calibration for sets of classes. Make one in "
+            "Python: calibrate_sets returns a model to save. Or leave --coverage out."
+        )
     features, classifier = model[:-1].transform(images), model[-1]
     with without_warning("have no expert at all"):
         probabilities = classifier.predict_proba(features)
@@ -170,7 +175,19 @@ def predict(args):
         predictions = ["|".join(np.array(names)[row]) for row in said]
     else:
         predictions = classifier.classes_[probabilities.argmax(axis=1)]
-    columns = ["image", "prediction", *(f"probability_{name}" for name in classifier.classes_)]
+    said = [[prediction] for prediction in predictions]
+    columns = ["image", "prediction"]
+    if args.coverage is not None:
+        from skmoecbm._conformal import sets_to_lists
+
+        with without_warning("have no expert at all"):
+            sets = classifier.predict_set(features, args.coverage)
+        said = [
+            [*cells, "|".join(map(str, names))]
+            for cells, names in zip(said, sets_to_lists(sets, classifier.classes_), strict=True)
+        ]
+        columns.append("set")
+    columns += [f"probability_{name}" for name in classifier.classes_]
     numbers = [probabilities]
     # An image that no expert can see has the class frequencies; a table must not call that a
     # prediction.
@@ -180,8 +197,8 @@ def predict(args):
         numbers.append(classifier.gate_weights(features))
     with csv_writer(args.out) as writer:
         writer.writerow(columns)
-        for image, there, prediction, *row in zip(images, seen, predictions, *numbers, strict=True):
-            cells = [prediction, *(f"{x:.6f}" for part in row for x in part)]
+        for image, there, words, *row in zip(images, seen, said, *numbers, strict=True):
+            cells = [*words, *(f"{x:.6f}" for part in row for x in part)]
             writer.writerow([image, *(cells if there else [""] * len(cells))])
     if not seen.all():
         note(
@@ -204,11 +221,18 @@ def explain(args):
     images = list_images(args.images)
     paths = picture_paths(out, len(images))
     keep_inputs(paths, [*images, *_model_files(args)])
+    changes = dict(map(_change, args.set))
 
+    from skmoecbm._intervene import intervene
     from skmoecbm.explanation import explain as explain_images
 
     with without_notices(), without_warning("have no expert at all"):
-        explanation = explain_images(load_model(args), images)
+        if changes:
+            told = intervene(load_model(args), images, changes)
+            print(told, end="\n\n")
+            explanation = told.after
+        else:
+            explanation = explain_images(load_model(args), images)
     seen = explanation.present.any(axis=1)
     if not seen.any():
         raise InputError(
@@ -224,6 +248,19 @@ def explain(args):
             print(f"picture written to {path}: {image.name}")
         else:
             print(f"no picture for {image.name}: it could not be read")
+
+
+def _change(text):
+    """Return the concept and the value that CONCEPT=VALUE means."""
+    concept, sign, value = (part.strip() for part in text.rpartition("="))
+    if not sign or not concept or not value:
+        raise InputError(
+            f"--set must be CONCEPT=VALUE, such as 'blue-white veil=present'. Got {text!r}."
+        )
+    try:
+        return concept, float(value)
+    except ValueError:
+        return concept, value
 
 
 def _model_files(args):

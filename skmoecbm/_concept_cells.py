@@ -42,6 +42,12 @@ class Cell:
     value: float
     percentile: float
 
+    def __str__(self):
+        """Return the cell in words."""
+        expert, concept = self.names
+        place = "" if np.isnan(self.percentile) else f", percentile {self.percentile:.0f}"
+        return f"{concept} ({expert}) set to {self.value:.3g}{place}"
+
 
 def concepts_of(classifier):
     """Return the concepts of each expert that may speak: (number, name, concepts)."""

@@ -166,7 +166,8 @@ def _weight(classifier, entry):
 def _copy(classifier, experts):
     """Return a copy whose edited parts are its own."""
     edited = copy.copy(classifier)
-    vars(edited).pop("oof_logits_", None)  # those of the model before
+    for name in ("oof_logits_", "set_calibration_"):
+        vars(edited).pop(name, None)  # those of the model before
     if hasattr(classifier, "heads_"):
         edited.heads_ = [
             copy.copy(head) if name in experts else head

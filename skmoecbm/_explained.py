@@ -1,18 +1,13 @@
 """What an explanation holds and how it is read: an `Explanation` of some rows."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
-from skmoecbm._explanation_tables import (
-    Contributions,
-    html_of,
-    long_table,
-    summarise_row,
-    text_of,
-    top_table,
-)
+from skmoecbm._comparisons import Comparisons
+from skmoecbm._explanation_tables import Contributions, long_table, summarise_rows, top_table
+from skmoecbm._explanation_text import html_of, text_of
 from skmoecbm._ranges import percentiles
 from skmoecbm._validation import check_number
 from skmoecbm.exceptions import InputError
@@ -20,19 +15,24 @@ from skmoecbm.exceptions import InputError
 __all__ = ["Explanation"]
 
 
-class Explanation(Sequence):
+class Explanation(Comparisons, Sequence):
     """Why each row was classified as it was; made by `explain`.
 
     For every row and class the contributions of all (expert, concept) pairs and the bias sum to
-    the logit that `decision_function` gives, to 1e-10.
+    the logit that `decision_function` gives, to 1e-10; for a mixture with ``pool="prob"``, whose
+    logits are no sums, to the probability that `predict_proba` gives. `unit` says which.
 
     Two classes have one logit, positive towards `classes[1]`, so every array has one column;
-    `for_class(classes[0])` turns the signs.
+    `for_class(classes[0])` turns the signs. Probabilities have a column for each class.
 
     Attributes
     ----------
     classes : list of length K
         Classes of the model.
+    unit : {"logit", "probability"}
+        What contributions are parts of. A part of a probability is what it gained while all
+        concepts moved together from their training means (for ``activation="softmax"`` from 0) to
+        what the image has, under the weights that the gate gave it.
     columns : list of length K'
         The class that each column of the arrays speaks for: all K, or one.
     expert_names : list of str, length E
@@ -47,7 +47,7 @@ class Explanation(Sequence):
     present : ndarray of shape (n, E), bool
         Whether the expert saw the row.
     contributions : sequence of E arrays of shape (n, m_e, K'), float64
-        Logits that a concept adds; computed when an expert is asked for, by number or name.
+        What a concept adds, in `unit`; computed when an expert is asked for, by number or name.
     similarities : list of E arrays of shape (n, m_e), float64
         Cosine similarity in [-1, 1] of image and concept; NaN where the expert is absent.
     values : list of E arrays of shape (n, m_e), float64
@@ -58,10 +58,14 @@ class Explanation(Sequence):
         expert is absent or the training images are not known.
     bias : ndarray of shape (n, K'), float64
         What no concept carries: weighted intercepts and the shift of a `target_prevalence`, or the
-        class prior where no expert saw the row.
+        class prior where no expert saw the row. In probabilities that of an average image.
     logits : ndarray of shape (n, K'), float64
+    totals : ndarray of shape (n, K'), float64
+        What contributions and bias sum to: `logits`, or the probabilities of the columns.
     probabilities : ndarray of shape (n, K), float64
     predicted : ndarray of shape (n,), the most probable class of each row
+    class_names : dict of label to str
+        Names to show for classes, of the concept bank; those that are missing go by their label.
     thresholds : ndarray of shape (K,) or None
         Where a row may have several labels: from which probability on each is said.
     rows : ndarray of shape (n,), int, numbers in the call that made the explanation
@@ -83,6 +87,11 @@ class Explanation(Sequence):
         value_range=None,
         notices=(),
         rows=None,
+        unit="logit",
+        totals=None,
+        against=None,
+        class_names=None,
+        source=None,
     ):
         self._parts = tuple(parts)
         self.classes = np.asarray(classes).tolist()
@@ -91,8 +100,13 @@ class Explanation(Sequence):
         else:
             self.columns = [of_class]
         self._of_class, self._offset = of_class, offset + np.zeros(logits.shape[1])
+        self.against = against
+        self.unit = unit
         self.thresholds = thresholds
         self.logits = logits
+        self.totals = logits if totals is None else totals
+        self.class_names = dict(class_names or {})
+        self._source = source
         self.probabilities = np.asarray(probabilities, dtype=np.float64)
         self.predicted = np.asarray(classes)[self.probabilities.argmax(axis=1)]
         self.images = images
@@ -110,10 +124,10 @@ class Explanation(Sequence):
             [~np.isnan(part.similarities).all(axis=1) for part in self._parts], axis=1
         )
 
-        weighted = sum(part.weight[:, None] * part.intercept for part in self._parts)
-        self.bias = np.where(self.present.any(axis=1)[:, None], weighted + self._offset, logits)
+        weighted = sum(part.added() for part in self._parts) + self._offset
+        self.bias = np.where(self.present.any(axis=1)[:, None], weighted, self.totals)
 
-    @property
+    @cached_property
     def percentiles(self):
         """List of E arrays (n, m_e), in [0, 100]."""
         return [
@@ -139,13 +153,10 @@ class Explanation(Sequence):
                 raise IndexError(f"row {rows} of an explanation of {len(self)} rows")
             rows = [rows]
         rows = np.arange(len(self))[rows]
-        row_fields = ("weight", "gate", "share", "values", "similarities", "logits")
         return self._copy(
-            [
-                replace(p, **{name: getattr(p, name)[rows] for name in row_fields})
-                for p in self._parts
-            ],
+            [part.rows(rows) for part in self._parts],
             logits=self.logits[rows],
+            totals=self.totals[rows],
             probabilities=self.probabilities[rows],
             images=None if self.images is None else [self.images[i] for i in rows],
             rows=self.rows[rows],
@@ -169,19 +180,13 @@ class Explanation(Sequence):
             If the class is unknown, or this explanation is already of another one of several.
         """
         column, sign = self._column(class_)
-        keep = slice(column, column + 1)
+        mixture = np.zeros((len(self.columns), 1))
+        mixture[column] = sign
         return self._copy(
-            [
-                replace(
-                    part,
-                    association=sign * part.association[keep],
-                    intercept=sign * part.intercept[keep],
-                    logits=sign * part.logits[:, keep],
-                )
-                for part in self._parts
-            ],
-            logits=sign * self.logits[:, keep],
-            offset=sign * self._offset[keep],
+            [part.combined(mixture) for part in self._parts],
+            logits=self.logits @ mixture,
+            totals=self.totals @ mixture,
+            offset=self._offset @ mixture,
             of_class=self.classes[self.classes.index(class_)],
         )
 
@@ -200,8 +205,9 @@ class Explanation(Sequence):
         -------
         DataFrame
             The k largest by `magnitude`, with columns `expert`, `concept`, `contribution` (mean,
-            in logits), `magnitude` (mean absolute contribution), `value` (mean of `values`) and
-            `similarity` (mean cosine similarity; rows that the expert saw).
+            in `unit`), `magnitude` (mean absolute contribution), `value` (mean of `values`),
+            `similarity` (mean cosine similarity), `percentile` (mean), all three over the rows
+            that the expert saw, and `unit`.
 
         Raises
         ------
@@ -223,9 +229,9 @@ class Explanation(Sequence):
         -------
         DataFrame
             Columns `row`, `image` (the file's name, only where images were given as paths),
-            `class`, `expert`, `concept`, `contribution`, `value`, `similarity`,
-            `expert_weight`. The bias has no expert and the concept `"(bias)"`. Contributions of a
-            row sum to its logit.
+            `class`, `expert`, `concept`, `contribution`, `value`, `similarity`, `percentile`,
+            `expert_weight`, `unit`. The bias has no expert and the concept `"(bias)"`.
+            Contributions of a row sum to its logit, or to its probability, as `unit` says.
         """
         return long_table(self, class_)
 
@@ -241,15 +247,16 @@ class Explanation(Sequence):
         return {
             "classes": self.classes,
             "columns": self.columns,
+            "unit": self.unit,
             "experts": [
                 {"name": name, "concepts": len(names)}
                 for name, names in zip(self.expert_names, self.concept_names, strict=True)
             ],
             "notices": list(self.notices),
-            "rows": [summarise_row(self, i, k) for i in range(len(self))],
+            "rows": summarise_rows(self, k),
         }
 
-    def plot(self, rows=None, *, k=10, class_=None, max_rows=8):
+    def plot(self, rows=None, *, k=10, class_=None, max_rows=8, same_scale=True):
         """Draw each row: image, weights of the experts, signed concept bars, and their sum.
 
         Parameters
@@ -262,6 +269,8 @@ class Explanation(Sequence):
         class_ : label, default=None
             The class whose logit is explained; None takes each row's predicted class.
         max_rows : int, default=8
+        same_scale : bool, default=True
+            Whether bars of one length are the same in all rows of the picture.
 
         Returns
         -------
@@ -276,7 +285,8 @@ class Explanation(Sequence):
             rows = range(min(len(self), max_rows))
         elif isinstance(rows, int | np.integer):
             rows = [rows]
-        return plot_explanation(self, [self._check_row(row) for row in rows], k, class_)
+        shown = self[[self._check_row(row) for row in rows]]
+        return plot_explanation(shown, k, class_, same_scale)
 
     def __repr__(self):
         """Return the first rows as text: experts, strongest concepts, rest and bias."""
@@ -308,13 +318,11 @@ class Explanation(Sequence):
 
     def _towards(self, expert, columns, signs):
         """Return contributions (n, m_e) of one expert to each row's own column."""
-        part = self._parts[expert]
-        return (signs * part.weight)[:, None] * part.values * part.association[columns]
+        return self._parts[expert].towards(columns, signs)
 
     def _copy(self, parts, **changes):
         fields = ("logits", "probabilities", "thresholds", "images", "value_range", "notices")
-        kept = {name: getattr(self, name) for name in (*fields, "rows")}
-        kept["offset"] = self._offset
-        return Explanation(
-            parts, **{"classes": self.classes, "of_class": self._of_class, **kept, **changes}
-        )
+        fields += ("rows", "unit", "totals", "against", "class_names")
+        kept = {name: getattr(self, name) for name in fields}
+        kept.update(offset=self._offset, source=self._source, of_class=self._of_class)
+        return Explanation(parts, **{"classes": self.classes, **kept, **changes})

@@ -6,11 +6,12 @@ import textwrap
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from skmoecbm._explanation_tables import (
-    bias_decides,
+from skmoecbm._explanation_tables import bias_decides, seen_by_any, summarise_rows
+from skmoecbm._explanation_text import (
+    rank_in_words,
     said_or_not,
-    seen_by_any,
-    summarise_row,
+    shown_class,
+    sum_in_words,
     value_in_words,
 )
 from skmoecbm.exceptions import InputError
@@ -23,11 +24,12 @@ _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _INK, _GREY, _PALE = "#1A1A1A", "#6B6B6B", "#D9D9D9"
 
 # inches
-_WIDTH, _MARGIN, _GAP = 11.2, 0.25, 0.45
+_WIDTH, _MARGIN, _GAP = 11.8, 0.25, 0.45
 _SIDE = 2.35  # image and weights
 _LABELS = 3.55  # concept names
 _VALUES = 0.62  # what the image has of each
-_LINE, _HEAD, _FOOT = 0.225, 0.62, 0.34
+_RANKS = 0.72  # and its percentile
+_LINE, _HEAD, _FOOT, _SMALL = 0.225, 0.62, 0.34, 0.2
 _WRAP = 46  # characters of a concept name per line, two lines at most
 
 
@@ -40,30 +42,34 @@ class ExplanationFigure(Figure):
         return buffer.getvalue()
 
 
-def plot_explanation(explanation, rows, k, class_):
-    """Return the figure of some rows; see `Explanation.plot`."""
+def plot_explanation(explanation, k, class_, same_scale):
+    """Return the figure of all rows of an explanation; see `Explanation.plot`."""
     panels = []
-    for i in rows:
-        summary = summarise_row(explanation, i, k, class_)
-        lines = _lines(summary)
-        picture = _picture(explanation, i)
+    for i, summary in enumerate(summarise_rows(explanation, k, class_)):
+        lines, picture = _lines(summary), _picture(explanation, i)
+        below = _below(summary)
         side = _side_of(picture) + 0.55 + 0.19 * len(summary["experts"])
-        foot = _FOOT + 0.2 * bias_decides(summary)
-        height = _HEAD + max(side, sum(line["height"] for line in lines) * _LINE + foot)
-        panels.append((picture, summary, lines, height))
+        told = [2 if _turned(case, summary) else 1 for case in _cases(summary)]
+        side += 0.19 * (sum(told) + 2) if told else 0.0
+        bars = sum(line["height"] for line in lines) * _LINE
+        height = _HEAD + max(side, bars + _FOOT + _SMALL * (len(below) - 1))
+        panels.append((picture, summary, lines, below, height))
     foot = _MARGIN + 0.22 * bool(explanation.notices)
     total = sum(height for *_, height in panels) + _GAP * (len(panels) - 1) + _MARGIN + foot
     figure = ExplanationFigure(figsize=(_WIDTH, total), facecolor="white")
     FigureCanvasAgg(figure)
     top = total - _MARGIN
-    for number, (picture, summary, lines, height) in enumerate(panels):
+    scales = [_scale(lines) for _, _, lines, _, _ in panels]
+    if same_scale:
+        scales = [(min(low for low, _ in scales), max(high for _, high in scales))] * len(panels)
+    for number, (picture, summary, lines, below, height) in enumerate(panels):
         page = _Page(figure, total)
         if number:
             page.rule(top + _GAP / 2)
-        page.heading(summary, explanation.classes, top)
+        page.heading(summary, explanation, top)
         page.image(picture, top - _HEAD)
-        page.weights(summary["experts"], top - _HEAD - _side_of(picture))
-        page.bars(summary, lines, top - _HEAD)
+        page.weights(summary, top - _HEAD - _side_of(picture))
+        page.bars(summary, lines, top - _HEAD, scales[number], below)
         top -= height + _GAP
     if explanation.notices:
         page.text(
@@ -76,6 +82,60 @@ def plot_explanation(explanation, rows, k, class_):
             ha="center",
         )
     return figure
+
+
+def _scale(lines):
+    """Return the range (low, high) of a row's bars, with 0 in it and room for the numbers."""
+    values = [line["value"] for line in lines if line["value"] is not None]
+    low, high = min(0.0, *values), max(0.0, *values)
+    span = (high - low) or 1.0
+    return low - 0.16 * span * (low < 0), high + 0.16 * span
+
+
+def _cases(summary):
+    """Return what other weights of the experts would give, where that is known."""
+    return [case for case in (summary["what_if"] or [])[1:] if case["probability"] is not None]
+
+
+def _turned(case, summary):
+    """Tell whether other weights of the experts would give another class, or other labels."""
+    return case["predicted"] != summary["what_if"][0]["predicted"]
+
+
+def _below(summary):
+    """Return the lines of words below the bars: (text, whether it is bold)."""
+    shown = sum(entry["contribution"] for entry in summary["contributions"])
+    rest = sum(expert["rest"] for expert in summary["experts"])
+    total = f"{sum_in_words(summary)} {_signed(summary['sum'])}"
+    lines = [
+        (
+            f"shown {_signed(shown)}   others {_signed(rest)}   bias {_signed(summary['bias'])}"
+            f"   =   {total}",
+            False,
+        )
+    ]
+    if summary["against"] is not None:
+        lines.append((f"bars: parts of a {sum_in_words(summary)}", False))
+    elif summary["unit"] == "probability":
+        lines.append(("bars: parts of the probability, not logits", False))
+    else:
+        which = "that is a" if summary["threshold"] is not None else "beside the other classes' a"
+        p = f"probability of {summary['probability']:.2f}"
+        lines.append((f"bars: logits (log-odds); {which} {p}", False))
+    other = summary["runner_up"]
+    if other is not None:
+        parts = [
+            f"{_cut(e['concept'], 34)} {_signed(e['contribution'])}"
+            for e in other["contributions"][:2]
+        ]
+        name = _cut(str(other["class"]), 20)
+        lines.append(
+            (f"over {name} by {_signed(other['difference'])}, most by {'; '.join(parts)}", False)
+        )
+    if bias_decides(summary):
+        says = _cut(str(summary["without_bias"]), 40)
+        lines.append((f"The bias decides: without it, the concepts say {says}.", True))
+    return lines
 
 
 def _picture(explanation, i):
@@ -113,6 +173,7 @@ def _lines(summary):
                 "kind": "concept",
                 "text": _wrap(entry["concept"]),
                 "seen": value_in_words(entry),
+                "rank": rank_in_words(entry),
                 "value": entry["contribution"],
                 "colour": colour,
             }
@@ -131,9 +192,8 @@ def _lines(summary):
                 }
             )
     lines.append({"kind": "bias", "text": "bias", "value": summary["bias"], "colour": _GREY})
-    lines.append(
-        {"kind": "logit", "text": "sum = logit", "value": summary["logit"], "colour": _INK}
-    )
+    words = f"sum = {sum_in_words(summary)}"
+    lines.append({"kind": "logit", "text": words, "value": summary["sum"], "colour": _INK})
     for line in lines:
         line["height"] = {"expert": 1.25, "logit": 1.3}.get(line["kind"], 1)
         line["height"] += 0.75 * line["text"].count("\n")
@@ -165,13 +225,17 @@ class _Page:
         axes = self.axes(_MARGIN, y, _WIDTH - 2 * _MARGIN, 0.01)
         axes.axhline(0, color=_PALE, linewidth=1)
 
-    def heading(self, summary, classes, top):
+    def heading(self, summary, explanation, top):
         """Write the class, its probability and the next classes."""
-        title = f"{_cut(str(summary['class']), 60)}, probability {summary['probability']:.2f}"
+        name = _cut(shown_class(explanation, summary["class"]), 60)
+        title = f"{name}, probability {summary['probability']:.2f}"
+        if summary["against"] is not None:
+            title = f"{_cut(name, 34)} against {_cut(str(summary['against']), 24)}"
         if not seen_by_any(summary):
             title = "No expert saw this: class frequencies alone"
         self.text(_MARGIN, top - 0.12, title, size=14, weight="bold")
-        ranked = sorted(zip(summary["probabilities"], classes, strict=True), key=lambda p: -p[0])
+        ranked = zip(summary["probabilities"], explanation.classes, strict=True)
+        ranked = sorted(ranked, key=lambda p: -p[0])
         others = [f"{_cut(str(c), 24)} {p:.2f}" for p, c in ranked if c != summary["class"]][:3]
         kind = (
             said_or_not(summary)
@@ -198,8 +262,9 @@ class _Page:
             axes.imshow(picture, interpolation="lanczos", aspect="equal")
             axes.set_anchor("NW")
 
-    def weights(self, experts, top):
-        """Draw the weights of the experts as one stacked bar with a legend."""
+    def weights(self, summary, top):
+        """Draw the weights of the experts as one stacked bar, and what others would give."""
+        experts = summary["experts"]
         self.text(_MARGIN, top - 0.09, "share of each expert (gate × scale)", color=_GREY, size=8.5)
         axes = self.axes(_MARGIN, top - 0.42, _SIDE, 0.2)
         left = 0.0
@@ -214,18 +279,27 @@ class _Page:
             self.text(_MARGIN + _SIDE, y, share, size=8.5, ha="right")
         axes.set_xlim(0, 1)
         axes.set_ylim(-0.5, 0.5)
+        y = top - 0.56 - 0.19 * len(experts) - 0.19
+        if _cases(summary):
+            words = f"probability of {_cut(str(summary['class']), 22)} …"
+            self.text(_MARGIN, y, words, color=_GREY, size=8.5)
+        for case in _cases(summary):
+            y -= 0.19
+            self.text(_MARGIN, y, _cut(case["case"], 31), size=8.5)
+            self.text(_MARGIN + _SIDE, y, f"{case['probability']:.2f}", size=8.5, ha="right")
+            if _turned(case, summary):
+                y -= 0.17
+                words = _cut(f"then {case['predicted'] or 'no label'}", 30)
+                self.text(_MARGIN + 0.18, y, words, size=8, color=_GREY, style="italic")
 
-    def bars(self, summary, lines, top):
+    def bars(self, summary, lines, top, scale, below):
         """Draw one bar per line, signed, on one scale, and the sum in words below."""
         left = _MARGIN + _SIDE + 0.3
         seen_at = left + _LABELS + _VALUES
-        start, height = seen_at + 0.25, sum(line["height"] for line in lines) * _LINE
+        ranked_at = seen_at + _RANKS * any(line.get("rank") for line in lines)
+        start, height = ranked_at + 0.25, sum(line["height"] for line in lines) * _LINE
         axes = self.axes(start, top - height, _WIDTH - _MARGIN - start, height)
-        values = [line["value"] for line in lines if line["value"] is not None]
-        low, high = min(0.0, *values), max(0.0, *values)
-        span = (high - low) or 1.0
-        # room for the numbers beside the bars
-        low, high = low - 0.16 * span * (low < 0), high + 0.16 * span
+        low, high = scale
         axes.set_xlim(low, high)
         axes.set_ylim(-height / _LINE, 0)
         axes.axvline(0, color=_INK, linewidth=0.8, zorder=3)
@@ -239,6 +313,8 @@ class _Page:
         seen = [line["seen"] for line in lines if "seen" in line]
         if seen:
             self.text(seen_at, top + 0.1, "value", size=8, color=_GREY, ha="right")
+        if ranked_at > seen_at:
+            self.text(ranked_at, top + 0.1, "percentile", size=8, color=_GREY, ha="right")
         y = 0.0
         for line in lines:
             middle, value = y + line["height"] / 2, line["value"]
@@ -256,15 +332,11 @@ class _Page:
                 style="italic" if line["kind"] in ("rest", "bias") else "normal",
                 linespacing=1.0,
             )
+            at, style = top - middle * _LINE, {"size": 8.5, "color": _GREY, "ha": "right"}
             if "seen" in line:
-                self.text(
-                    seen_at,
-                    top - middle * _LINE,
-                    line["seen"],
-                    size=8.5,
-                    color=_GREY,
-                    ha="right",
-                )
+                self.text(seen_at, at, line["seen"], **style)
+            if line.get("rank"):
+                self.text(ranked_at, at, line["rank"], **style)
             if value is not None:
                 axes.barh(
                     -middle,
@@ -288,28 +360,15 @@ class _Page:
                 )
             y += line["height"]
         axes.axhline(-(y - lines[-1]["height"]), color=_INK, linewidth=0.8)
-        shown = sum(entry["contribution"] for entry in summary["contributions"])
-        rest = sum(expert["rest"] for expert in summary["experts"])
-        self.text(
-            _WIDTH - _MARGIN,
-            top - height - 0.2,
-            f"shown {_signed(shown)}   others {_signed(rest)}   bias {_signed(summary['bias'])}"
-            f"   =   logit {_signed(summary['logit'])}",
-            ha="right",
-            size=9,
-            color=_GREY,
-        )
+        for number, (words, strong) in enumerate(below):
+            style = {"color": _INK if strong else _GREY, "weight": "bold" if strong else "normal"}
+            y = top - height - 0.2 - _SMALL * number
+            self.text(_WIDTH - _MARGIN, y, words, ha="right", size=9, **style)
         if any(text.endswith("sd") for text in seen):
-            words = "sd: standard deviations from the mean (below 0: less than usual)"
+            words = "sd: standard deviations from the"
             self.text(left, top - height - 0.2, words, size=8, color=_GREY)
-        if bias_decides(summary):
-            words = (
-                f"The bias decides: without it, the concepts say "
-                f"{_cut(str(summary['without_bias']), 40)}."
-            )
-            self.text(
-                _WIDTH - _MARGIN, top - height - 0.42, words, size=9, weight="bold", ha="right"
-            )
+            words = "training mean (below 0: less than usual)"
+            self.text(left, top - height - 0.36, words, size=8, color=_GREY)
 
 
 def _signed(value):

@@ -1,6 +1,5 @@
-"""Tables, JSON, text and HTML of an `Explanation`."""
+"""Tables and JSON of an `Explanation`."""
 
-import html
 import os
 from collections.abc import Sequence
 
@@ -11,19 +10,16 @@ from skmoecbm.exceptions import InputError
 __all__ = [
     "Contributions",
     "bias_decides",
-    "html_of",
     "image_name",
+    "image_names",
     "long_table",
-    "said_or_not",
     "seen_by_any",
     "summarise_row",
-    "text_of",
+    "summarise_rows",
     "top_table",
-    "value_in_words",
 ]
 
-_SHOWN_ROWS = 3
-_SHOWN_CONCEPTS = 5
+_SEPARATING = 3  # concepts told of what separates a class from its runner-up
 
 
 class Contributions(Sequence):
@@ -42,7 +38,10 @@ class Contributions(Sequence):
         if isinstance(expert, str) and expert not in names:
             raise InputError(f"There is no expert {expert!r} here; there are {names}.")
         part = self._parts[names.index(expert) if isinstance(expert, str) else expert]
-        return (part.weight[:, None] * part.values)[:, :, None] * part.association.T
+        weighted = (part.weight[:, None] * part.values)[:, :, None]
+        if part.slopes is None:
+            return weighted * part.association.T
+        return weighted * np.swapaxes(part.slopes @ part.association, 1, 2)
 
 
 def image_name(image):
@@ -75,6 +74,10 @@ def top_table(explanation, k, class_):
                     "similarity": (
                         explanation.similarities[e][seen].mean(axis=0) if seen.any() else unseen
                     ),
+                    "percentile": (
+                        explanation.percentiles[e][seen].mean(axis=0) if seen.any() else unseen
+                    ),
+                    "unit": explanation.unit,
                 }
             )
         )
@@ -104,6 +107,7 @@ def long_table(explanation, class_):
                     "contribution": explanation._towards(e, columns, signs).ravel(),
                     "value": np.where(seen, explanation.values[e], np.nan).ravel(),
                     "similarity": explanation.similarities[e].ravel(),
+                    "percentile": explanation.percentiles[e].ravel(),
                     "expert_weight": np.repeat(explanation.expert_weights[:, e], m),
                 }
             )
@@ -116,27 +120,37 @@ def long_table(explanation, class_):
         "contribution": signs * explanation.bias[np.arange(n), columns],
         "value": np.nan,
         "similarity": np.nan,
+        "percentile": np.nan,
         "expert_weight": np.nan,
     }
     frame = pd.concat([*tables, pd.DataFrame(bias)], ignore_index=True)
-    if (names := _image_names(explanation)) is not None:
+    frame["unit"] = explanation.unit
+    if (names := image_names(explanation)) is not None:
         each = [*(np.repeat(names, len(c)) for c in explanation.concept_names), names]
         frame.insert(1, "image", pd.Series(np.concatenate(each), dtype=object))
     return frame.sort_values("row", kind="stable", ignore_index=True)
 
 
-def _image_names(explanation):
+def image_names(explanation):
     """Return the image names of all rows, objects (n,), or None where no image has one."""
     names = [image_name(image) for image in explanation.images or ()]
     return np.array(names, dtype=object) if any(names) else None
 
 
-def summarise_row(explanation, i, k=None, class_=None):
+def summarise_rows(explanation, k=None, class_=None):
+    """Return `summarise_row` of all rows; what is computed for all is computed once."""
+    cases = None if explanation._source is None else explanation.cases()
+    return [summarise_row(explanation, i, k, class_, cases) for i in range(len(explanation))]
+
+
+def summarise_row(explanation, i, k=None, class_=None, cases=None):
     """Return what decided one row, as plain JSON types.
 
     `contributions` holds the k largest over all experts, largest first; each expert's `rest` sums
-    its others, and its `total` all of its own. `bias` and the totals sum to `logit`.
-    `without_bias` is the class that the concepts alone would give, None where that is not known.
+    its others, and its `total` all of its own. `bias` and the totals sum to `sum`, which is
+    `logit` unless `unit` says otherwise. `without_bias` is the class that the concepts alone would
+    give, None where that is not known. `runner_up` has what separates the class from the most
+    probable other, `what_if` what other weights of the experts would give (of the `cases`).
     """
     row = explanation[i]
     column, sign, (label,) = row._targets(class_)
@@ -155,12 +169,9 @@ def summarise_row(explanation, i, k=None, class_=None):
             }
         )
         if present:
-            entries += [
-                (e, j, float(contribution), float(row.values[e][0, j]), float(similarity))
-                for j, (contribution, similarity) in enumerate(
-                    zip(contributions, row.similarities[e][0], strict=True)
-                )
-            ]
+            cells = (contributions, row.values[e][0], row.similarities[e][0])
+            cells = zip(*cells, explanation.percentiles[e][i], strict=True)
+            entries += [(e, j, *map(float, cell)) for j, cell in enumerate(cells)]
     entries.sort(key=lambda entry: -abs(entry[2]))
     shown = entries if k is None else entries[:k]
     for e, expert in enumerate(experts):
@@ -172,12 +183,15 @@ def summarise_row(explanation, i, k=None, class_=None):
         "image": None if row.images is None else image_name(row.images[0]),
         "predicted": row.predicted.tolist()[0],
         "class": label,
+        "against": row.against,
+        "unit": row.unit,
         "probability": float(row.probabilities[0, row.classes.index(label)]),
         "threshold": None
         if row.thresholds is None
         else float(row.thresholds[row.classes.index(label)]),
         "probabilities": row.probabilities[0].tolist(),
         "logit": float(sign[0] * row.logits[0, column[0]]),
+        "sum": float(sign[0] * row.totals[0, column[0]]),
         "bias": float(sign[0] * row.bias[0, column[0]]),
         "without_bias": _without_bias(row),
         "experts": experts,
@@ -188,9 +202,41 @@ def summarise_row(explanation, i, k=None, class_=None):
                 "contribution": contribution,
                 "value": value,
                 "similarity": None if np.isnan(similarity) else similarity,
+                "percentile": None if np.isnan(percentile) else percentile,
             }
-            for e, j, contribution, value, similarity in shown
+            for e, j, contribution, value, similarity, percentile in shown
         ],
+        "runner_up": _runner_up(row, label),
+        "what_if": None if cases is None else [_case_of(c, explanation, i, label) for c in cases],
+    }
+
+
+def _runner_up(row, label):
+    """Return what separates a row's class from the most probable other, or None."""
+    if row._of_class is not None or row.thresholds is not None or not row.present.any():
+        return None
+    (other,) = row._rivals([label]).tolist()
+    between = summarise_row(row.versus(label, other), 0, _SEPARATING)
+    return {
+        "class": other,
+        "probability": float(row.probabilities[0, row.classes.index(other)]),
+        "difference": between["sum"],
+        "bias": between["bias"],
+        "rest": float(sum(expert["rest"] for expert in between["experts"])),
+        "contributions": between["contributions"],
+    }
+
+
+def _case_of(case, explanation, i, label):
+    """Return one row of a `Case` as plain JSON types, None where it says nothing."""
+    column = explanation.classes.index(label)
+    known = bool(np.isfinite(case.probabilities[i]).all())
+    return {
+        "case": case.name,
+        "gate": case.gate[i].tolist() if known else None,
+        "probability": float(case.probabilities[i, column]) if known else None,
+        "probabilities": case.probabilities[i].tolist() if known else None,
+        "predicted": explanation._said(case.probabilities[[i]])[0],
     }
 
 
@@ -198,6 +244,8 @@ def _without_bias(row):
     """Return the class that one row's concepts alone speak for, or None."""
     # Of several labels each decides for itself: none could say another one instead.
     if row._of_class is not None or row.thresholds is not None or not row.present.any():
+        return None
+    if row.unit != "logit":  # of a probability nothing could be left out
         return None
     scores = row.logits[0] - row.bias[0]
     return row.classes[int(scores[0] > 0) if len(scores) == 1 else int(scores.argmax())]
@@ -211,112 +259,3 @@ def bias_decides(summary):
 def seen_by_any(summary):
     """Return whether any expert saw a row; without one it has the class frequencies alone."""
     return any(expert["present"] for expert in summary["experts"])
-
-
-def value_in_words(entry):
-    """Return a concept's value: +1.8 sd from the training mean, or the similarity as it came."""
-    if entry["value"] == entry["similarity"]:  # activation="softmax" standardises nothing
-        return f"{entry['value']:.2f}"
-    shown = f"{entry['value']:+.1f}"
-    return f"{'0.0' if float(shown) == 0 else shown} sd".replace("-", "\N{MINUS SIGN}")
-
-
-def text_of(explanation):
-    """Return the text that `repr` shows: the first rows, their experts and strongest concepts."""
-    lines = [_headline(explanation)]
-    for i in range(min(len(explanation), _SHOWN_ROWS)):
-        row = summarise_row(explanation, i, _SHOWN_CONCEPTS)
-        weights = ", ".join(_weight(expert) for expert in row["experts"])
-        lines.append(f"{_which(row)}: {_about(row)}, logit {row['logit']:+.2f}; {weights}")
-        lines += [
-            f"  {entry['contribution']:+6.2f}  {entry['concept']} ({entry['expert']}), "
-            f"{value_in_words(entry)}"
-            for entry in row["contributions"]
-        ]
-        rest, count = _rest(row)
-        if count:
-            lines.append(f"  {rest:+6.2f}  {count} other concept{'s' * (count != 1)}")
-        decides = f", which decides: without it {row['without_bias']}" if bias_decides(row) else ""
-        lines.append(f"  {row['bias']:+6.2f}  bias{decides}")
-    if len(explanation) > _SHOWN_ROWS:
-        lines.append(f"... and {len(explanation) - _SHOWN_ROWS:,} more rows")
-    return "\n".join([*lines, *(f"Note: {notice}" for notice in explanation.notices)])
-
-
-def html_of(explanation):
-    """Return a table without scripts, all names escaped, for notebooks."""
-    cells = [f"<p>{html.escape(_headline(explanation))}</p>"]
-    for i in range(min(len(explanation), _SHOWN_ROWS)):
-        row = summarise_row(explanation, i, _SHOWN_CONCEPTS)
-        rest, count = _rest(row)
-        entries = [
-            (e["concept"], e["expert"], value_in_words(e), e["contribution"])
-            for e in row["contributions"]
-        ]
-        entries += [(f"{count} other concepts", "", "", rest)] if count else []
-        bias = f"bias; without it {row['without_bias']}" if bias_decides(row) else "bias"
-        entries += [(bias, "", "", row["bias"]), ("logit", "", "", row["logit"])]
-        largest = max(abs(logits) for *_, logits in entries) or 1.0
-        weights = ", ".join(_weight(expert) for expert in row["experts"])
-        cells.append(
-            f"<p><b>{html.escape(f'{_which(row)}: {_about(row)}')}</b>; {html.escape(weights)}</p>"
-            "<table><thead><tr><th>concept</th><th>expert</th><th>value</th><th>logits</th>"
-            "<th></th></tr></thead><tbody>"
-        )
-        for concept, expert, value, logits in entries:
-            # blue for, orange against: told apart with any colour vision
-            colour, width = ("#0072B2" if logits >= 0 else "#D55E00"), 120 * abs(logits) / largest
-            cells.append(
-                f'<tr><td style="text-align:left">{html.escape(concept)}</td>'
-                f'<td style="text-align:left">{html.escape(expert)}</td><td>{value}</td>'
-                f"<td>{logits:+.3f}</td>"
-                f'<td style="text-align:left"><div style="background:{colour};height:0.8em;'
-                f'width:{width:.0f}px"></div></td></tr>'
-            )
-        cells.append("</tbody></table>")
-    if len(explanation) > _SHOWN_ROWS:
-        cells.append(f"<p>and {len(explanation) - _SHOWN_ROWS:,} more rows</p>")
-    cells += [f"<p><i>{html.escape(notice)}</i></p>" for notice in explanation.notices]
-    return f"<div>{''.join(cells)}</div>"
-
-
-def _headline(explanation):
-    n = len(explanation)
-    experts = ", ".join(
-        f"{name} ({len(concepts):,} concepts)"
-        for name, concepts in zip(explanation.expert_names, explanation.concept_names, strict=True)
-    )
-    return (
-        f"Explanation of {n:,} row{'s' * (n != 1)}, {len(explanation.classes)} classes: {experts}"
-    )
-
-
-def _which(row):
-    return f"row {row['row']}" + (f", {row['image']}" if row["image"] else "")
-
-
-def _about(row):
-    label = f"{row['class']} (p = {row['probability']:.2f})"
-    if not seen_by_any(row):
-        return f"seen by no expert, the class frequencies alone give {label}"
-    if row["threshold"] is not None:
-        return f"{label}, {said_or_not(row)}"
-    return label if row["class"] == row["predicted"] else f"{label}, predicted {row['predicted']}"
-
-
-def said_or_not(summary):
-    """Return whether a label is predicted of a row, and from which probability on it would be."""
-    kind = "predicted" if summary["probability"] >= summary["threshold"] else "not predicted"
-    return f"{kind}: it is from {summary['threshold']:.2g} on"
-
-
-def _weight(expert):
-    weight = f"{100 * expert['weight']:.0f} %" if expert["present"] else "missing"
-    return f"{expert['expert']} {weight}"
-
-
-def _rest(row):
-    return (
-        sum(expert["rest"] for expert in row["experts"]),
-        sum(expert["rest_concepts"] for expert in row["experts"]),
-    )

@@ -11,7 +11,7 @@ from skmoecbm._validation import check_choice
 from skmoecbm.exceptions import SkmoecbmWarning
 from skmoecbm.explanation import Explanation, explain_features, read_images
 
-__all__ = ["intervene", "intervene_features", "read_rows"]
+__all__ = ["explained", "intervene", "intervene_features", "read_rows"]
 
 
 def intervene(model, images, changes, *, experts=None, gate="fixed"):
@@ -86,11 +86,13 @@ def intervene_features(classifier, features, changes, *, experts=None, gate="fix
     cells = wanted_cells("intervene", classifier, changes, experts)
     before = read_rows(classifier, features)
     _warn_absent(classifier, before, cells)
-    trust = before.trust if gate == "fixed" else None
-    after = Reading(replace_cells(before.data, cells), before.gate_values, trust)
+    held = before.data if gate == "fixed" else None
+    after = Reading(replace_cells(before.data, cells), before.gate_values, held)
+    beside = beside or {}
+    what_if = {**beside, "notices": [*beside.get("notices", ()), *map(str, cells)]}
     return Intervention(
-        _explained(classifier, before, beside or {}),
-        _explained(classifier, after, beside or {}),
+        explained(classifier, before, beside),
+        explained(classifier, after, what_if),
         predicted=[classifier.predict(reading) for reading in (before, after)],
         cells=cells,
         additive=getattr(classifier, "pool", "logit") != "prob",
@@ -99,20 +101,17 @@ def intervene_features(classifier, features, changes, *, experts=None, gate="fix
 
 
 def read_rows(classifier, features):
-    """Return a `Reading` of features that holds the gate where it is."""
+    """Return a `Reading` of features, without the experts that the model does not listen to."""
     data, gate_values = classifier._read(features)
     for expert in data:
-        expert.present = expert.present & (
-            expert.name not in getattr(classifier, "masked_experts_", ())
-        )
-    trust = None
-    if hasattr(classifier, "gate_weights"):
-        trust = classifier.gate_weights(Reading(data, gate_values))
-    return Reading(data, gate_values, trust)
+        if expert.name in getattr(classifier, "masked_experts_", ()):
+            expert.present = np.zeros_like(expert.present)
+    return Reading(data, gate_values)
 
 
-def _explained(classifier, reading, beside):
+def explained(classifier, reading, beside=None):
     """Return the explanation; of averaged probabilities each expert's own calibrated logits."""
+    beside = beside or {}
     if getattr(classifier, "pool", "logit") != "prob":
         return explain_features(classifier, reading, **beside)
     data, values, logits, present, weights, _ = classifier._mix(reading)

@@ -49,7 +49,7 @@ class Intervention:
         self.gate_change = after.gate - before.gate
         lines = [(*cell.names, cell.value, cell.percentile) for cell in cells]
         self.changes = pd.DataFrame(lines, columns=["expert", "concept", "value", "percentile"])
-        self._additive, self._gate_held = additive, gate_held
+        self._cells, self._additive, self._gate_held = cells, additive, gate_held
 
     @property
     def before(self):
@@ -83,7 +83,7 @@ class Intervention:
             One row; None averages over all.
         class_ : label, default=None
             The class whose logit is told; None takes each row's most probable class after the
-            intervention.
+            intervention, and where it was another one before, the difference of the two.
 
         Returns
         -------
@@ -121,60 +121,60 @@ class Intervention:
         Returns
         -------
         DataFrame
-            `row`, `class`, `expert`, `concept`, contributions `before` and `after`, `change`, and
-            `similarity_before`, `similarity`. The changes of a row sum to that of its logit.
+            `row`, `class`, `against` (the class whose logit is taken off, if any), `expert`,
+            `concept`, contributions `before` and `after`, `change`, and `similarity_before`,
+            `similarity`. The changes of a row sum to that of its logit, or of the difference.
         """
         return self._table(class_, np.arange(len(self)))
 
     def _table(self, class_, rows):
         import pandas as pd
 
-        told = self._after.predicted.tolist()
-        labels = [told[row] if class_ is None else class_ for row in rows]
+        pairs = [(class_, None) if class_ is not None else self._decided(row) for row in rows]
         tables = [
-            self._lines(label, rows[[one == label for one in labels]])
-            for label in dict.fromkeys(labels)
+            self._lines(*both, rows[[pair == both for pair in pairs]])
+            for both in dict.fromkeys(pairs)
         ]
         return pd.concat(tables).sort_values("row", kind="stable", ignore_index=True)
 
-    def _lines(self, label, rows):
-        """Return the lines of some rows for one class."""
+    def _decided(self, row):
+        """Return the class that one row is told for, and the one that it is told against."""
+        old, new = (one.predicted.tolist()[row] for one in (self._before, self._after))
+        # Of two classes the one logit is the difference; labels do not stand against each other.
+        alone = old == new or len(self._after.columns) == 1 or self._after.thresholds is not None
+        return new, None if alone else old
+
+    def _lines(self, label, against, rows):
+        """Return the lines of some rows for one class, or for one against another."""
         import pandas as pd
 
-        pair = [one.for_class(label)[rows] for one in (self._before, self._after)]
+        def told(read):
+            pair = [read(one.for_class(label)[rows]) for one in (self._before, self._after)]
+            if against is None:
+                return pair
+            other = [read(one.for_class(against)[rows]) for one in (self._before, self._after)]
+            return [mine - its for mine, its in zip(pair, other, strict=True)]
+
+        def table(expert, concepts, before, after, seen_before, seen):
+            n = len(concepts)
+            columns = {"row": np.repeat(rows, n), "class": label, "against": against}
+            columns |= {"expert": expert, "concept": concepts * len(rows)}
+            columns = {
+                name: value if name == "row" else pd.Series(value, np.arange(n * len(rows)), object)
+                for name, value in columns.items()
+            }
+            numbers = {"before": before, "after": after, "change": after - before}
+            numbers |= {"similarity_before": seen_before, "similarity": seen}
+            return pd.DataFrame(columns | {name: np.ravel(own) for name, own in numbers.items()})
+
         tables = []
         for e, name in enumerate(self._after.expert_names):
-            concepts = self._after.concept_names[e]
-            before, after = (one.contributions[e][:, :, 0].ravel() for one in pair)
-            tables.append(
-                pd.DataFrame(
-                    {
-                        "row": np.repeat(rows, len(concepts)),
-                        "class": pd.Series([label] * len(before), dtype=object),
-                        "expert": pd.Series([name] * len(before), dtype=object),
-                        "concept": list(concepts) * len(rows),
-                        "before": before,
-                        "after": after,
-                        "change": after - before,
-                        "similarity_before": pair[0].similarities[e].ravel(),
-                        "similarity": pair[1].similarities[e].ravel(),
-                    }
-                )
-            )
+            values = told(lambda one, e=e: one.contributions[e][:, :, 0])
+            seen = [one.similarities[e][rows] for one in (self._before, self._after)]
+            tables.append(table(name, list(self._after.concept_names[e]), *values, *seen))
         if self._additive:
-            before, after = (one.bias[:, 0] for one in pair)
-            bias = {
-                "row": rows,
-                "class": pd.Series([label] * len(rows), dtype=object),
-                "expert": pd.Series([None] * len(rows), dtype=object),
-                "concept": "(bias)",
-                "before": before,
-                "after": after,
-                "change": after - before,
-                "similarity_before": np.nan,
-                "similarity": np.nan,
-            }
-            tables.append(pd.DataFrame(bias))
+            unseen = [np.full(len(rows), np.nan)] * 2
+            tables.append(table(None, ["(bias)"], *told(lambda one: one.bias[:, 0]), *unseen))
         return pd.concat(tables)
 
     def to_dict(self):
@@ -207,11 +207,7 @@ class Intervention:
     def __repr__(self):
         """Return what was set, what became of the first rows, and what carried it."""
         n = len(self)
-        told = [
-            f"{line.concept} ({line.expert}) at {line.value:.3g}"
-            + ("" if np.isnan(line.percentile) else f", percentile {line.percentile:.0f}")
-            for line in self.changes.itertuples()
-        ]
+        told = [str(cell) for cell in self._cells]
         shown = "; ".join(told[:6]) + (f"; and {len(told) - 6} more" if len(told) > 6 else "")
         lines = [
             f"Intervention on {n:,} row{'s' * (n != 1)}, gate "
@@ -219,14 +215,14 @@ class Intervention:
             f"{int(self.changed.sum())} of {n:,} predictions changed",
         ]
         for i in range(min(n, 3)):
-            label = self._after.predicted.tolist()[i]
-            k = self.classes.index(label)
-            was = self._before.predicted.tolist()[i]
-            lines.append(
-                f"row {i}: {was if was == label else f'{was} -> {label}'}, "
-                f"p({label}) {self._before.probabilities[i, k]:.2f} -> "
-                f"{self.probabilities[i, k]:.2f}"
-            )
+            new, old = self._after.predicted.tolist()[i], self._before.predicted.tolist()[i]
+            shares = [
+                f"p({label}) {self._before.probabilities[i, self.classes.index(label)]:.2f} -> "
+                f"{self.probabilities[i, self.classes.index(label)]:.2f}"
+                for label in dict.fromkeys((new, old))
+            ]
+            said = new if old == new else f"{old} -> {new}"
+            lines.append(f"row {i}: {said}, {', '.join(shares)}")
             lines += [
                 f"  {line.change:+6.2f}  {line.concept}"
                 + ("" if line.concept == "(bias)" else f" ({line.expert})")
@@ -234,4 +230,4 @@ class Intervention:
             ]
         if n > 3:
             lines.append(f"... and {n - 3:,} more rows")
-        return "\n".join([*lines, *(f"Note: {notice}" for notice in self._after.notices)])
+        return "\n".join([*lines, *(f"Note: {notice}" for notice in self._before.notices)])

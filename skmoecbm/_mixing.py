@@ -1,6 +1,7 @@
 """How a fitted mixture decides: weights, pooled logits, views without an expert."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -11,6 +12,8 @@ from skmoecbm._gating import gate_weights
 from skmoecbm._heads import two_columns
 from skmoecbm._mixture import pooled_scale
 from skmoecbm._pooling import pool_logits
+from skmoecbm._prevalence import prevalence_shift
+from skmoecbm._probability_parts import in_probabilities
 from skmoecbm.exceptions import InputError
 
 __all__ = ["FittedMixture"]
@@ -25,21 +28,32 @@ class FittedMixture(ConceptClassifier):
         present = np.stack([expert.present for expert in data], axis=1)
         for name in getattr(self, "masked_experts_", ()):
             present[:, self.expert_names_.index(name)] = False
+        values, logits = self._ask_heads(data, present)
+        seen, said = data, logits
+        if isinstance(X, Reading) and X.gate_data is not None:
+            seen = [replace(expert) for expert in X.gate_data]
+            _, said = self._ask_heads(seen, present)
+        inputs = gate_inputs(
+            self.gate_input_state_,
+            seen,
+            gate_values,
+            present,
+            [two_columns(own) for own in said],
+            not self.multilabel_,
+        )
+        weights = gate_weights(self.gate_state_, inputs, present)
+        scale = pooled_scale(self.pool_scale_, present)
+        return data, values, logits, present, weights, scale
+
+    def _ask_heads(self, data, present):
+        """Return standardised similarities and logits of each expert, 0 where it is not present."""
         values, logits = [], []
         for e, (expert, head) in enumerate(zip(data, self.heads_, strict=True)):
             expert.present = present[:, e]
             z, own = head._logits(expert)
             values.append(z)
             logits.append(own)
-        weights = X.trust if isinstance(X, Reading) else None
-        if weights is None:
-            said = [two_columns(own) for own in logits]
-            inputs = gate_inputs(
-                self.gate_input_state_, data, gate_values, present, said, not self.multilabel_
-            )
-            weights = gate_weights(self.gate_state_, inputs, present)
-        scale = pooled_scale(self.pool_scale_, present)
-        return data, values, logits, present, weights, scale
+        return values, logits
 
     def _class_logits(self, X):
         _, _, logits, present, weights, scale = self._mix(X)
@@ -125,14 +139,10 @@ class FittedMixture(ConceptClassifier):
             raise InputError(f"{name!r} is the last expert; without it nothing is left to decide.")
         view = copy.copy(self)
         view.masked_experts_ = (*masked, name)
+        vars(view).pop("set_calibration_", None)  # of what it says less is known
         return view
 
     def _additive_parts(self, X):
-        if self.pool == "prob":
-            raise InputError(
-                "Logits of pool='prob' are no sum over concepts, so there is nothing additive to "
-                "explain. Fit with pool='logit'."
-            )
         data, values, logits, present, weights, scale = self._mix(X)
         if self.pool == "sum":
             scale = scale * (weights > 0).sum(axis=1)
@@ -143,7 +153,7 @@ class FittedMixture(ConceptClassifier):
             np.where(present[:, [e]], own.values if getattr(head, "is_linear", True) else z, np.nan)
             for e, (own, z, head) in enumerate(zip(data, values, self.heads_, strict=True))
         ]
-        return [
+        parts = [
             AdditivePart(
                 name,
                 self.heads_[e].concept_names_,
@@ -160,3 +170,9 @@ class FittedMixture(ConceptClassifier):
             )
             for e, name in enumerate(self.expert_names_)
         ]
+        if self.pool != "prob":
+            return parts
+        shift = np.zeros(len(self.classes_)) + prevalence_shift(self, self.target_prevalence)
+        return in_probabilities(
+            parts, self.expert_scale_, scale, shift, exclusive=not self.multilabel_
+        )

@@ -15,13 +15,14 @@ from skmoecbm._gates import (
 )
 from skmoecbm._gating import GateState
 from skmoecbm._joint import JointTraining
+from skmoecbm._nonconformity import SetCalibration
 from skmoecbm._parameters import pack_parameters, unpack_parameters
 from skmoecbm._prevalence import prevalence_shift
 from skmoecbm._ranges import LEVELS
 from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
 from skmoecbm.concepts import LintedConcepts, SubmodularSelector, TopKConcepts
 from skmoecbm.exceptions import FormatError, InputError
-from skmoecbm.schema import GatedNode, HeadNode, Labels
+from skmoecbm.schema import GatedNode, HeadNode, Labels, SetsNode
 
 __all__ = [
     "OBJECTS",
@@ -54,6 +55,7 @@ OBJECTS = {
 
 # Arrays of one number a class that a model need not have: files older than they are lack them.
 _OPTIONAL = ("class_prevalence", "thresholds")
+_SETS = ("scores", "weights", "codes", "shift")
 
 
 def build(cls, node, **parts):
@@ -280,6 +282,7 @@ def _pack_common(model, arrays, prefix):
         "n_features_in": int(model.n_features_in_),
         "feature_names_in": None if names is None else names.tolist(),
         "n_iter": int(model.n_iter_),
+        "sets": _pack_sets(model, arrays, f"{prefix}.sets"),
         "edits": getattr(model, "edit_log_", ()),
     }
 
@@ -292,6 +295,8 @@ def _unpack_common(model, node, arrays, prefix):
             if (array < 0).any() or (array > 1).any():
                 raise FormatError(f"{prefix}.{name} must lie in [0, 1]; save the model again.")
             setattr(model, f"{name}_", array)
+    if node.sets is not None:
+        model.set_calibration_ = _unpack_sets(node, arrays, f"{prefix}.sets")
     checked(lambda: prevalence_shift(model, model.target_prevalence))
     model.alpha_ = node.alpha
     model.alpha_path_ = {name: list(path) for name, path in node.alpha_path.items()}
@@ -302,3 +307,38 @@ def _unpack_common(model, node, arrays, prefix):
         if len(node.feature_names_in) != node.n_features_in:
             raise FormatError("feature_names_in and n_features_in differ; save the model again.")
         model.feature_names_in_ = np.array(node.feature_names_in, dtype=object)
+
+
+def _pack_sets(model, arrays, prefix):
+    """Return the `SetsNode` of a model that `calibrate_sets` returned, else None."""
+    calibration = getattr(model, "set_calibration_", None)
+    if calibration is None:
+        return None
+    names = _SETS if calibration.class_conditional else [n for n in _SETS if n != "codes"]
+    for name in names:
+        arrays[f"{prefix}.{name}"] = getattr(calibration, name)
+    return SetsNode(
+        method=calibration.method,
+        class_conditional=calibration.class_conditional,
+        n_rows=len(calibration.scores),
+    )
+
+
+def _unpack_sets(node, arrays, prefix):
+    n, n_classes = node.sets.n_rows, len(node.classes.values)
+    scores = take(arrays, f"{prefix}.scores", (n,), "float64")
+    weights = take(arrays, f"{prefix}.weights", (n,), "float64")
+    shift = take(arrays, f"{prefix}.shift", (n_classes,), "float64")
+    codes = np.zeros(n, dtype=np.int64)
+    if node.sets.class_conditional:
+        codes = take(arrays, f"{prefix}.codes", (n,), "int64")
+    good = ((scores >= 0) & (scores <= 1) & (weights > 0) & (weights <= 1)).all()
+    good = good and (np.lexsort((scores, codes)) == np.arange(n)).all()
+    if not good or (codes < 0).any() or (codes >= n_classes).any():
+        raise FormatError(
+            f"{prefix} must have scores in [0, 1], ascending, weights in (0, 1] and codes of "
+            "classes; save the model again."
+        )
+    return SetCalibration(
+        node.sets.method, node.sets.class_conditional, scores, weights, codes, shift
+    )

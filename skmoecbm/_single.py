@@ -92,6 +92,8 @@ class ConceptBottleneckClassifier(ConceptClassifier):
         Frequency of each class in the training rows, without class weights.
     thresholds_ : ndarray of shape (K,)
         Only after `tune_thresholds`: probability from which on a row has the label.
+    set_calibration_ : object
+        Only after `calibrate_sets`: what `predict_set` needs.
     n_iter_ : int
 
     References

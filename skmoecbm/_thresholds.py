@@ -6,11 +6,10 @@ import warnings
 import numpy as np
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
 
-from skmoecbm._base import ConceptClassifier
 from skmoecbm._folds import make_folds
 from skmoecbm._labels import LabelMatrix
+from skmoecbm._last_step import fitted_classifier, with_classifier
 from skmoecbm._targets import indicator_of, number_groups, row_weights
 from skmoecbm._validation import check_choice
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
@@ -85,16 +84,7 @@ def tune_thresholds(model, X, y, *, criterion="f1", cv=5, groups=None, sample_we
     >>> bool((tuned.thresholds_ < 0.5).all())
     True
     """
-    model = getattr(model, "best_estimator_", model)
-    steps = model.steps if isinstance(model, Pipeline) else [("classifier", model)]
-    classifier = steps[-1][1]
-    if not isinstance(classifier, ConceptClassifier):
-        raise InputError(
-            "tune_thresholds needs a ConceptBottleneckClassifier, a "
-            "GatedConceptBottleneckClassifier or a pipeline that ends in one. Got "
-            f"{type(classifier).__name__} at the end."
-        )
-    check_is_fitted(classifier)
+    model, classifier = fitted_classifier("tune_thresholds", model)
     if not classifier.multilabel_:
         raise InputError(
             "tune_thresholds is for models of many labels, and this one gives each row one class. "
@@ -145,11 +135,7 @@ def tune_thresholds(model, X, y, *, criterion="f1", cv=5, groups=None, sample_we
         )
     tuned = copy.copy(classifier)
     tuned.thresholds_ = thresholds
-    if classifier is model:
-        return tuned
-    pipeline = copy.copy(model)
-    pipeline.steps = [*steps[:-1], (steps[-1][0], tuned)]
-    return pipeline
+    return with_classifier(model, tuned)
 
 
 def _fold_proba(model, X, truth, weights, groups, train, rows):

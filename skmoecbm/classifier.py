@@ -68,7 +68,8 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         ``experts="auto"`` a block of nothing else is no expert. Columns beside another kind:
         ``{"kind": "disagreement", "columns": ["age"]}``.
     pool : {"logit", "prob", "sum"}, default="logit"
-        How logits mix; see MATHS section 2. Explanations need ``"logit"`` or ``"sum"``.
+        ``"logit"``: logits are averaged, ``"sum"``: added, ``"prob"``: probabilities are averaged,
+        so that explanations are in probabilities.
     training : "staged" or JointTraining, default="staged"
         ``"staged"``: experts, then gate. A `JointTraining` object: the original recipe, all of it
         at once by mini-batches, with no calibration and no guard.
@@ -137,6 +138,8 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         Only after `tune_thresholds`: probability from which on a row has the label.
     concept_quantiles_ : list of E arrays of shape (m_e, 101)
         Of each concept's similarity over the training rows, at the shares 0, 0.01, ..., 1.
+    set_calibration_ : object
+        Only after `calibrate_sets`: what `predict_set` needs.
     routing_information_ : float
         Mutual information between row and expert, in nats.
 

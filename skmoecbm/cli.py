@@ -31,6 +31,17 @@ def _whole_number(low):
     return convert
 
 
+def _share(text):
+    """Return an option's text as a number between 0 and 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = None
+    if number is None or not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1, such as 0.9, got {text!r}")
+    return number
+
+
 def _add_seed(parser):
     parser.add_argument(
         "--seed", type=_whole_number(0), default=0, help="source of all chance (%(default)s)"
@@ -163,6 +174,12 @@ def _add_predict(commands):
     parser.add_argument("model", help="folder that 'skmoecbm fit' wrote")
     parser.add_argument("images", nargs="+", help="image files or folders of images")
     parser.add_argument("--out", default="-", help="CSV file to write; default: the screen")
+    parser.add_argument(
+        "--coverage",
+        type=_share,
+        help="write the classes too that hold the true one so often, such as 0.9; needs a model "
+        "that calibrate_sets made",
+    )
     _add_prevalence(parser)
     _add_run_options(parser)
     parser.set_defaults(run="skmoecbm._commands:predict")
@@ -179,6 +196,14 @@ def _add_explain(commands):
     )
     parser.add_argument(
         "--top", type=_whole_number(1), default=8, help="concepts to show (%(default)s)"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="CONCEPT=VALUE",
+        help="explain the decision with this concept 'present', 'absent', at a percentile such as "
+        "p80 or at a similarity; repeat for more concepts",
     )
     _add_prevalence(parser)
     _add_run_options(parser)

@@ -1,16 +1,17 @@
 """Why a model decided as it did: contributions of concepts and experts that sum to the logit."""
 
+import copy
+
 import numpy as np
-from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._explained import Explanation
+from skmoecbm._global_explanation import GlobalExplanation
+from skmoecbm._last_step import fitted_classifier
 from skmoecbm._union import columns_seen
 from skmoecbm.encoder import ConceptEncoder, ExpertUnion
-from skmoecbm.exceptions import InputError
 from skmoecbm.images import as_image_list
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["Explanation", "GlobalExplanation", "explain", "global_explanation"]
 
 
 def explain(model, images):
@@ -28,7 +29,8 @@ def explain(model, images):
     Returns
     -------
     Explanation
-        Contributions of every (expert, concept) and a bias that sum to `decision_function`.
+        Contributions of every (expert, concept) and a bias that sum to `decision_function`; of a
+        mixture with ``pool="prob"`` to `predict_proba`.
 
     Raises
     ------
@@ -70,17 +72,9 @@ def read_images(owner, model, images):
     classifier : ConceptBottleneckClassifier or GatedConceptBottleneckClassifier
     features : ExpertFeatures, DataFrame or array of shape (n, m)
     beside : dict
-        `images`, `value_range` and `notices` for `explain_features`.
+        The other arguments of `explain_features`.
     """
-    model = getattr(model, "best_estimator_", model)
-    classifier = model.steps[-1][1] if isinstance(model, Pipeline) else model
-    if not hasattr(classifier, "_additive_parts"):
-        raise InputError(
-            f"{owner} needs a ConceptBottleneckClassifier, a GatedConceptBottleneckClassifier or a "
-            f"pipeline that ends in one. Got {type(classifier).__name__} at the end, whose "
-            "decision is not a sum over concepts."
-        )
-    check_is_fitted(classifier)
+    model, classifier = fitted_classifier(owner, model)
     if classifier is model or len(model.steps) == 1:
         return classifier, images, {}
     # what the encoders cannot take is refused here, before anything of it is kept
@@ -97,25 +91,116 @@ def read_images(owner, model, images):
             "images": pictures,
             "value_range": value_range,
             "notices": notices,
+            "class_names": _names_of(classifier.classes_.tolist(), [e.bank_ for e, _ in seen]),
         },
     )
 
 
-def explain_features(classifier, features, *, images=None, value_range=None, notices=()):
+def global_explanation(
+    model,
+    images,
+    y=None,
+    *,
+    groups=None,
+    n_bootstrap=1000,
+    n_permutations=1000,
+    confidence=0.95,
+    random_state=None,
+):
+    """Tell what a fitted model does on many images: concepts per class, and whom it trusts where.
+
+    Parameters
+    ----------
+    model : Pipeline or classifier
+        As for `explain`.
+    images : array-like of length n
+        As for `explain`; best images that the model was not fitted on.
+    y : array-like of shape (n,), or indicator of shape (n, K), default=None
+        True classes; None takes those that are predicted.
+    groups : array-like of shape (n,), default=None
+        Lesion, patient or study of each row: resampled and exchanged as a whole.
+    n_bootstrap : int, default=1000
+        Resamples of rows (of groups) for the intervals; 0 gives none.
+    n_permutations : int, default=1000
+        Exchanges of labels for the p-values of the experts' weights; 0 gives none.
+    confidence : float in (0, 1), default=0.95
+    random_state : int, RandomState instance or None, default=None
+
+    Returns
+    -------
+    GlobalExplanation
+
+    Raises
+    ------
+    InputError
+        As `explain`, and if labels or groups do not fit the rows.
+
+    References
+    ----------
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; Westfall and Young,
+    Resampling-Based Multiple Testing (1993), the single-step maxT procedure.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from skmoecbm import GatedConceptBottleneckClassifier
+    >>> X, y = load_wine(return_X_y=True)
+    >>> experts = [("left", slice(0, 6)), ("right", slice(6, 13))]
+    >>> model = GatedConceptBottleneckClassifier(experts=experts, gate="uniform").fit(X, y)
+    >>> found = global_explanation(model, X, y, n_bootstrap=50, n_permutations=50, random_state=0)
+    >>> found.heat_map.shape, list(found.supports)
+    ((3, 2), [0, 1, 2])
+    >>> len(found.top(2))  # of each class
+    6
+    """
+    return explain(model, images).summary(
+        y,
+        groups=groups,
+        n_bootstrap=n_bootstrap,
+        n_permutations=n_permutations,
+        confidence=confidence,
+        random_state=random_state,
+    )
+
+
+def explain_features(
+    classifier, features, *, images=None, value_range=None, notices=(), class_names=None
+):
     """Explain a fitted classifier of this package on features; the inside of `explain`."""
     parts = classifier._additive_parts(features)
     logits = np.asarray(classifier.decision_function(features), dtype=np.float64)
+    logits = logits.reshape(len(logits), -1)
+    probabilities = classifier.predict_proba(features)
+    sums = {"logits": logits, "offset": classifier._constant_logits()}
+    if getattr(classifier, "pool", "logit") == "prob":
+        if logits.shape[1] < probabilities.shape[1]:
+            logits = np.c_[-logits, logits]
+        sums = {"logits": logits, "totals": probabilities, "unit": "probability"}
     return Explanation(
         parts,
-        logits=logits.reshape(len(logits), -1),
-        offset=classifier._constant_logits(),
+        **sums,
         thresholds=classifier._thresholds(),
-        probabilities=classifier.predict_proba(features),
+        probabilities=probabilities,
         classes=classifier.classes_,
         images=images,
         value_range=value_range,
         notices=notices,
+        class_names=class_names,
+        # a shallow copy: another fit of the classifier is none of this explanation's business
+        source=(copy.copy(classifier), features),
     )
+
+
+def _names_of(labels, banks):
+    """Return label -> name of its class, of labels that are keys of a bank.
+
+    Labels that are another spelling stay what they are: who wrote "mel-like" did not mean melanoma.
+    """
+    names = {}
+    for bank in banks:
+        called = {one.key: one.name for one in bank.classes}
+        names = {**{label: called[label] for label in labels if label in called}, **names}
+    return names
 
 
 def _seen_by_encoders(step, X):

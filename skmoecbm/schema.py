@@ -31,6 +31,7 @@ __all__ = [
     "Labels",
     "ModelConfig",
     "PipelineNode",
+    "SetsNode",
     "TableNode",
     "UnionNode",
     "VectorsNode",
@@ -177,6 +178,14 @@ class UnionNode(_Estimator):
     experts: Annotated[tuple[UnionExpert, ...], Field(min_length=1, max_length=256)]
 
 
+class SetsNode(_Part):
+    """What sets of classes need; scores, weights, classes and shift are arrays."""
+
+    method: Literal["lac", "aps"]
+    class_conditional: Flag = False
+    n_rows: Annotated[StrictInt, Field(ge=1, le=2**31)]
+
+
 class EditNode(_Part):
     """One line of a model's `edit_log_`: what was done to a concept after training."""
 
@@ -204,6 +213,8 @@ class _Classifier(_Estimator):
     n_features_in: Size
     feature_names_in: tuple[Name, ...] | None = None
     n_iter: Size
+    # absent unless `calibrate_sets` was called
+    sets: SetsNode | None = Field(default=None, exclude_if=lambda node: node is None)
     edits: Annotated[tuple[EditNode, ...], Field(max_length=100_000)] = Field(
         default=(), exclude_if=lambda edits: not edits
     )

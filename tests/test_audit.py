@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
@@ -30,9 +31,10 @@ from skmoecbm._audit import CHECKS
 from skmoecbm._audit_calibration import bands
 from skmoecbm._audit_ceiling import fit_ceiling
 from skmoecbm._audit_economy import SparseLayer, forward_path
-from skmoecbm._audit_problem import judge_gain
+from skmoecbm._audit_problem import drop_priors, judge_gain
 from skmoecbm._audit_result import QUESTIONS, Audit, Check, Measure
 from skmoecbm._evaluation import Estimate
+from skmoecbm._gating import GateState
 from skmoecbm.datasets import make_lesions
 from skmoecbm.exceptions import InputError
 
@@ -322,23 +324,15 @@ def test_the_gate_is_compared_with_the_average_and_with_each_expert():
 
 
 def test_a_mixture_in_which_one_expert_decides_alone_is_told():
-    rng = np.random.default_rng(0)
     X, y = two_experts()
-    noise = rng.normal(size=(N, 10))
-    good = X.blocks[0]
-    X = ExpertFeatures.from_embeddings(
-        {
-            "a": (np.array(good.embeddings), np.eye(4, 10), list(good.concepts)),
-            "b": (noise, np.eye(4, 10), [f"b{i}" for i in range(4)]),
-        }
-    )
-    model, found = audited(X, y, mixture(), checks=["gate"])
-    share = model.expert_weights(X[HALF:])[:, 0].mean()
-    assert share > 0.95  # planted: the other one sees noise
-    told = found["gate"]["share of a in the decisions: mean [5 %, 95 % of rows]"].value
-    assert told == pytest.approx(share)
-    assert "One expert decides alone: 'a'" in found["gate"].verdict
-    assert found["gate"].status == "concern"
+    model = mixture().fit(X[:HALF], y[:HALF])
+    both = audit(model, X[HALF:], y[HALF:], checks="gate", n_bootstrap=20)["gate"]
+    assert "decides alone" not in both.verdict
+    model.gate_state_ = GateState("expert", {"index": np.array(1)})
+    found = audit(model, X[HALF:], y[HALF:], checks="gate", n_bootstrap=20)["gate"]
+    assert found["share of b in the decisions: mean [5 %, 95 % of rows]"].value == 1
+    assert "One expert decides alone: 'b'" in found.verdict
+    assert found.status == "concern" and "no training rows" in found.notes[0]
 
 
 def test_subgroups_are_those_of_pandas():
@@ -383,6 +377,8 @@ def test_subgroups_are_those_of_pandas():
         )
         mine = table[table["column"] == column].set_index("level")
         assert sorted(mine.index) == sorted(known.index)
+        expected = [*names, "(missing)"] if column == "age" else ["f", "m"]
+        assert mine.index.tolist() == expected
         mine = mine.loc[known.index]
         np.testing.assert_array_equal(mine["n"], known["n"])
         np.testing.assert_array_equal(mine["groups"], known["groups"])
@@ -551,6 +547,41 @@ def test_many_labels_are_audited_by_auroc():
     json.dumps(found.to_dict(), allow_nan=False)
 
 
+def test_labels_may_come_as_a_table_or_sparse():
+    rng = np.random.default_rng(0)
+    E = rng.normal(size=(N, 8))
+    y = pd.DataFrame((E[:, :3] > 0).astype(int), columns=["red", "round", "rough"])
+    X = ExpertFeatures.from_embeddings({"eye": (E, np.eye(3, 8), ["one", "two", "three"])})
+    model = ConceptBottleneckClassifier(alpha=1.0).fit(X[:HALF], y[:HALF])
+    options = {"n_random": 1, "n_bootstrap": 10, "checks": ["concepts", "ceiling", "economy"]}
+    whole = audit(model, X[HALF:], y[HALF:], train=(X[:HALF], y[:HALF]), **options)
+    turned = y[["rough", "red", "round"]]
+    mixed = audit(model, X[HALF:], turned[HALF:], train=(X[:HALF], turned[:HALF]), **options)
+    sparse = scipy.sparse.csr_matrix(y.to_numpy())
+    packed = audit(model, X[HALF:], sparse[HALF:], train=(X[:HALF], sparse[:HALF]), **options)
+    assert whole.to_dict() == mixed.to_dict() == packed.to_dict()
+    assert all(check.status != "not made" for check in whole.checks.values())
+
+
+def test_few_draws_that_differ_do_not_look_like_many():
+    X, y = planted(np.eye(2, 24))
+    model = ConceptBottleneckClassifier(alpha=1.0).fit(X[:HALF], y[:HALF])
+    given = {"n_bootstrap": 2000, "train": (X[:HALF], y[:HALF]), "checks": ["concepts"]}
+    found = audit(model, X[HALF:], y[HALF:], n_random=4, **given)["concepts"]
+    gain = found["macro_auroc, gain over random"]
+    # the draws are of directions in 24 dimensions: of the label's they hold little or much
+    singles = []
+    rng = np.random.RandomState(0)
+    for _ in range(4):
+        T = rng.normal(size=(2, 24))
+        D = ExpertFeatures.from_embeddings({"eye": (X.blocks[0].embeddings, T, ["a", "b"])})
+        other = ConceptBottleneckClassifier(alpha=1.0).fit(D[:HALF], y[:HALF])
+        singles.append(roc_auc_score(y[HALF:] == "right", other.predict_proba(D[HALF:])[:, 1]))
+    between = np.std(singles) / 2  # of a mean of four, with the four for the population
+    assert gain.high - gain.low > 2 * 1.8 * between
+    assert between > 0.01
+
+
 def test_a_prob_pool_has_no_language_check_and_says_so():
     X, y = two_experts()
     model = mixture(pool="prob")
@@ -630,3 +661,39 @@ def test_training_rows_of_other_classes_are_told():
     rows = np.flatnonzero(y[:HALF] != "z")
     found = audit(model, X[HALF:], y[HALF:], train=(X[rows], y[rows]), checks="concepts")
     assert "give training rows of all its classes" in found["concepts"].verdict
+
+
+def test_random_directions_are_fitted_without_a_prior(monkeypatch):
+    seen = []
+    fit = ConceptBottleneckClassifier.fit
+
+    def watched(self, X, y, **options):
+        fitted = fit(self, X, y, **options)
+        seen.append((fitted.prior_used_, np.array(X.blocks[0].texts)))
+        return fitted
+
+    incidence = np.array([[1, 0], [0, 1], [0, 1]], bool)
+    X, y = planted(np.eye(3, 24), incidence=incidence)
+    model = ConceptBottleneckClassifier(alpha=1.0).fit(X[:HALF], y[:HALF])
+    monkeypatch.setattr(ConceptBottleneckClassifier, "fit", watched)
+    options = {"n_random": 2, "n_bootstrap": 10, "checks": "concepts"}
+    audit(model, X[HALF:], y[HALF:], train=(X[:HALF], y[:HALF]), **options)
+    texts = np.array(X.blocks[0].texts)
+    random = [T for prior, T in seen if prior is None]
+    named = [T for prior, T in seen if prior == "class"]
+    assert len(random) == 2 and len(named) == 3  # the model itself, and twice with names shuffled
+    assert all((T == texts).all() for T in named)
+    for T in random:
+        np.testing.assert_allclose(np.linalg.norm(T, axis=1), 1, atol=1e-6)
+        assert np.abs(T @ texts.T).max() < 0.9
+    assert not np.allclose(random[0], random[1])
+
+
+def test_own_heads_of_experts_lose_their_prior_too():
+    own = ConceptBottleneckClassifier(prior="class_name")
+    trees = HistGradientBoostingClassifier()
+    model = mixture(experts=[("a", own, "a"), ("b", trees, "b"), ("c", "c")])
+    drop_priors(model)
+    assert model.head.prior is None and model.head.alpha == 1.0
+    assert model.experts[0][1].prior is None and own.prior == "class_name"
+    assert model.experts[1][1] is trees and model.experts[2] == ("c", "c")

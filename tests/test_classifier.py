@@ -135,10 +135,12 @@ def test_contributions_of_one_expert_sum_to_the_decision():
         np.testing.assert_allclose(summed, clf.decision_function(X[:3]), atol=1e-10)
 
 
-def test_probability_pool_has_no_additive_explanation_and_says_so():
+def test_probability_pool_is_explained_in_probabilities_and_says_so():
     X, y = make_table(n=60)
-    with pytest.raises(InputError, match=r"pool='prob'.*pool='logit'"):
-        _gated("uniform", pool="prob").fit(X, y).explain(X[:2])
+    clf = _gated("uniform", pool="prob").fit(X, y)
+    explanation = clf.explain(X[:2])
+    assert explanation.unit == "probability"
+    np.testing.assert_array_equal(explanation.totals, clf.predict_proba(X[:2]))
 
 
 # ---- symmetries (items 2, 3) -----------------------------------------------------------------

@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.pipeline import make_pipeline
 
 import skmoecbm
+from skmoecbm import calibrate_sets, load, predict_set, save
 from skmoecbm.cli import build_parser, main
 from skmoecbm.datasets import make_lesions
 
@@ -120,6 +121,21 @@ def test_evaluate_writes_metrics_with_group_intervals(model, lesions, capsys):
     assert (metrics["n"], metrics["n_groups"]) == (40, 20)
     score = metrics["metrics"]["balanced_accuracy"]
     assert score["low"] <= score["value"] <= score["high"]
+
+
+def test_explain_shows_the_decision_with_a_concept_set(model, lesions, capsys):
+    photo = str(sorted((lesions / "photos").rglob("*.png"))[0])
+    command = ["explain", str(model), photo, "--out", str(lesions / "set.png")]
+    changes = ["--set", "blue-white veil=present", "--set", "hair = p20", "--set", "globules=0.1"]
+    assert main([*command, *changes]) == 0
+    printed = capsys.readouterr().out
+    loaded = skmoecbm.load(model)
+    settings = {"blue-white veil": "present", "hair": "p20", "globules": 0.1}
+    told = skmoecbm.intervene(loaded, [photo], settings)
+    assert printed.startswith(repr(told)) and "blue-white veil (demo-structures) set to" in printed
+    assert Image.open(lesions / "set.png").width > 400
+    assert "CONCEPT=VALUE" in fails(capsys, [*command, "--set", "hair"])
+    assert "no concept 'vail'" in fails(capsys, [*command, "--set", "vail=present"])
 
 
 def test_explain_draws_one_picture_or_numbers_several(model, lesions, capsys):
@@ -531,3 +547,30 @@ def test_predict_writes_all_labels_that_a_model_of_many_says(lesions, tmp_path, 
     expected = ["|".join(np.array(["A", "B", "C"])[row == 1]) for row in model.predict(paths)]
     assert [row["prediction"] for row in rows] == expected
     assert {len(told.split("|")) for told in expected if told} > {1}
+
+
+def test_predict_writes_the_set_of_a_model_that_was_calibrated(model, lesions, tmp_path, capsys):
+    photo = lesions / "photos" / "left" / "image0.png"
+    message = fails(capsys, ["predict", model, photo, "--coverage", "0.9"])
+    assert "has no calibration for sets of classes" in message and "calibrate_sets" in message
+    data, loaded = make_lesions(60, random_state=8), load(model)
+    classes = {str(name).removesuffix("-like"): name for name in loaded.classes_}
+    labels = [classes[label.removesuffix("-like")] for label in data.target]
+    calibrated = calibrate_sets(loaded, data.images, labels)
+    save(calibrated, tmp_path / "model")
+    paths = sorted((lesions / "photos" / "left").iterdir())[:12]
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    words = ["predict", str(tmp_path / "model"), *map(str, [*paths, broken])]
+    assert main([*words, "--on-error", "missing", "--coverage", "0.8"]) == 0
+    captured = capsys.readouterr()
+    rows = list(csv.DictReader(captured.out.splitlines()))
+    sets = predict_set(calibrated, paths, coverage=0.8)
+    expected = ["|".join(calibrated.classes_[row]) for row in sets]
+    assert [row["set"] for row in rows] == [*expected, ""]
+    assert len({*expected}) > 2 and rows[0]["prediction"]
+    assert "no expert" not in captured.err
+    for text in ("1.5", "0", "most", "nan"):
+        with pytest.raises(SystemExit):
+            main([*words, "--coverage", text])
+        assert "must be between 0 and 1, such as 0.9, got" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 import json
 import pickle
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,26 +21,11 @@ from skmoecbm import (
     ExpertUnion,
     GatedConceptBottleneckClassifier,
 )
+from skmoecbm._base import AdditivePart
 from skmoecbm.datasets import make_lesions
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 from skmoecbm.explanation import Explanation, explain
 from skmoecbm.hub import save
-
-
-@dataclass
-class Part:
-    """What a classifier hands to an explanation, filled at random by `_parts`."""
-
-    name: str
-    concepts: list
-    weight: np.ndarray
-    gate: np.ndarray
-    share: np.ndarray
-    values: np.ndarray
-    similarities: np.ndarray
-    association: np.ndarray
-    intercept: np.ndarray
-    logits: np.ndarray
 
 
 def _parts(n=4, sizes=(5, 3), n_classes=4, seed=0, missing=(), concepts=None):
@@ -64,7 +48,7 @@ def _parts(n=4, sizes=(5, 3), n_classes=4, seed=0, missing=(), concepts=None):
                 total = sum(values[i, j] * association[c, j] for j in range(m))
                 logits[i, c] += weight[i] * (total + intercept[c])
         parts.append(
-            Part(
+            AdditivePart(
                 name=f"expert {e}",
                 concepts=[f"word {e} {j}" for j in range(m)] if concepts is None else concepts[:m],
                 weight=weight,
@@ -462,12 +446,6 @@ def test_row_without_any_expert_is_explained_by_the_class_prior():
     np.testing.assert_array_equal(explanation.bias[0], model.class_log_prior_)
     assert "left missing, right missing" in repr(explanation)
     assert explanation.plot()
-
-
-def test_pool_of_probabilities_is_refused_with_the_reason():
-    model, X = _fitted(pool="prob")
-    with pytest.raises(InputError, match="pool='prob' are no sum over concepts"):
-        explain(model, X)
 
 
 def test_single_head_search_and_pipeline_of_one_step_are_explained():

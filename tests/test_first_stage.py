@@ -125,6 +125,22 @@ def test_experts_that_are_alike_stay_as_they_are():
     np.testing.assert_array_equal(clf.predict_proba(X), other.predict_proba(X))
 
 
+def test_specialists_that_gain_next_to_nothing_are_left():
+    """The gate stays; both experts read every row well enough to learn from all of them."""
+    rng = np.random.default_rng(0)
+    y, seer = rng.integers(0, 2, 400), rng.integers(0, 2, 400)
+    X = rng.normal(size=(400, 5))
+    for e, column in enumerate((0, 3)):
+        X[:, column] += (2 * y - 1) * np.where(seer == e, 2.0, 0.5)
+    X[:, 2] = np.where(seer == 0, 3.0, -3.0) + 0.3 * rng.normal(size=400)
+    head = ConceptBottleneckClassifier(alpha=1.0)
+    experts = [("a", slice(0, 3)), ("b", slice(3, 5))]
+    clf = _mixture(head=head, experts=experts).fit(X, y)
+    assert clf.selected_ == "linear" and not clf.specialized_
+    other = _mixture(head=head, experts=experts, specialize=False).fit(X, y)
+    np.testing.assert_array_equal(clf.predict_proba(X), other.predict_proba(X))
+
+
 def test_without_the_guard_no_expert_is_fitted_again(models):
     X, y, _, _ = models
     clf = _mixture(guard=False).fit(X, y)

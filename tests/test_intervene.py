@@ -134,6 +134,15 @@ def test_changes_of_contributions_sum_to_the_change_of_the_logit(models, kind, g
     moved = frame[frame["change"] != 0]
     if gate == "fixed":
         assert set(moved["concept"]) == {"veil", "network"}
+    flipped = [i for i in range(30) if result.changed[i]]
+    told = result.to_frame().groupby("row")[["change", "after"]].sum()
+    if not clf.multilabel_ and result.logits.shape[1] > 1:
+        for i in flipped:
+            new, old = result.predicted[i], result.predicted_before[i]
+            assert told["after"][i] == pytest.approx(result.logits[i, new] - result.logits[i, old])
+            assert told["after"][i] > 0 > told["after"][i] - told["change"][i]
+            assert set(result.to_frame()[lambda t, i=i: t["row"] == i]["against"]) == {old}
+        assert flipped or kind == "softmax"
     carried = result.carried(row=3)
     mine = result.to_frame()[lambda t: t["row"] == 3]
     assert carried["change"].sum() == pytest.approx(mine["change"].sum(), abs=1e-10)
@@ -292,3 +301,23 @@ def test_specialised_experts_are_set_as_they_stand():
     result = intervene(clf, X[:40], {"veil": 0.7}, gate="follow")
     other = X[:40].assign(clip__veil=0.7, bio__veil=0.7)
     assert np.array_equal(result.probabilities, clf.predict_proba(other))
+
+
+@pytest.mark.parametrize("kind", ["three classes", "disagreement", "prob"])
+def test_a_reading_is_decided_on_as_it_stands_whatever_the_view(models, kind):
+    from skmoecbm._base import Reading
+    from skmoecbm._concept_cells import replace_cells, wanted_cells
+    from skmoecbm._intervene import read_rows
+
+    clf, X = models[kind]
+    before = read_rows(clf, X[:30])
+    assert (len(before), before.shape) == (30, (30, 7))
+    cells = wanted_cells("test", clf, {"veil": 0.7})
+    held = Reading(replace_cells(before.data, cells), before.gate_values, before.data)
+    for view in (clf, clf.without("bio")):
+        assert np.array_equal(view.gate_weights(held), view.gate_weights(X[:30]))
+        rows = np.array([4, 2, 9])
+        whole, part = view.predict_proba(held), view.predict_proba(held[rows])
+        assert np.allclose(part, whole[rows], atol=1e-12)
+    alone = clf.without("bio").predict_proba(X[:30].assign(clip__veil=0.7))
+    assert np.allclose(clf.without("bio").predict_proba(held), alone, atol=1e-12)

@@ -1,5 +1,7 @@
 """Greedy choice under a submodular objective."""
 
+from math import frexp
+
 import numpy as np
 
 __all__ = ["greedy_cover"]
@@ -7,7 +9,8 @@ __all__ = ["greedy_cover"]
 # Gains this close, relative to the larger, are a tie, which the lower index wins: the same text
 # twice must not be told apart by the rounding of a matrix product.
 _TIE = 1e-9
-_BATCH = 16
+# Rows of similarities worked on at a time: few enough for a core's cache.
+_CHUNK = 128
 
 
 def greedy_cover(similarity, relevance, coverage, n_picks, quotas=None, limits=None):
@@ -15,8 +18,9 @@ def greedy_cover(similarity, relevance, coverage, n_picks, quotas=None, limits=N
 
     It maximises ``sum(relevance[S]) + coverage * sum_i max(0, max_{j in S} similarity[i, j])``, a
     monotone submodular function where relevance is not negative: the greedy choice is within
-    1 - 1/e of the best one. Gains can only fall as the choice grows, so a gain computed earlier
-    bounds today's, and most need not be computed again (lazy greedy).
+    1 - 1/e of the best one (Nemhauser et al., 1978). What every candidate would still cover is
+    kept up to date: a pick changes it only through the candidates that are closer to the pick
+    than to those before, fewer with every step.
 
     Parameters
     ----------
@@ -38,34 +42,37 @@ def greedy_cover(similarity, relevance, coverage, n_picks, quotas=None, limits=N
 
     References
     ----------
-    Minoux, "Accelerated greedy algorithms for maximizing submodular set functions", 1978.
+    Nemhauser, Wolsey and Fisher, "An analysis of approximations for maximizing submodular set
+    functions", 1978.
     """
-    similarity = np.maximum(similarity, 0.0)
-    best = np.zeros(len(similarity), dtype=similarity.dtype)
-    bounds = relevance + coverage * similarity.sum(axis=1, dtype=np.float64)
-    stale = np.zeros(len(similarity), dtype=bool)
+    # In whole multiples of a unit far below any rounding, small enough in number that float64 sums
+    # them exactly: what is taken away step by step then leaves what a new sum would give.
+    covers = np.maximum(similarity, 0.0)
+    unit = 2.0 ** (max(frexp(covers.max(initial=0.0) * len(covers))[1], 0) - 53)
+    covers *= 1 / unit
+    np.rint(covers, out=covers)
+    left = covers.sum(axis=1, dtype=np.float64)
+    best = np.zeros(len(covers), dtype=covers.dtype)
+    relevance = np.array(relevance, dtype=np.float64)
     taken = None if quotas is None else np.zeros(quotas.shape[1], dtype=int)
     picks = []
-    while len(picks) < min(n_picks, len(similarity)):
-        top = bounds.max()
+    while len(picks) < min(n_picks, len(covers)):
+        gains = relevance + coverage * unit * left
+        top = gains[gains.argmax()]  # faster than max() on so few
         if top == -np.inf:
             break
-        ties = bounds >= top - _TIE * abs(top)
-        if (ties & stale).any():
-            # with them the next best by their bounds: one call of numpy costs as much for many
-            many = len(bounds) > _BATCH
-            near = bounds >= np.partition(bounds, -_BATCH)[-_BATCH] if many else True
-            rows = np.flatnonzero((ties | near) & stale)
-            gains = np.maximum(similarity[rows] - best, 0.0).sum(axis=1, dtype=np.float64)
-            bounds[rows] = relevance[rows] + coverage * gains
-            stale[rows] = False
-            continue
-        pick = int(ties.argmax())
+        pick = int((gains >= top - _TIE * abs(top)).argmax())
         picks.append(pick)
-        np.maximum(best, similarity[pick], out=best)
-        bounds[pick] = -np.inf
+        relevance[pick] = -np.inf
         if quotas is not None:
             taken += quotas[pick]
-            bounds[~(quotas & (taken < limits)).any(axis=1)] = -np.inf
-        stale = bounds > -np.inf
+            relevance[~(quotas & (taken < limits)).any(axis=1)] = -np.inf
+        closer = (covers[pick] > best).nonzero()[0]
+        for start in range(0, len(closer), _CHUNK):
+            part = closer[start : start + _CHUNK]
+            old, new = best[part], covers[pick, part]
+            lost = np.maximum(covers[part], old[:, None])
+            np.minimum(lost, new[:, None], out=lost)
+            left -= lost.sum(axis=0, dtype=np.float64) - old.sum(dtype=np.float64)
+            best[part] = new
     return np.array(picks, dtype=np.intp)

@@ -2,6 +2,7 @@
 
 import numpy as np
 from scipy.linalg.blas import get_blas_funcs
+from scipy.sparse import csr_array
 from scipy.stats import rankdata
 
 from skmoecbm.concepts._threads import map_threads
@@ -71,20 +72,23 @@ class LabelledEmbeddings:
             raise InputError(
                 f"{owner} needs images of at least two classes. Got {len(self.labels)}."
             )
+        # sparse: a full product would be the longest step where there are many classes
+        self._class_sums = csr_array(self.members.T, dtype=np.float64)
         self._weigh(np.ones(len(self.embeddings)))
 
     def _weigh(self, weights):
         """Take the moments of the rows, each counted `weights` times."""
-        X, members = self.embeddings, self.members * weights[:, None]
+        X = self.embeddings
         total = weights.sum()
         self._centre = weights @ X / total
-        self._counts = members.sum(axis=0)
+        self._counts = self._class_sums @ weights
+        centred = X - self._centre
+        weighted = centred * weights[:, None]
         with np.errstate(invalid="ignore"):  # a class without rows: NaN, and so its scores
-            self._means = members.T @ X / self._counts[:, None] - self._centre
+            self._means = self._class_sums @ weighted / self._counts[:, None]
         # Lengths of the root R of the covariance RᵀR times a concept are spreads: squares would
         # lose half of the digits, which in float32 a concept of small spread needs.
-        centred = X - self._centre
-        values, vectors = np.linalg.eigh((centred * weights[:, None]).T @ centred / total)
+        values, vectors = np.linalg.eigh(weighted.T @ centred / total)
         root = np.linalg.qr((vectors * np.sqrt(np.maximum(values, 0.0))).T, mode="r")
         self._root = np.asfortranarray(root)
         self._length = np.sqrt(weights @ np.einsum("nd,nd->n", X, X) / total)

@@ -9,7 +9,7 @@ from skmoecbm._validation import check_choice, check_number, parameter_error
 from skmoecbm.concepts._greedy import greedy_cover
 from skmoecbm.concepts._parsing import meant
 from skmoecbm.concepts._scores import RELEVANCE, LabelledEmbeddings
-from skmoecbm.concepts._threads import map_threads
+from skmoecbm.concepts._threads import map_ahead, map_threads
 from skmoecbm.exceptions import InputError
 
 __all__ = ["SubmodularSelector", "TopKConcepts"]
@@ -155,7 +155,7 @@ class _Selector(BaseEstimator):
             for k, (label, column) in enumerate(zip(data.labels.tolist(), columns, strict=True))
             if rows_of[column].size
         ]
-        free = np.setdiff1d(np.arange(n_concepts), written)
+        free = np.flatnonzero(~_mask(n_concepts, rows_of))
         if free.size:  # of no class, such as vectors learned from images: one group of their own
             candidates.append((None, None, free))
         if not candidates:
@@ -177,7 +177,7 @@ class _Selector(BaseEstimator):
             each = map_threads if self.relevance == "similarity" else map
             return list(each(score, self._candidates))
         scores = np.full(len(T), np.nan)  # mutual information is the same for every class
-        rows = np.unique(np.concatenate([rows for _, _, rows in self._candidates]))
+        rows = np.flatnonzero(_mask(len(T), [rows for _, _, rows in self._candidates]))
         scores[rows] = data.score("mi", T, None, rng, rows)
         return [scores[rows] for _, _, rows in self._candidates]
 
@@ -187,6 +187,14 @@ class _Selector(BaseEstimator):
         for (_, _, rows), scores in zip(self._candidates, parts, strict=True):
             best[rows] = np.fmax(best[rows], scores)
         return best
+
+
+def _mask(n, parts):
+    """Return which of n rows stand in any of the parts: sets of a million are slow to sort."""
+    mask = np.zeros(n, dtype=bool)
+    for rows in parts:
+        mask[rows] = True
+    return mask
 
 
 def _joined_labels(y, bank):
@@ -356,7 +364,7 @@ class SubmodularSelector(_Selector):
 
     def _choose(self, texts):
         if self.scope == "global":
-            rows = np.unique(np.concatenate([rows for _, _, rows in self._candidates]))
+            rows = np.flatnonzero(_mask(len(texts), [rows for _, _, rows in self._candidates]))
             quotas = np.stack(
                 [np.isin(rows, candidates) for _, _, candidates in self._candidates], axis=1
             )
@@ -373,11 +381,15 @@ class SubmodularSelector(_Selector):
                 )
             ]
 
-        def pick(part):
-            (_, _, rows), scores = part
-            T = texts[rows]
-            relevance = self._relevance(scores)
-            return rows[greedy_cover(T @ T.T, relevance, self.coverage, self.n_per_class)]
+        def cosines(candidates):
+            T = texts[candidates[2]]
+            return T @ T.T
 
-        parts = list(zip(self._candidates, self._pair_scores, strict=True))
-        return np.concatenate(map_threads(pick, parts))
+        picks = []
+        ready = map_ahead(cosines, self._candidates)
+        for (_, _, rows), scores, cosine in zip(
+            self._candidates, self._pair_scores, ready, strict=True
+        ):
+            relevance = self._relevance(scores)
+            picks.append(rows[greedy_cover(cosine, relevance, self.coverage, self.n_per_class)])
+        return np.concatenate(picks)

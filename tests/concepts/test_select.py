@@ -273,6 +273,38 @@ def test_picks_on_candidates_in_the_wild_equal_naive_greedy(data_dir):
     assert len(selector.support_) <= 8 * len(keys)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_nothing_drifts_while_gains_run_out(dtype, weight):
+    """Repeated vectors of three dimensions: soon all is covered, and what is left is exactly 0."""
+    from skmoecbm.concepts._greedy import greedy_cover
+
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        T = rng.normal(size=(16, 3))
+        T = np.vstack([T, T[:8]]) / np.linalg.norm(np.vstack([T, T[:8]]), axis=1, keepdims=True)
+        similarity = (T @ T.T).astype(dtype)
+        relevance = weight * rng.random(24) * (rng.random(24) < 0.3)
+        expected = naive_greedy(similarity.astype(np.float64), relevance, 1.0, 22)
+        assert greedy_cover(similarity, relevance, 1.0, 22).tolist() == expected
+
+
+def test_many_candidates_are_worked_on_in_parts():
+    from skmoecbm.concepts import _greedy
+
+    rng = np.random.default_rng(0)
+    T = rng.normal(size=(3 * _greedy._CHUNK + 5, 4))
+    T /= np.linalg.norm(T, axis=1, keepdims=True)
+    similarity = np.maximum(T @ T.T, 0)
+    best, relevance, expected = np.zeros(len(T)), rng.random(len(T)), []
+    for _ in range(12):
+        gains = relevance + np.maximum(similarity - best, 0).sum(axis=1)
+        gains[expected] = -np.inf
+        expected.append(int(gains.argmax()))
+        best = np.maximum(best, similarity[expected[-1]])
+    assert _greedy.greedy_cover(T @ T.T, relevance, 1.0, 12).tolist() == expected
+
+
 def test_greedy_is_near_the_best_choice():
     """Within 1 - 1/e of the best of all subsets, as Nemhauser et al. (1978) prove."""
     from itertools import combinations

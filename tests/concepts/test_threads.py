@@ -7,7 +7,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from skmoecbm.concepts import SubmodularSelector
-from skmoecbm.concepts._threads import map_threads
+from skmoecbm.concepts._threads import map_ahead, map_threads
 
 
 def blas_threads():
@@ -37,6 +37,30 @@ def test_few_parts_start_no_thread_and_an_error_comes_through():
     assert {map_threads(lambda i: threading.get_ident(), range(4))[i] for i in range(4)} == {here}
     with pytest.raises(ZeroDivisionError):
         map_threads(lambda i: 1 / (i - 30), range(40))
+
+
+@pytest.mark.parametrize("allowed", [1, 2])
+def test_one_part_is_made_ahead_where_two_threads_are_allowed(allowed):
+    with threadpool_limits(allowed, user_api="blas"):
+        before = blas_threads()
+        made, results = [threading.Event() for _ in range(40)], []
+
+        def part(i):
+            made[i].set()
+            return i
+
+        for result in map_ahead(part, range(40)):
+            results.append(result)
+            if max(before) > 1 and result < 39:
+                assert made[result + 1].wait(30)  # without being asked for
+            else:
+                assert not any(event.is_set() for event in made[result + 1 :])
+            assert not any(event.is_set() for event in made[result + 2 :])
+        assert results == list(range(40))
+        assert blas_threads() == before
+        assert list(map_ahead(part, [])) == []
+        with pytest.raises(ZeroDivisionError):
+            list(map_ahead(lambda i: 1 / (i - 30), range(40)))
 
 
 @pytest.mark.parametrize("relevance", ["mi", "similarity", "auroc", "random"])

@@ -1,0 +1,380 @@
+"""Pictures of concepts: what they add to a decision, and what they would add to any."""
+
+import numpy as np
+
+from skmoecbm._display_parts import COLOURS, GREY, INK, axes_for, heat_map, label_of, signed
+from skmoecbm._global_explanation import GlobalExplanation
+from skmoecbm._last_step import fitted_classifier
+from skmoecbm._validation import check_number
+from skmoecbm.exceptions import InputError
+from skmoecbm.explanation import explain
+
+__all__ = ["AssociationDisplay", "ConceptContributionDisplay"]
+
+_REACH = 3.0  # times the longest bar of a concept that bars of sums may be drawn
+_WRITTEN = 60  # concepts of an association up to which numbers stand in the cells
+
+
+class ConceptContributionDisplay:
+    """Bars of what concepts add to a decision, or on average to many.
+
+    Parameters
+    ----------
+    concepts, experts : list of str, length k
+        The concepts shown, the largest first, and whose they are.
+    contributions : ndarray of shape (k,)
+    expert_names : list of str
+        All experts of the model, so that each has its own colour in every picture.
+    low, high : ndarray of shape (k,) or None
+        Ends of their intervals.
+    unit : {"logit", "probability"}
+    class_ : label or None
+        What positive contributions speak for; None is each row's predicted class.
+    rest : float or None
+        Sum of all other concepts.
+    n_rest : int
+        How many they are.
+    bias, total : float or None
+        Bias, and the sum of everything.
+    n_rows : int
+    title : str
+
+    Attributes
+    ----------
+    ax_ : matplotlib axes
+    figure_ : matplotlib figure
+    bars_ : dict of str to BarContainer
+        The bars of each expert, and those of "others", "bias" and "sum".
+    errors_ : ErrorbarContainer or None
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from skmoecbm import ConceptBottleneckClassifier, ConceptContributionDisplay
+    >>> X, y = load_wine(return_X_y=True)
+    >>> model = ConceptBottleneckClassifier(alpha=1.0).fit(X, y)
+    >>> display = ConceptContributionDisplay.from_estimator(model, X[:1], k=3)
+    >>> len(display.contributions), display.n_rest
+    (3, 10)
+    """
+
+    def __init__(
+        self,
+        concepts,
+        experts,
+        contributions,
+        *,
+        expert_names=None,
+        low=None,
+        high=None,
+        unit="logit",
+        class_=None,
+        rest=None,
+        n_rest=0,
+        bias=None,
+        total=None,
+        n_rows=1,
+        title="",
+    ):
+        self.concepts = concepts
+        self.experts = experts
+        self.contributions = contributions
+        self.expert_names = list(dict.fromkeys(experts)) if expert_names is None else expert_names
+        self.low = low
+        self.high = high
+        self.unit = unit
+        self.class_ = class_
+        self.rest = rest
+        self.n_rest = n_rest
+        self.bias = bias
+        self.total = total
+        self.n_rows = n_rows
+        self.title = title
+
+    @classmethod
+    def from_explanation(cls, explanation, *, row=None, class_=None, k=12, ax=None):
+        """Draw an `Explanation`, one row of it or the mean of all, or a `GlobalExplanation`.
+
+        Parameters
+        ----------
+        explanation : Explanation or GlobalExplanation
+            The latter has intervals, and needs `class_`.
+        row : int, default=None
+            Position of one row; None averages over all.
+        class_ : label, default=None
+            None takes each row's predicted class.
+        k : int, default=12
+            Concepts shown, the largest mean absolute contributions; the others are one bar.
+        ax : matplotlib axes, default=None
+
+        Returns
+        -------
+        ConceptContributionDisplay
+        """
+        check_number("ConceptContributionDisplay", "k", k, low=1, integer=True)
+        if isinstance(explanation, GlobalExplanation):
+            return cls._from_global(explanation, class_, k).plot(ax)
+        own = explanation if row is None else explanation[row]
+        table = own.top(sum(map(len, own.concept_names)), class_=class_)
+        columns, signs, labels = own._targets(class_)
+        at = np.arange(len(own)), columns
+        which = labels[0] if len(set(labels)) == 1 else None
+        about = "predicted class" if which is None else str(which)
+        title = f"{about}, mean of {len(own):,} rows"
+        if len(own) == 1:
+            p = own.probabilities[0, own.classes.index(which)]
+            title = f"{about}, probability {p:.2f}"
+        return cls(
+            table.concept[:k].tolist(),
+            table.expert[:k].tolist(),
+            table.contribution[:k].to_numpy(),
+            expert_names=own.expert_names,
+            unit=own.unit,
+            class_=which,
+            rest=float(table.contribution[k:].sum()),
+            n_rest=max(len(table) - k, 0),
+            bias=float((signs * own.bias[at]).mean()),
+            total=float((signs * own.totals[at]).mean()),
+            n_rows=len(own),
+            title=title,
+        ).plot(ax)
+
+    @classmethod
+    def _from_global(cls, found, class_, k):
+        if class_ is None:
+            raise InputError(
+                "A GlobalExplanation is drawn class by class: give class_, one of "
+                f"{', '.join(map(repr, found.supports))}."
+            )
+        table, own = found.top(k, class_), found.for_class(class_).concepts
+        return cls(
+            table.concept.tolist(),
+            table.expert.tolist(),
+            table.contribution.to_numpy(),
+            expert_names=found.usage.expert.unique().tolist(),
+            low=table.low.to_numpy(),
+            high=table.high.to_numpy(),
+            unit=found.unit,
+            class_=class_,
+            rest=float(np.nansum(own.contribution) - np.nansum(table.contribution)),
+            n_rest=len(own) - len(table),
+            n_rows=found.supports[class_],
+            title=f"{class_}, mean of {found.supports[class_]:,} rows, "
+            f"{100 * found.confidence:g} % intervals",
+        )
+
+    @classmethod
+    def from_estimator(cls, model, images, *, row=None, class_=None, k=12, ax=None):
+        """Explain images with a fitted model and draw the explanation; see `from_explanation`."""
+        return cls.from_explanation(explain(model, images), row=row, class_=class_, k=k, ax=ax)
+
+    def plot(self, ax=None):
+        """Draw the bars.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, default=None
+            None makes a figure.
+
+        Returns
+        -------
+        ConceptContributionDisplay
+        """
+        extra = [("others", self.rest, f"{self.n_rest:,} others")] if self.n_rest else []
+        extra += [("bias", self.bias, "bias")] if self.bias is not None else []
+        extra += [("sum", self.total, f"sum = {self.unit}")] if self.total is not None else []
+        n, several = len(self.concepts), len(set(self.experts)) > 1
+        ax = axes_for(ax, 7.5, 1.3 + 0.26 * (n + len(extra)))
+        self.ax_, self.figure_, self.bars_, self.errors_ = ax, ax.figure, {}, None
+        own = np.asarray(self.experts)
+        for number, name in enumerate(self.expert_names):
+            rows = np.flatnonzero(own == name)
+            if not len(rows):
+                continue
+            colour = COLOURS[number % len(COLOURS)]
+            self.bars_[name] = ax.barh(
+                rows, self.contributions[rows], color=colour, label=label_of(name)
+            )
+        if self.low is not None and np.isfinite(self.low).all():
+            error = np.abs(np.stack([self.low, self.high]) - self.contributions)
+            self.errors_ = ax.errorbar(
+                self.contributions, np.arange(n), xerr=error, fmt="none", ecolor=INK, capsize=2
+            )
+        for i, (kind, value, _) in enumerate(extra):
+            colour = INK if kind == "sum" else GREY
+            self.bars_[kind] = ax.barh(n + i, value, color=colour, alpha=0.9 if i == 2 else 0.5)
+        edges = self.contributions.copy()
+        if self.errors_ is not None:
+            edges = np.where(edges >= 0, self.high, self.low)
+        sums = np.array([value for _, value, _ in extra])
+        # Where the sums would leave nothing of the concepts to see, they run out of the picture.
+        reach = _REACH * max(np.abs(edges).max(), 1e-12)
+        low = min(0.0, edges.min(), *np.maximum(sums, -reach))
+        high = max(0.0, edges.max(), *np.minimum(sums, reach))
+        span = high - low
+        ax.set_xlim(low - 0.18 * span * (low < 0), high + 0.18 * span)
+        values = np.concatenate([self.contributions, sums])
+        for i, (value, edge) in enumerate(zip(values, np.r_[edges, sums], strict=True)):
+            cut = abs(edge) > reach
+            style = {"xytext": (4 if value >= 0 else -4, 0), "textcoords": "offset points"}
+            words = f"{signed(value)} →" if cut and value > 0 else signed(value)
+            ax.annotate(
+                f"← {words}" if cut and value < 0 else words,
+                (np.clip(edge, -reach, reach) if not cut else np.sign(value) * 0.86 * reach, i),
+                va="center",
+                ha="left" if value >= 0 else "right",
+                size=8,
+                color="white" if cut and i == len(values) - 1 else INK,
+                **style,
+            )
+        ax.set_yticks(
+            np.arange(n + len(extra)),
+            [*map(label_of, self.concepts), *(text for _, _, text in extra)],
+        )
+        ax.invert_yaxis()
+        ax.axvline(0, color=INK, linewidth=0.8)
+        units = {"logit": "logits (log-odds)", "probability": "parts of the probability"}
+        speaks = "the predicted class" if self.class_ is None else label_of(self.class_, 30)
+        words = f"{units[self.unit]}, positive for {speaks}"
+        if self.n_rows > 1:
+            words += "\nin the order of mean absolute contributions"
+        ax.set_xlabel(words)
+        ax.set_title(label_of(self.title, 70), loc="left", size=10)
+        ax.spines[["top", "right", "left"]].set_visible(False)
+        if several:
+            ax.legend(frameon=False, fontsize=8)
+        return self
+
+
+class AssociationDisplay:
+    """Heat map of what each concept speaks for: classes by concepts.
+
+    Parameters
+    ----------
+    association : ndarray of shape (k, K')
+        Logits that one standard deviation more of a concept adds where its expert decides alone.
+    concepts : list of str, length k
+    columns : list of label, length K'
+        Of two classes only the second.
+    n_concepts : int
+        How many the model has.
+    left_out : float
+        Largest absolute association of a concept that is not shown; 0 if all are.
+
+    Attributes
+    ----------
+    ax_ : matplotlib axes
+    figure_ : matplotlib figure
+    image_ : AxesImage
+    texts_ : list of Text
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from skmoecbm import AssociationDisplay, ConceptBottleneckClassifier
+    >>> X, y = load_wine(return_X_y=True)
+    >>> model = ConceptBottleneckClassifier(alpha=1.0).fit(X, y)
+    >>> AssociationDisplay.from_estimator(model, k=5).association.shape
+    (5, 3)
+    """
+
+    def __init__(self, association, concepts, columns, *, n_concepts, left_out=0.0):
+        self.association = association
+        self.concepts = concepts
+        self.columns = columns
+        self.n_concepts = n_concepts
+        self.left_out = left_out
+
+    @classmethod
+    def from_estimator(cls, model, *, expert=None, k=30, ax=None):
+        """Draw the associations of a fitted model.
+
+        Parameters
+        ----------
+        model : Pipeline or classifier
+            As for `explain`.
+        expert : str, default=None
+            Only this expert; None takes all, each concept with the name of its expert.
+        k : int or None, default=30
+            Concepts shown, the strongest for any class; None shows all.
+        ax : matplotlib axes, default=None
+
+        Returns
+        -------
+        AssociationDisplay
+
+        Raises
+        ------
+        InputError
+            If there is no such expert, or the model is not one of this package.
+        """
+        if k is not None:
+            check_number("AssociationDisplay", "k", k, low=1, integer=True)
+        _, classifier = fitted_classifier("AssociationDisplay", model)
+        heads = getattr(classifier, "heads_", [classifier])
+        names = getattr(classifier, "expert_names_", [getattr(classifier, "expert_name_", None)])
+        if expert is not None and expert not in names:
+            raise InputError(f"There is no expert {expert!r}; there are {list(names)}.")
+        scales = getattr(classifier, "expert_scale_", np.ones(len(heads)))
+        kept = [e for e, name in enumerate(names) if expert in (None, name)]
+        table = np.concatenate([scales[e] * heads[e].association_.T for e in kept])
+        concepts = [
+            f"{concept} ({names[e]})" if len(kept) > 1 else str(concept)
+            for e in kept
+            for concept in heads[e].concept_names_
+        ]
+        strength = np.abs(table).max(axis=1)
+        shown = np.argsort(-strength, kind="stable")[:k]
+        # those that speak for the same class stand together, the strongest first
+        shown = shown[np.lexsort((-table[shown].max(axis=1), table[shown].argmax(axis=1)))]
+        rest = np.delete(strength, shown)
+        classes = classifier.classes_.tolist()
+        return cls(
+            table[shown],
+            [concepts[j] for j in shown],
+            classes if table.shape[1] > 1 else classes[-1:],
+            n_concepts=len(table),
+            left_out=float(rest.max()) if len(rest) else 0.0,
+        ).plot(ax)
+
+    def plot(self, ax=None):
+        """Draw the heat map.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, default=None
+            None makes a figure, as high as the concepts need.
+
+        Returns
+        -------
+        AssociationDisplay
+        """
+        n, n_columns = self.association.shape
+        ax = axes_for(ax, 4.6 + 0.6 * n_columns, 1.5 + 0.22 * n)
+        self.ax_, self.figure_ = ax, ax.figure
+        high = float(np.abs(self.association).max()) or 1.0
+        words = [
+            [signed(value) if n <= _WRITTEN else "" for value in line] for line in self.association
+        ]
+        self.image_, self.texts_ = heat_map(
+            ax, self.association, words, cmap="RdBu", low=-high, high=high, size=7.5
+        )
+        turn = any(len(str(label)) > 6 for label in self.columns)
+        ax.set_xticks(
+            np.arange(n_columns),
+            [label_of(label, 24) for label in self.columns],
+            rotation=40 if turn else 0,
+            ha="right" if turn else "center",
+        )
+        size = 8 if n <= _WRITTEN else 6
+        ax.set_yticks(np.arange(n), [label_of(name, 52) for name in self.concepts], size=size)
+        title = f"all {n:,} concepts"
+        if n < self.n_concepts:
+            title = (
+                f"{n:,} of {self.n_concepts:,} concepts, the strongest; of the others none is "
+                f"beyond ±{self.left_out:.2f}"
+            )
+        ax.set_title(title, loc="right", size=9)
+        bar = ax.figure.colorbar(self.image_, ax=ax, shrink=min(1.0, 3 / (0.22 * n + 0.5)))
+        bar.set_label("logits per standard deviation")
+        return self
