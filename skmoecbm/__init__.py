@@ -53,6 +53,7 @@ _ROOMS = {
     "explanation": ("Explanation", "GlobalExplanation", "explain", "global_explanation"),
     "features": ("ExpertFeatures",),
     "hub": ("load", "save"),
+    "report": ("model_report",),
 }
 
 __all__ = sorted(name for names in _ROOMS.values() for name in names)

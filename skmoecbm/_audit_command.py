@@ -6,11 +6,11 @@ Only argparse is needed for the options; the rest is imported when the command i
 import json
 from pathlib import Path
 
-__all__ = ["add_options", "audit"]
+__all__ = ["add_options", "add_training_options", "audit", "read_rows"]
 
 
-def add_options(parser, whole_number):
-    """Add the options of the command to its parser."""
+def add_training_options(parser):
+    """Add the options that name the rows of the fit, and the columns of subgroups."""
     parser.add_argument(
         "--train-rows",
         action="append",
@@ -28,6 +28,11 @@ def add_options(parser, whole_number):
         metavar="COLUMN",
         help="columns of --labels to look at subgroups by: age sex site",
     )
+
+
+def add_options(parser, whole_number):
+    """Add the options of the command to its parser."""
+    add_training_options(parser)
     parser.add_argument("--checks", nargs="+", metavar="CHECK", help="only these checks")
     parser.add_argument(
         "--n-random",
@@ -46,15 +51,30 @@ def add_options(parser, whole_number):
     parser.set_defaults(run="skmoecbm._audit_command:audit")
 
 
-def audit(args):
-    """Check a saved model on labelled images."""
+def read_rows(args, outputs):
+    """Read a saved model, the rows to look at, and those of its fit where they are named.
+
+    Parameters
+    ----------
+    args : Namespace
+        With the options of a table, of `add_training_options` and of a run.
+    outputs : dict of str to path or None
+        Option -> file that will be written; checked before the work.
+
+    Returns
+    -------
+    model : Pipeline
+    data : LabelledImages
+    labels : ndarray of shape (n,)
+    learned : tuple (images, y, groups) or None
+    metadata : DataFrame of n rows or None
+    """
     from skmoecbm._command_model import encoders_of, load_model
-    from skmoecbm._commands import note, read_labelled, rows_by_line
+    from skmoecbm._commands import read_labelled, rows_by_line
     from skmoecbm._folder import rename_labels, unify_labels
     from skmoecbm._model_folder import ARRAYS, CARD, CONFIG, read_config_bytes
-    from skmoecbm._outputs import keep_inputs, open_output, output_path
+    from skmoecbm._outputs import keep_inputs, output_path
 
-    outputs = {"--json": args.json, "--html": args.html}
     for option, path in outputs.items():
         if path is not None:
             output_path(path, option=option)
@@ -63,8 +83,6 @@ def audit(args):
     if args.train_rows or args.train_labels:
         table = args.train_labels or args.labels
         train = read_labelled(args, table=table, select_rows=args.train_rows)
-    else:
-        note("note: no --train-rows: the checks that need the rows of the fit are not made")
     inputs = [args.labels, *data.images, *([] if train is None else train.images)]
     inputs += [Path(args.model) / name for name in (CONFIG, ARRAYS, CARD)]
     inputs += [args.train_labels] if args.train_labels else []
@@ -72,7 +90,6 @@ def audit(args):
         if path is not None:
             keep_inputs([path], inputs, option=option)
 
-    from skmoecbm._audit import audit as audit_model
     from skmoecbm.hub import read_config
 
     label_map = read_config(args.model).label_map
@@ -91,6 +108,21 @@ def audit(args):
         with rows_by_line(train.places):
             features = model[:-1].transform(train.images)
         del features  # the embeddings are in the store now; an error had the line of its table
+    return model, data, labels, learned, _table(data.more)
+
+
+def audit(args):
+    """Check a saved model on labelled images."""
+    from skmoecbm._commands import note, rows_by_line
+    from skmoecbm._outputs import open_output
+
+    if not (args.train_rows or args.train_labels):
+        note("note: no --train-rows: the checks that need the rows of the fit are not made")
+    outputs = {"--json": args.json, "--html": args.html}
+    model, data, labels, learned, metadata = read_rows(args, outputs)
+
+    from skmoecbm._audit import audit as audit_model
+
     with rows_by_line(data.places):
         result = audit_model(
             model,
@@ -98,7 +130,7 @@ def audit(args):
             labels,
             train=learned,
             groups=data.groups,
-            metadata=_table(data.more),
+            metadata=metadata,
             checks=args.checks,
             n_random=args.n_random,
             n_bootstrap=args.n_bootstrap,

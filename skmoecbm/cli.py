@@ -9,7 +9,7 @@ import os
 import sys
 from importlib import import_module
 
-from skmoecbm import __version__, _audit_command, _generate_command
+from skmoecbm import __version__, _audit_command, _generate_command, _report_command
 from skmoecbm._cli_notes import in_options, warnings_and_logs_as_notes
 from skmoecbm.exceptions import SkmoecbmError
 
@@ -74,18 +74,18 @@ def _add_demo(commands):
     parser.set_defaults(run="skmoecbm._demo_run:demo")
 
 
-def _add_table_options(parser):
+def _add_table_options(parser, *, labelled=True):
     parser.add_argument(
         "--images", required=True, help="folder of images, searched with sub-folders"
     )
-    parser.add_argument("--labels", required=True, help="CSV file, one row per image")
+    parser.add_argument("--labels", required=labelled, help="CSV file, one row per image")
     parser.add_argument(
         "--image-column",
-        required=True,
+        required=labelled,
         help="column naming the image: a file name with or without its ending, or a path",
     )
     parser.add_argument(
-        "--label-column", required=True, help="column with the label: a code, name or synonym"
+        "--label-column", required=labelled, help="column with the label: a code, name or synonym"
     )
     parser.add_argument(
         "--group-column", help="column of what must stay together: the lesion, the patient"
@@ -242,6 +242,21 @@ def _add_audit(commands):
     _add_run_options(parser)
 
 
+def _add_report(commands):
+    parser = commands.add_parser(
+        "report",
+        help="one HTML file: metrics, experts, concepts, explained cases, audit",
+        description="What a fitted model does on some images, as one HTML file that needs no "
+        "network. With --labels it has metrics and errors, with --train-rows too an audit.",
+    )
+    parser.add_argument("model", help="folder that 'skmoecbm fit' wrote")
+    _add_table_options(parser, labelled=False)
+    _report_command.add_options(parser, _whole_number)
+    _add_seed(parser)
+    _add_prevalence(parser)
+    _add_run_options(parser)
+
+
 def _add_app(commands):
     parser = commands.add_parser(
         "app", help="a local page: drop an image, move its concepts, switch experts off"
@@ -336,6 +351,7 @@ def build_parser():
         _add_explain,
         _add_evaluate,
         _add_audit,
+        _add_report,
         _add_app,
         _add_encode,
         _add_concepts,

@@ -27,3 +27,12 @@ def _close_figures():
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is not None:
         pyplot.close("all")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium; the test skips without one, unless SKMOECBM_BROWSER=required."""
+    from tests.browser import launched
+
+    with launched() as started:
+        yield started
