@@ -330,4 +330,4 @@ def test_photographs_of_skin_are_explained_exactly_and_ranked_as_counted(pool, d
         below, reached = (training < mine).mean(axis=1), (training <= mine).mean(axis=1)
         counted = 50 * (below + reached)
         assert np.abs(explanation.percentiles[e] - counted).max() < 1.5
-    assert explanation.class_names["mel"] == "melanoma"
+    assert explanation.to_dict(1)["class_names"]["mel"] == "melanoma"
