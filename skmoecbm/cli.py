@@ -9,7 +9,7 @@ import os
 import sys
 from importlib import import_module
 
-from skmoecbm import __version__, _audit_command, _generate_command, _report_command
+from skmoecbm import __version__, _app_command, _audit_command, _generate_command, _report_command
 from skmoecbm._cli_notes import in_options, warnings_and_logs_as_notes
 from skmoecbm.exceptions import SkmoecbmError
 
@@ -262,21 +262,9 @@ def _add_app(commands):
         "app", help="a local page: drop an image, move its concepts, switch experts off"
     )
     parser.add_argument("model", help="folder that 'skmoecbm fit' wrote")
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to serve at; others can reach any other one"
-    )
-    parser.add_argument(
-        "--port", type=_whole_number(1), default=7860, help="port to serve at (%(default)s)"
-    )
-    parser.add_argument(
-        "--max-mb", type=_whole_number(1), default=20, help="largest image file (%(default)s)"
-    )
-    parser.add_argument(
-        "--sliders", type=_whole_number(1), default=10, help="concepts to move (%(default)s)"
-    )
+    _app_command.add_options(parser, _whole_number)
     _add_prevalence(parser)
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
-    parser.set_defaults(run="skmoecbm._app_command:app", cache_dir="none", on_error=None)
 
 
 def _add_encode(commands):
