@@ -226,6 +226,22 @@ def test_a_wrong_case_is_held_against_the_true_class(fitted, tmp_path):
         assert apart == pytest.approx(logits[row, order[0]] - logits[row, rival], abs=5.1e-3)
 
 
+@pytest.mark.parametrize("labels", [CLASSES, ["yes", "no", "no"]])
+def test_parts_of_a_mixture_of_probabilities_sum_to_the_probability(fitted, labels, tmp_path):
+    _, (X, y, _), (test, _, _) = fitted
+    y = np.array(labels)[[CLASSES.index(label) for label in y]]
+    model = mixture(pool="prob").fit(X, y)
+    text = report(model, test, tmp_path=tmp_path, n_cases=4)
+    p = np.sort(model.predict_proba(test), axis=1)
+    for _, html in cards(text):
+        row = int(re.search(r"row (\d+)<", html)[1]) - 1
+        tables = Page(html).tables
+        assert tables[0][-1][0] == "sum = probability"
+        assert number(tables[0][-1][2]) == pytest.approx(p[row, -1], abs=5.1e-3)
+        assert tables[1][-1][0] == "probabilities apart"
+        assert number(tables[1][-1][1]) == pytest.approx(p[row, -1] - p[row, -2], abs=5.1e-3)
+
+
 def test_the_same_call_writes_the_same_bytes_and_ties_follow_the_seed(fitted, tmp_path):
     model, _, (X, y, _) = fitted
     X, y = np.repeat(X[:20], 8, axis=0), np.repeat(y[:20], 8)  # ties everywhere
@@ -318,6 +334,7 @@ def test_hostile_names_stay_text(tmp_path):
 def drawn():
     """A pipeline on drawings, of the demo experts."""
     lesions = make_lesions(160, random_state=0)
+    lesions.target = np.array([label.removesuffix("-like") for label in lesions.target])
     experts = [
         (name, ConceptEncoder(name, "lesions", cache_dir=None))
         for name in ("demo-general", "demo-structures")
