@@ -277,8 +277,8 @@ def _deviation(score, inside, groups, weights):
     with np.errstate(invalid="ignore", divide="ignore"):
         mine = (weights @ (score * inside)) / (weights @ inside.astype(float))
         rest = (weights @ (score * ~inside)) / (weights @ (~inside).astype(float))
-    error = np.nanstd(mine - rest)
+    # Twenty rows that all are right have no spread of their own: that of all rows is the least.
+    pooled = score.std() * np.sqrt(1 / inside.sum() + 1 / (~inside).sum())
+    error = max(np.nanstd(mine - rest), pooled)
     difference = score[inside].mean() - score[~inside].mean()
-    if error > 0:
-        return float(difference / error)
-    return float(np.inf * np.sign(difference)) if difference else 0.0
+    return float(difference / error) if error > 0 else 0.0

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+from scipy.stats import fisher_exact
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
@@ -436,6 +437,24 @@ def test_a_subgroup_is_not_held_against_a_handful_of_rows():
     mixed = pd.DataFrame({"site": site, "coin": np.random.default_rng(0).choice(list("ht"), HALF)})
     found = audit(model, X, y, metadata=mixed, **given)["calibration"]
     assert "Of 4 subgroups 2 could be compared (20 groups each side); none differs" in found.verdict
+
+
+def test_a_small_subgroup_in_which_all_is_right_may_be_so_by_chance():
+    X, y = planted(np.eye(2, 24))
+    model = ConceptBottleneckClassifier(alpha=1.0).fit(X[:HALF], y[:HALF])
+    X, y = X[HALF:], y[HALF:]
+    right = model.predict(X) == y
+    few = np.isin(np.arange(HALF), np.flatnonzero(right)[:22])
+    counts = [[right[rows].sum(), (~right[rows]).sum()] for rows in (few, ~few)]
+    assert counts[0] == [22, 0] and fisher_exact(counts).pvalue > 0.05 / 2
+    given = {"checks": "calibration", "n_bootstrap": 200}
+    metadata = pd.DataFrame({"site": np.where(few, "foot", "arm")})
+    found = audit(model, X, y, metadata=metadata, **given)["calibration"]
+    assert not any(row["differs"] for row in found.tables["subgroups"])
+    many = np.isin(np.arange(HALF), np.flatnonzero(right)[:100])
+    metadata = pd.DataFrame({"site": np.where(many, "foot", "arm")})
+    found = audit(model, X, y, metadata=metadata, **given)["calibration"]
+    assert all(row["differs"] for row in found.tables["subgroups"])
 
 
 def test_few_rows_are_no_evidence_of_good_probabilities():
