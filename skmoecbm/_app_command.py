@@ -3,7 +3,6 @@
 Only argparse is needed for the options; the rest is imported when the command is run.
 """
 
-import ipaddress
 import signal
 import sys
 
@@ -34,12 +33,12 @@ def app(args):
 
     read_config_bytes(args.model)
 
-    from skmoecbm.app import serve_app
+    from skmoecbm.app import is_loopback, serve_app
 
     # stopped by whatever started it, it clears up as after Ctrl-C
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
-    if not _is_loopback(args.host):
+    if not is_loopback(args.host):
         print(
             f"note: everyone who reaches this machine at {args.host} can use the page and upload "
             "images to it",
@@ -53,10 +52,3 @@ def app(args):
         max_mb=args.max_mb,
         on_ready=lambda address: print(f"open {address}\nstop with Ctrl-C", flush=True),
     )
-
-
-def _is_loopback(host):
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from skmoecbm._concept_cells import quantiles_of
+from skmoecbm._decoding import n_pixels
 from skmoecbm._intervene import explained, intervene_features, read_rows
 from skmoecbm._intervention import Intervention
 from skmoecbm._ranges import percentiles
@@ -17,7 +18,10 @@ from skmoecbm.encoder import ConceptEncoder, ExpertUnion
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 from skmoecbm.features import ExpertFeatures
 
-__all__ = ["Desk", "Seen", "decision_html"]
+__all__ = ["MAX_PIXELS", "Desk", "Seen", "decision_html"]
+
+#: Larger images are refused before they are decoded: a file of 20 kB can hold 500 MB of white.
+MAX_PIXELS = 64_000_000
 
 
 @dataclass
@@ -99,6 +103,12 @@ class Desk:
                 f"This file has {size / 2**20:.1f} MB; the app takes images of at most "
                 f"{self.max_bytes / 2**20:g} MB. Save it smaller, or start the app with a larger "
                 "--max-mb."
+            )
+        pixels = n_pixels(path)
+        if pixels is not None and pixels > MAX_PIXELS:
+            raise InputError(
+                f"This image has {pixels / 1e6:.0f} million pixels; the app takes at most "
+                f"{MAX_PIXELS / 1e6:.0f}. Save it smaller."
             )
         try:
             features = self._model.steps[0][1].transform([str(path)])

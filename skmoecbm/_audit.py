@@ -12,7 +12,7 @@ from skmoecbm._audit_controls import concepts
 from skmoecbm._audit_economy import economy
 from skmoecbm._audit_gate import gate
 from skmoecbm._audit_leaks import leaks
-from skmoecbm._audit_problem import Problem, Training
+from skmoecbm._audit_problem import Problem, Training, words_of
 from skmoecbm._audit_result import Audit, Check, Measure, not_made
 from skmoecbm._audit_words import language
 from skmoecbm._base import ConceptClassifier
@@ -36,6 +36,9 @@ CHECKS = {
     "calibration": calibration,
     "language": language,
 }
+
+# Those that judge by how well classes are ranked.
+_RANKED = ("concepts", "ceiling", "economy", "gate")
 
 
 def audit(
@@ -195,6 +198,13 @@ def _made(name, problem):
     """Make one check; what it cannot do with these data is its verdict, not the audit's end."""
     try:
         with problem.quietly():
+            primary = problem.metrics[0]
+            if name in _RANKED and not np.isfinite(problem.scores[primary].value):
+                return not_made(
+                    name,
+                    f"{words_of(primary)} is undefined on these rows: of no class are there both "
+                    "rows that are of it and rows that are not.",
+                )
             check = CHECKS[name](problem)
     except InputError as error:
         problem.take_notes()

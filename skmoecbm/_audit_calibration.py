@@ -14,6 +14,8 @@ __all__ = ["bands", "calibration"]
 
 _N_NULL = 200
 _FEW = 20
+# Where chance alone gives an error above this, a small error says nothing.
+_WIDE = 0.1
 _MOST_LEVELS = 12
 _AGES = (0, 30, 50, 70)
 
@@ -35,11 +37,13 @@ def calibration(problem):
     ]
     found = scores["ece"].value
     if found <= limit:
-        status = "good"
+        status = "good" if limit <= _WIDE else "unclear"
         verdict = (
             f"The calibration error, {found:.3f}, is no larger than chance gives a perfectly "
             f"calibrated model on these rows (95 % below {limit:.3f})."
         )
+        if status == "unclear":
+            verdict += " They are too few to see a smaller one."
     else:
         status = "concern"
         verdict = (
@@ -70,7 +74,7 @@ def calibration(problem):
             )
             status = "concern"
         elif rows:
-            verdict += " No subgroup differs from the others by more than chance."
+            verdict += _none_differs(rows)
     return Check(
         "calibration",
         status,
@@ -242,23 +246,39 @@ def _subgroups(problem, weights):
                 for expert, column in zip(problem.classifier.expert_names_, shares.T, strict=True):
                     row[f"gate {expert}"] = float(column[inside].mean())
             rows.append(row)
-            deviations.append(_deviation(flat, inside, weights))
-    # Bonferroni over all levels looked at; few groups are shown, and never accused.
+            deviations.append(_deviation(flat, inside, groups, weights))
+    # Bonferroni over all levels looked at.
     limit = norm.isf(0.025 / max(len(rows), 1))
     for row, deviation in zip(rows, deviations, strict=True):
-        row["differs"] = bool(row["groups"] >= _FEW and abs(deviation) > limit)
+        row["differs"] = None if deviation is None else bool(abs(deviation) > limit)
     return rows
 
 
-def _deviation(score, inside, weights):
-    """Return the difference to the other rows in standard errors; 0 where there is none."""
-    if inside.all() or len(weights) < 2:
-        return 0.0
+def _none_differs(rows):
+    """Return the sentence for levels of which none differs: how many could be compared at all."""
+    compared = sum(row["differs"] is not None for row in rows)
+    if not compared:
+        return f" No subgroup could be compared: it takes resamples, and {_FEW} groups each side."
+    return (
+        f" Of {len(rows):,} subgroups {compared:,} could be compared ({_FEW} groups each side); "
+        "none differs from the other rows in accuracy by more than chance."
+    )
+
+
+def _deviation(score, inside, groups, weights):
+    """Return the difference to the other rows in standard errors.
+
+    None where it cannot be judged: few groups on either side are shown, and nobody accused. The
+    spread of one lone row is not seen by resampling it.
+    """
+    sides = [len(np.unique(groups[rows])) for rows in (inside, ~inside)]
+    if min(sides) < _FEW or len(weights) < 2:
+        return None
     with np.errstate(invalid="ignore", divide="ignore"):
         mine = (weights @ (score * inside)) / (weights @ inside.astype(float))
         rest = (weights @ (score * ~inside)) / (weights @ (~inside).astype(float))
-    error = np.nanstd(mine - rest)
+    # Twenty rows that all are right have no spread of their own: that of all rows is the least.
+    pooled = score.std() * np.sqrt(1 / inside.sum() + 1 / (~inside).sum())
+    error = max(np.nanstd(mine - rest), pooled)
     difference = score[inside].mean() - score[~inside].mean()
-    if error > 0:
-        return float(difference / error)
-    return float(np.inf * np.sign(difference)) if difference else 0.0
+    return float(difference / error) if error > 0 else 0.0

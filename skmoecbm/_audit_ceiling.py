@@ -158,14 +158,16 @@ def _splits(y, groups, multilabel, seed):
         n_folds = min(5, units.max() + 1)
         if n_folds < 2:
             return None
-        plain = KFold(n_folds, shuffle=True, random_state=seed)
-        return list((plain if groups is None else GroupKFold(n_folds)).split(X, groups=units))
+        if groups is None:
+            return list(KFold(n_folds, shuffle=True, random_state=seed).split(X))
+        return list(GroupKFold(n_folds).split(X, groups=units))
     y = np.asarray(y).ravel()
     rarest = min(len(np.unique(units[y == label])) for label in np.unique(y))
     n_folds = min(5, rarest)
     if n_folds < 2:
         return None
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
-    splits = list(kind(n_folds, shuffle=True, random_state=seed).split(X, y, units))
+    folds = kind(n_folds, shuffle=True, random_state=seed)
+    splits = list(folds.split(X, y, None if groups is None else units))
     whole = len(np.unique(y))
     return splits if all(len(np.unique(y[train])) == whole for train, _ in splits) else None

@@ -19,6 +19,7 @@ __all__ = [
     "describe",
     "file_bytes",
     "load_pixels",
+    "n_pixels",
     "orientation_of",
     "to_numpy",
 ]
@@ -110,6 +111,15 @@ def _open(content):
         ) from error
     except Exception as error:  # damaged headers raise anything: struct.error, KeyError, EOFError
         raise Unreadable(f"its header is damaged ({type(error).__name__}: {error}).") from error
+
+
+def n_pixels(image):
+    """Return how many pixels the header of a file states, undecoded; None where there is none."""
+    try:
+        width, height = _open(file_bytes(image)).size
+    except Unreadable:
+        return None
+    return width * height
 
 
 def load_pixels(image):

@@ -183,8 +183,9 @@ def find_leaks(train, test, train_groups=None, test_groups=None, *, keys=None, n
             "only if both sides name it."
         )
     if train_groups is not None:
-        names = list(check_groups(test_groups, n_test))
-        found["group"] = _first_of(list(check_groups(train_groups, n_train)), names)
+        known, names = check_groups(train_groups, n_train), check_groups(test_groups, n_test)
+        _same_kind(known, names)
+        found["group"] = _first_of(known, names)
     if keys is not None:
         found["identical"] = _first_of(*keys)
     cosines = [] if train is None else _nearest(train, test)
@@ -196,6 +197,17 @@ def find_leaks(train, test, train_groups=None, test_groups=None, *, keys=None, n
         found["near"] = np.where((centred >= near) & (same < 0), nearest, -1)
         similarity = centred
     return LeakReport(n_train, n_test, tuple(found), found, similarity, names)
+
+
+def _same_kind(train, test):
+    """Raise if groups are text on one side only: 7 and "7" would pass for two patients."""
+    text = [{isinstance(group, str) for group in side} for side in (train, test)]
+    if text in ([{True}, {False}], [{False}, {True}]):
+        raise InputError(
+            "Groups are text on one side and not on the other (training rows have "
+            f"{train[0]!r}, test rows {test[0]!r}), so that none could be found on both. Give them "
+            "in the same form."
+        )
 
 
 def _first_of(train, test):

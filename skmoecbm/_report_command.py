@@ -34,7 +34,9 @@ def add_options(parser, whole_number):
         help="pixels of the longer side of the images in the file (%(default)s)",
     )
     parser.add_argument(
-        "--no-file-names", action="store_true", help="number the images, do not name them"
+        "--no-file-names",
+        action="store_true",
+        help="number the images, name neither them nor groups",
     )
     parser.add_argument(
         "--n-bootstrap",
@@ -64,8 +66,6 @@ def report(args):
         model, data, labels, learned, metadata = read_rows(args, {"--out": args.out})
         images, places = data.images, data.places
         known = {"groups": data.groups, "train": learned, "metadata": metadata}
-        if learned is None:
-            known["metadata"] = None  # subgroups are the audit's affair
 
     from skmoecbm._cli_notes import without_notices
     from skmoecbm.report import model_report

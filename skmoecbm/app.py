@@ -1,14 +1,17 @@
 """A local page: drop an image, see the decision, move its concepts, switch experts off."""
 
+import ipaddress
 import os
+import re
 import shutil
 import tempfile
+from urllib.parse import urlsplit
 
 from skmoecbm._app_desk import Desk, decision_html
 from skmoecbm._validation import check_number
 from skmoecbm.exceptions import InputError, SkmoecbmError
 
-__all__ = ["build_app", "serve_app"]
+__all__ = ["build_app", "is_loopback", "serve_app"]
 
 _INTRODUCTION = (
     "Drop an image. The model says what it sees; move a concept to another percentile of the "
@@ -65,7 +68,7 @@ def build_app(model, *, n_sliders=10, max_mb=20.0):
         try:
             seen = desk.see(path)
         except SkmoecbmError as error:
-            return None, {}, "", str(error), choice, experts, *hidden
+            return None, {}, "", _as_text(error), choice, experts, *hidden
         shown = seen.strongest[:n_sliders]
         choice = gr.update(choices=[(_words(column), column) for column in seen.start], value=shown)
         told = "" if shown else "This model does not know its training range: no sliders."
@@ -105,13 +108,13 @@ def build_app(model, *, n_sliders=10, max_mb=20.0):
         try:
             return decision_html(seen.result, desk.decide(seen.features, held, off), off), ""
         except InputError as error:
-            return "", str(error)
+            return "", _as_text(error)
 
     settings = {"analytics_enabled": False, "fill_width": True, "delete_cache": (600, 600)}
     with gr.Blocks(title="skmoecbm", **settings) as page:
         gr.Markdown(f"# A model that explains itself\n\n{_INTRODUCTION}")
         for notice in desk.notices:
-            gr.Markdown(f"**{notice}**")
+            gr.Markdown(f"**{_as_text(notice)}**")
         seen, held = gr.State(), gr.State({})
         with gr.Row():
             with gr.Column():
@@ -178,6 +181,8 @@ def serve_app(model, *, host="127.0.0.1", port=7860, n_sliders=10, max_mb=20.0, 
     model : fitted Pipeline
     host : str, default="127.0.0.1"
         Another address lets others reach the page, and with it the model and what they upload.
+        At an address of this machine alone the page answers to no other name, so that no site
+        open in the same browser can pass itself off as it (DNS rebinding).
     port : int, default=7860
     n_sliders, max_mb
         As of `build_app`.
@@ -193,6 +198,7 @@ def serve_app(model, *, host="127.0.0.1", port=7860, n_sliders=10, max_mb=20.0, 
     gr = _gradio()
     # What is uploaded lies in a folder of this run, and goes with it.
     uploads = tempfile.mkdtemp(prefix="skmoecbm-app-")
+    before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = uploads
     page = None
     try:
@@ -214,7 +220,7 @@ def serve_app(model, *, host="127.0.0.1", port=7860, n_sliders=10, max_mb=20.0, 
             theme=gr.themes.Base(font="sans-serif", font_mono="monospace"),
             css=_CSS,
             max_file_size=int(max_mb * 2**20),  # refused before it is there
-            app_kwargs={"middleware": [_policy_middleware()]},
+            app_kwargs={"middleware": [_policy_middleware(host)]},
         )
         if on_ready is not None:
             on_ready(address)
@@ -226,7 +232,10 @@ def serve_app(model, *, host="127.0.0.1", port=7860, n_sliders=10, max_mb=20.0, 
     finally:
         if page is not None:
             page.close()
-        del os.environ["GRADIO_TEMP_DIR"]
+        if before is None:
+            del os.environ["GRADIO_TEMP_DIR"]
+        else:
+            os.environ["GRADIO_TEMP_DIR"] = before
         shutil.rmtree(uploads, ignore_errors=True)
 
 
@@ -243,15 +252,31 @@ def _gradio():
     return gradio
 
 
-def _policy_middleware():
-    """Return what adds the content policy to every answer."""
+def is_loopback(host):
+    """Return whether an address is of this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _policy_middleware(host):
+    """Return what adds the content policy to every answer, and answers to the right names only."""
     from starlette.middleware import Middleware
+    from starlette.responses import PlainTextResponse
+
+    names = {"127.0.0.1", "localhost", "::1", host} if is_loopback(host) else None
 
     class Policy:
         def __init__(self, app):
             self.app = app
 
         async def __call__(self, scope, receive, send):
+            if names is not None and scope["type"] == "http":
+                if _host_named(scope["headers"]) not in names:
+                    refusal = f"This page answers to {host} alone. Others need --host.\n"
+                    return await PlainTextResponse(refusal, 421)(scope, receive, send)
+
             async def send_with_policy(message):
                 if message["type"] == "http.response.start":
                     header = (b"content-security-policy", _POLICY.encode())
@@ -261,6 +286,20 @@ def _policy_middleware():
             await self.app(scope, receive, send_with_policy)
 
     return Middleware(Policy)
+
+
+def _host_named(headers):
+    """Return the name that a request asks for, without its port; None where there is none."""
+    named = next((value for key, value in headers if key == b"host"), b"")
+    try:
+        return urlsplit(f"//{named.decode('latin-1')}").hostname
+    except ValueError:
+        return None
+
+
+def _as_text(value):
+    """Return text in Markdown that shows as it is: a file's name is no link and no picture."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", str(value))
 
 
 def _words(column):

@@ -69,7 +69,8 @@ def model_report(
         What the model was fitted on. With it, and `y`, an audit is made, and the plain average is
         fitted by itself.
     metadata : DataFrame of n rows, default=None
-        Subgroups for that audit.
+        Columns that an audit looks at subgroups by; without `train` most of its other checks
+        cannot be made.
     audit : Audit, default=None
         One that was made before, shown in its place.
     n_cases : int, default=12
@@ -79,7 +80,8 @@ def model_report(
     image_size : int, default=320
         Pixels of an image's longer side: images are made smaller, and carry no EXIF data.
     file_names : bool, default=True
-        Call images that were given as paths by their file's name (never its folder).
+        Call images that were given as paths by their file's name (never its folder), and rows
+        that leak by their group.
     n_bootstrap : int, default=1000
     confidence : float in (0, 1), default=0.95
     random_state : int, default=0
@@ -121,6 +123,11 @@ def model_report(
         raise parameter_error("model_report", "audit", "an Audit that audit() returned", audit)
     if y is None and (train is not None or metadata is not None):
         raise InputError("model_report: an audit (train, metadata) needs labels; give y too.")
+    if audit is not None and metadata is not None:
+        raise InputError(
+            "model_report: an audit that was made before has its own subgroups. Give metadata to "
+            "audit(), or leave audit out."
+        )
     model = getattr(model, "best_estimator_", model)
     path = _output(path, images)
     classifier, features, beside = read_images("model_report", model, images)
@@ -135,6 +142,7 @@ def model_report(
         "title": str(title),
         "date": datetime.date.today().isoformat() if date is None else str(date),
         "confidence": confidence,
+        "hidden_columns": () if file_names else ("group",),
         "explanation": explanation,
         "classifier": classifier,
         "truth": truth,
@@ -150,7 +158,7 @@ def model_report(
             said = explanation.probabilities.argmax(axis=1)
         sizes = (len(explanation.classes), classifier.multilabel_)
         page["confusion"] = confusion(truth, said, *sizes)
-        if audit is None and train is not None:
+        if audit is None and (train is not None or metadata is not None):
             given = {"train": train, "groups": groups, "metadata": metadata}
             audit = run_audit(model, images, y, **given, random_state=int(random_state))
     rows_of = members(explanation, truth)

@@ -19,8 +19,8 @@ _ARGUMENTS = [
 ]
 
 
-def _missing(reason):
-    """Skip, or fail where the environment promises a browser."""
+def missing(reason):
+    """Skip, or fail where the environment promises a browser and what it shows."""
     if os.environ.get("SKMOECBM_BROWSER") == "required":
         pytest.fail(f"SKMOECBM_BROWSER=required, but {reason}")
     pytest.skip(f"needs a browser: {reason}")
@@ -31,11 +31,11 @@ def launched():
     """Start Chromium; skips the test, with the reason, where that cannot be."""
     program = next(filter(None, map(shutil.which, _NAMES)), None)
     if program is None:
-        _missing(f"none of {', '.join(_NAMES)} is installed")
+        missing(f"none of {', '.join(_NAMES)} is installed")
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        _missing("playwright is not installed: pip install '.[test]'")
+        missing("playwright is not installed: pip install '.[test]'")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=_ARGUMENTS)
         yield browser

@@ -1,8 +1,9 @@
 """The local app: its desk without a browser, and the page from end to end in headless Chromium."""
 
+import http.client
+import importlib.util
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -27,9 +28,9 @@ from skmoecbm import (
 from skmoecbm._app_desk import Desk, decision_html
 from skmoecbm._intervene import intervene_features
 from skmoecbm.datasets import make_lesions
+from tests.browser import missing
 
 HOSTILE = "<script>alert(1)</script>'\"&"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +92,16 @@ def test_what_is_decided_is_intervene_without_the_experts_that_are_off(desk, fol
     assert np.array_equal(both.probabilities, again.probabilities)
 
 
+@pytest.mark.filterwarnings("ignore:Image size")  # Pillow's own, at the header
 def test_what_the_desk_refuses_is_said(desk, folder):
     with pytest.raises(InputError, match=r"has 1\.\d MB; the app takes images of at most 1 MB"):
         desk.see(folder / "large.png")
     with pytest.raises(InputError, match=r"'fake\.png'"):
         desk.see(folder / "fake.png")
+    Image.new("1", (13_000, 13_000)).save(folder / "bomb.png")
+    assert (folder / "bomb.png").stat().st_size < 25_000
+    with pytest.raises(InputError, match=r"has 169 million pixels; the app takes at most 64\."):
+        desk.see(folder / "bomb.png")
     seen = desk.see(folder / "lesion.png")
     with pytest.raises(InputError, match="Every expert is switched off"):
         desk.decide(seen.features, {}, ["general", "structures"])
@@ -124,7 +130,8 @@ def free_port():
 @pytest.fixture(scope="module")
 def served(folder, tmp_path_factory):
     """The app as the command line starts it; its address and the folder of its temporary files."""
-    pytest.importorskip("gradio", reason="needs the extra: pip install 'skmoecbm[app]'")
+    if importlib.util.find_spec("gradio") is None:
+        missing("gradio is not installed: pip install 'skmoecbm[app]'")
     temporary = tmp_path_factory.mktemp("temporary")
     command = [sys.executable, "-m", "skmoecbm.cli", "app", str(folder / "model")]
     process = subprocess.Popen(
@@ -144,21 +151,6 @@ def served(folder, tmp_path_factory):
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     assert not list(temporary.glob("skmoecbm-app-*")), "uploads were left behind"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install it")
-    found = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    if found is None:
-        pytest.skip("needs a Chromium: apt-get install chromium")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -239,6 +231,34 @@ def test_the_page_may_load_nothing_from_elsewhere(page, served):
     )
     assert refused.startswith("https://example.org")
     assert served[0].startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("localhost:80", 200),
+        ("[::1]:80", 200),
+        ("evil.example", 421),
+        ("[", 421),
+    ],
+)
+def test_it_answers_to_no_name_but_its_own(served, host, status):
+    place = served[0].removeprefix("http://").rstrip("/")
+    connection = http.client.HTTPConnection(place, timeout=60)
+    connection.request("GET", "/config", headers={"Host": host})
+    assert connection.getresponse().status == status
+    connection.close()
+
+
+def test_the_name_of_a_file_is_neither_link_nor_markup(page, folder):
+    path = folder / "[click](https:example.org) *a* <b>.png"
+    path.write_text("no image")
+    upload(page, path)
+    wait_for(lambda: "click" in page.inner_text("#message"))
+    assert page.locator("#message a, #message em, #message b").count() == 0
+    assert "[click](" in page.inner_text("#message") and "\\" not in page.inner_text("#message")
+    assert page.faults == []
 
 
 def test_files_that_are_too_large_or_no_image_are_refused(page, folder):

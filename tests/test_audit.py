@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+from scipy.stats import fisher_exact
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
@@ -415,6 +416,75 @@ def test_a_subgroup_on_which_the_model_fails_is_named():
     assert rows["site", "foot"] and rows["site", "arm"]
     assert not rows["coin", "h"] and not rows["coin", "t"]
     assert "site foot" in found["calibration"].verdict
+
+
+def test_a_subgroup_is_not_held_against_a_handful_of_rows():
+    X, y = planted(np.eye(2, 24))
+    model = ConceptBottleneckClassifier(alpha=1.0).fit(X[:HALF], y[:HALF])
+    X, y = X[HALF:], y[HALF:]
+    right = model.predict(X) == y
+    site = np.full(HALF, "arm", dtype=object)
+    site[np.flatnonzero(~right)[:2]] = "foot"  # resampling cannot see how two rows might spread
+    given = {"checks": "calibration", "n_bootstrap": 100}
+    found = audit(model, X, y, metadata=pd.DataFrame({"site": site}), **given)["calibration"]
+    assert [row["differs"] for row in found.tables["subgroups"]] == [None, None]
+    assert "No subgroup could be compared" in found.verdict and found.status == "good"
+    # nor is a difference denied where none was looked for
+    certain = pd.DataFrame({"right": right.astype(str)})
+    found = audit(model, X, y, metadata=certain, checks="calibration", n_bootstrap=0)
+    assert "No subgroup could be compared" in found["calibration"].verdict
+    assert audit(model, X, y, metadata=certain, **given)["calibration"].status == "concern"
+    mixed = pd.DataFrame({"site": site, "coin": np.random.default_rng(0).choice(list("ht"), HALF)})
+    found = audit(model, X, y, metadata=mixed, **given)["calibration"]
+    assert "Of 4 subgroups 2 could be compared (20 groups each side); none differs" in found.verdict
+
+
+def test_a_small_subgroup_in_which_all_is_right_may_be_so_by_chance():
+    X, y = planted(np.eye(2, 24))
+    model = ConceptBottleneckClassifier(alpha=1.0).fit(X[:HALF], y[:HALF])
+    X, y = X[HALF:], y[HALF:]
+    right = model.predict(X) == y
+    few = np.isin(np.arange(HALF), np.flatnonzero(right)[:22])
+    counts = [[right[rows].sum(), (~right[rows]).sum()] for rows in (few, ~few)]
+    assert counts[0] == [22, 0] and fisher_exact(counts).pvalue > 0.05 / 2
+    given = {"checks": "calibration", "n_bootstrap": 200}
+    metadata = pd.DataFrame({"site": np.where(few, "foot", "arm")})
+    found = audit(model, X, y, metadata=metadata, **given)["calibration"]
+    assert not any(row["differs"] for row in found.tables["subgroups"])
+    many = np.isin(np.arange(HALF), np.flatnonzero(right)[:100])
+    metadata = pd.DataFrame({"site": np.where(many, "foot", "arm")})
+    found = audit(model, X, y, metadata=metadata, **given)["calibration"]
+    assert all(row["differs"] for row in found.tables["subgroups"])
+
+
+def test_few_rows_are_no_evidence_of_good_probabilities():
+    X, y = planted(np.eye(2, 24))
+    model = ConceptBottleneckClassifier(alpha=1.0).fit(X[:HALF], y[:HALF])
+    few, all_ = (
+        audit(model, X[HALF : HALF + n], y[HALF : HALF + n], checks="calibration", n_bootstrap=20)
+        for n in (15, HALF)
+    )
+    assert few["calibration"]["ece"].value > all_["calibration"]["ece"].value
+    assert (few["calibration"].status, all_["calibration"].status) == ("unclear", "good")
+    assert "too few to see a smaller one" in few["calibration"].verdict
+
+
+def test_rows_of_one_class_are_not_ranked():
+    X, y = planted(np.eye(2, 24), incidence=np.eye(2, dtype=bool))
+    model = ConceptBottleneckClassifier(alpha=1.0).fit(X[:HALF], y[:HALF])
+    one = np.flatnonzero(y[HALF:] == "left") + HALF
+    train = (X[:HALF], y[:HALF])
+    made = audit(model, X[one], y[one], train=train, n_random=1, n_bootstrap=20)
+    for name in ("concepts", "ceiling", "economy", "gate"):
+        assert made[name].status == "not made" and "AUROC is undefined" in made[name].verdict
+    assert made["calibration"].status != "not made"
+    assert "nan" not in made.verdict
+
+
+def test_a_check_warns_of_nothing_that_it_does_itself():
+    X, y = planted(np.eye(2, 24))
+    made = audited(X, y, checks=["ceiling"])[1]["ceiling"]
+    assert made.notes == ()
 
 
 def test_probabilities_that_are_right_pass_and_those_too_sure_do_not():

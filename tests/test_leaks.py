@@ -90,6 +90,12 @@ def test_groups_are_shared_where_both_sides_name_them():
     assert "2 of 3 test rows" in repr(report)
 
 
+def test_groups_of_another_kind_are_not_told_apart_in_silence():
+    with pytest.raises(InputError, match=r"text on one side .* 7, test rows '7'"):
+        find_leaks(None, None, [7, 8], ["7", "9"])
+    assert find_leaks(None, None, np.array([7, 8]), [9, 7.0]).counts() == {"group": 1}
+
+
 def test_lesions_of_the_community_split_of_ham10000_are_in_both_parts(data_dir):
     table = pd.read_csv(data_dir / "ham10000" / "metadata.csv")
     train, test = (table[table["split_community"] == part] for part in ("train", "test"))

@@ -137,6 +137,23 @@ def test_with_training_rows_the_plain_average_is_fitted_and_an_audit_made(fitted
     assert made["calibration"].verdict[:40] in text and "random directions?" not in text
 
 
+def test_metadata_alone_gives_subgroups_and_groups_are_named_only_where_files_are(fitted, tmp_path):
+    model, (train, labels, _), (X, y, _) = fitted
+    site = pd.DataFrame({"site": np.where(np.arange(len(X)) % 2, "arm", "foot")})
+    text = report(model, X, y, metadata=site, tmp_path=tmp_path)
+    assert "<td>arm</td>" in text and "refits need training rows" in text
+    made = audit(model, X, y, metadata=site, checks="calibration", n_bootstrap=0)
+    with pytest.raises(InputError, match="has its own subgroups"):
+        report(model, X, y, metadata=site, audit=made, tmp_path=tmp_path)
+    patients = [[f"PATIENT {i}" for i in range(len(rows))] for rows in (train, X)]
+    learned = (train, labels, patients[0])
+    made = audit(model, X, y, train=learned, groups=patients[1], checks="leaks", n_bootstrap=0)
+    assert made["leaks"].tables["rows that leak"]
+    given = {"groups": patients[1], "audit": made, "tmp_path": tmp_path}
+    assert "PATIENT" in report(model, X, y, **given)
+    assert "PATIENT" not in report(model, X, y, file_names=False, **given)
+
+
 def test_the_confusion_matrix_is_that_of_scikit_learn(fitted, page):
     model, _, (X, y, _) = fitted
     (table,) = page.table("true ↓ said →")
