@@ -107,6 +107,21 @@ def test_p_values_are_those_of_all_exchanges_of_labels():
     assert rng is not None and found["exchanged"] == 1.0
 
 
+def test_few_exchanges_give_small_p_values_no_more_often_than_they_say():
+    """p <= 1/5 of four exchanges in a fifth of the tables; what was seen belongs to the null."""
+    rng = check_random_state(0)
+    is_class = np.repeat(np.eye(2, dtype=bool), 12, axis=0)
+    found = []
+    for _ in range(1500):
+        own = rng.random_sample(24)
+        weights = np.c_[own, 1 - own]
+        test = permutation_test(weights, np.ones((24, 2), bool), is_class, np.arange(24), 4, rng)
+        found.append((test["p_value"][0, 0], test["p_overall"]))
+    share = (np.array(found) < 0.2 + 1e-9).mean(axis=0)
+    assert (share < 0.2 + 3 * np.sqrt(0.2 * 0.8 / 1500)).all()
+    assert (share > 0.1).all()
+
+
 def _null(seed, dependent, groups=None, missing=False, n=120):
     """Weights that depend on the class, on nothing, or on the group alone."""
     rng = np.random.default_rng(seed)
