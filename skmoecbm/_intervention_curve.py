@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from skmoecbm._base import Reading
-from skmoecbm._concept_cells import quantiles_of, replace_cells, wanted_cells
+from skmoecbm._concept_cells import list_of_names, quantiles_of, replace_cells, wanted_cells
 from skmoecbm._intervene import explained, read_rows
 from skmoecbm._presence import annotation_table
 from skmoecbm._ranges import percentiles
@@ -187,7 +187,7 @@ def intervention_curve(
     True
     """
     owner = "intervention_curve"
-    policies = [policies] if isinstance(policies, str) else list(policies)
+    policies = list_of_names(owner, "policies", policies)
     if not policies:
         raise parameter_error(owner, "policies", f"some of {_POLICIES}", policies)
     for policy in policies:

@@ -351,7 +351,7 @@ def test_what_is_no_difference_of_two_is_not_read_backwards(kind):
         lambda: alone.versus(0, 1),
         lambda: alone.versus(1, 0),
     ):
-        with pytest.raises(InputError, match="Class 1 is not explained here. There are: 0."):
+        with pytest.raises(InputError, match=r"Class 1 is not explained here\. There are: 0\."):
             ask()
 
 

@@ -123,6 +123,8 @@ def test_the_picture_shows_the_numbers(seen):
         ({"annotations": {"veil": np.full(300, np.nan)}}, "No cell of annotations"),
         ({"policies": ["best"]}, "'policies' parameter"),
         ({"policies": []}, "'policies' parameter"),
+        ({"policies": 3}, "'policies' parameter"),
+        ({"experts": 3}, "'experts' parameter"),
         ({"n_concepts": 0}, "'n_concepts' parameter"),
         ({"values": "present"}, "'values' parameter"),
         ({"y": ["nv"]}, "y has 1 labels for 300 images"),
