@@ -86,7 +86,6 @@ def test_means_and_intervals_equal_a_loop_over_resampled_rows(model, rows):
 
 def test_p_values_are_those_of_all_exchanges_of_labels():
     """Six rows: all 720 orders by brute force against drawn ones."""
-    rng = np.random.default_rng(0)
     first = np.array([0.9, 0.8, 0.7, 0.3, 0.5, 0.45])
     weights, labels = np.c_[first, 1 - first], np.array([0, 0, 0, 1, 1, 1])
     is_class = labels[:, None] == np.arange(2)
@@ -104,7 +103,7 @@ def test_p_values_are_those_of_all_exchanges_of_labels():
     np.testing.assert_allclose(found["p_adjusted"], exact, atol=0.01)
     assert found["p_overall"] == pytest.approx(exact, abs=0.01)
     np.testing.assert_allclose(found["difference"], [[seen, -seen], [-seen, seen]], atol=0.005)
-    assert rng is not None and found["exchanged"] == 1.0
+    assert found["exchanged"] == 1.0
 
 
 def test_few_exchanges_give_small_p_values_no_more_often_than_they_say():
@@ -312,3 +311,10 @@ def test_what_does_not_fit_is_refused(model, rows):
     with pytest.warns(SkmoecbmWarning, match="no expert"):
         nothing = explain(model, np.full((3, 7), np.nan))
     assert nothing.summary(n_bootstrap=2, n_permutations=2).usage.support.sum() == 0
+
+
+def test_text_without_a_bootstrap_names_no_intervals(model, rows):
+    X, y, _ = rows
+    text = repr(global_explanation(model, X, y, n_bootstrap=0, n_permutations=0))
+    assert "nan" not in text and "interval" not in text and "[" not in text
+    assert "95 % intervals" in repr(global_explanation(model, X, y, n_bootstrap=5))
