@@ -4,6 +4,7 @@ import difflib
 import numbers
 import re
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +13,15 @@ from skmoecbm._ranges import percentiles, values_at
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
-__all__ = ["LEVELS", "Cell", "find_concept", "quantiles_of", "replace_cells", "wanted_cells"]
+__all__ = [
+    "LEVELS",
+    "Cell",
+    "find_concept",
+    "list_of_names",
+    "quantiles_of",
+    "replace_cells",
+    "wanted_cells",
+]
 
 #: The percentiles of the training images that "absent" and "present" stand for.
 LEVELS = {"absent": 5.0, "present": 95.0}
@@ -60,6 +69,15 @@ def quantiles_of(classifier, expert):
     """Return the quantiles (m, 101) of an expert's concepts, or None if they are not known."""
     found = getattr(classifier, "concept_quantiles_", None)
     return found if found is None or isinstance(found, np.ndarray) else found[expert]
+
+
+def list_of_names(owner, parameter, names):
+    """Return one name or several as a list."""
+    if isinstance(names, str):
+        return [names]
+    if not isinstance(names, Iterable):
+        raise parameter_error(owner, parameter, "a name or a list of names", names)
+    return list(names)
 
 
 def find_concept(classifier, concept, experts=None):
@@ -124,8 +142,7 @@ def wanted_cells(owner, classifier, changes, experts=None):
     if not hasattr(changes, "items"):
         wanted = "a dict of concept -> 'present', 'absent', a percentile such as 'p80', or a number"
         raise parameter_error(owner, "changes", wanted, changes)
-    if isinstance(experts, str):
-        experts = [experts]
+    experts = None if experts is None else list_of_names(owner, "experts", experts)
     cells, clipped = {}, []
     for concept, asked in changes.items():
         for e, j in find_concept(classifier, concept, experts):

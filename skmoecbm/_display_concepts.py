@@ -12,6 +12,7 @@ from skmoecbm.explanation import explain
 __all__ = ["AssociationDisplay", "ConceptContributionDisplay"]
 
 _REACH = 4.0  # times the longest bar of a concept that bars of sums may be drawn
+_SD = "standard deviation"
 _WRITTEN = 60  # concepts of an association up to which numbers stand in the cells
 
 
@@ -252,7 +253,7 @@ class AssociationDisplay:
     Parameters
     ----------
     association : ndarray of shape (k, K')
-        Logits that one standard deviation more of a concept adds where its expert decides alone.
+        Logits that one `unit` more of a concept adds where its expert decides alone.
     concepts : list of str, length k
     columns : list of label, length K'
         Of two classes only the second.
@@ -260,6 +261,9 @@ class AssociationDisplay:
         How many the model has.
     left_out : float
         Largest absolute association of a concept that is not shown; 0 if all are.
+    unit : str
+        A standard deviation, or what the experts that standardise nothing (``activation="softmax"``
+        and heads of another kind) count in.
 
     Attributes
     ----------
@@ -278,12 +282,13 @@ class AssociationDisplay:
     (5, 3)
     """
 
-    def __init__(self, association, concepts, columns, *, n_concepts, left_out=0.0):
+    def __init__(self, association, concepts, columns, *, n_concepts, left_out=0.0, unit=_SD):
         self.association = association
         self.concepts = concepts
         self.columns = columns
         self.n_concepts = n_concepts
         self.left_out = left_out
+        self.unit = unit
 
     @classmethod
     def from_estimator(cls, model, *, expert=None, k=30, ax=None):
@@ -335,6 +340,7 @@ class AssociationDisplay:
             classes if table.shape[1] > 1 else classes[-1:],
             n_concepts=len(table),
             left_out=float(rest.max()) if len(rest) else 0.0,
+            unit=_unit_of([heads[e] for e in kept]),
         ).plot(ax)
 
     def plot(self, ax=None):
@@ -376,5 +382,13 @@ class AssociationDisplay:
             )
         ax.set_title(title, loc="right", size=9)
         bar = ax.figure.colorbar(self.image_, ax=ax, shrink=min(1.0, 3 / (0.22 * n + 0.5)))
-        bar.set_label("logits per standard deviation")
+        bar.set_label(f"logits per {self.unit}")
         return self
+
+
+def _unit_of(heads):
+    """Return what one more of a concept is, for heads that standardise and heads that do not."""
+    raw = {getattr(head, "activation", "softmax") == "softmax" for head in heads}
+    if len(raw) > 1:
+        return f"{_SD}, or unit of value where nothing is standardised"
+    return "unit of similarity, which is not standardised" if True in raw else _SD

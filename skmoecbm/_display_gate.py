@@ -121,14 +121,16 @@ class GateDisplay:
         InputError
             If no row has all experts.
         """
-        whole = self.present.all(axis=1)
+        # An expert that no row has, such as that of a view `without` it, is none of the picture.
+        there = np.flatnonzero(self.present.any(axis=0))
+        whole = self.present[:, there].all(axis=1) & bool(len(there))
         if not whole.any():
             raise InputError(
                 "No row has all experts, so their weights are not comparable. Explain images that "
                 "every expert has seen."
             )
-        n_experts = len(self.expert_names)
-        shown = range(1) if n_experts == 2 else range(n_experts)  # the other is the rest
+        n_experts = len(there)
+        shown = there[:1] if n_experts == 2 else there  # the other is the rest
         labels = ["all rows"] * len(whole) if self.classes is None else list(self.classes)
         found = {label for label, kept in zip(labels, whole, strict=True) if kept}
         order = sorted(found, key=str) if self.order is None else self.order
@@ -168,11 +170,10 @@ class GateDisplay:
         ax.set_yticks(np.arange(len(order)), names)
         ax.set_ylim(len(order) - 0.45, -0.55)
         ax.set_xlim(-0.02, 1.02)
-        first = label_of(self.expert_names[0], 30)
         words = "share of each expert in the decision"
         if n_experts == 2:
-            words = f"share of {first} in the decision; {label_of(self.expert_names[1], 30)} has "
-            words += "the rest"
+            first, other = (label_of(self.expert_names[e], 30) for e in there)
+            words = f"share of {first} in the decision; {other} has the rest"
         elif n_experts > 2:
             ax.legend(
                 frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1)

@@ -116,8 +116,8 @@ class ReliabilityDisplay:
         sure, right, about = _said(y, np.asarray(proba, dtype=np.float64), classes, class_)
         edges = np.linspace(0, 1, n_bins + 1)
         if strategy == "quantile":
-            edges = np.unique(np.quantile(sure, edges))
-            edges[0], edges[-1] = 0.0, 1.0
+            inner = np.unique(np.quantile(sure, edges))[1:-1]
+            edges = np.unique(np.r_[0.0, inner, 1.0])
         # bins (a, b], the first with its lower end
         bins = np.clip(np.searchsorted(edges, sure, side="left") - 1, 0, max(len(edges) - 2, 0))
         counts = np.bincount(bins, minlength=len(edges) - 1)
@@ -226,6 +226,10 @@ class ReliabilityDisplay:
 
 def _said(y, proba, classes, class_):
     """Return how sure was said (n,), whether it was right (n,), and of what."""
+    if proba.ndim not in (1, 2) or not len(proba):
+        raise InputError(
+            f"proba must have shape (n, K) or (n,) with at least one row. Got shape {proba.shape}."
+        )
     if not np.isfinite(proba).all():
         raise InputError("proba must be finite; drop the rows that the model cannot score.")
     if proba.ndim == 1:

@@ -4,11 +4,10 @@ import copy
 import warnings
 
 import numpy as np
-from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
 
-from skmoecbm._concept_cells import find_concept
+from skmoecbm._concept_cells import find_concept, list_of_names
 from skmoecbm._edit_refit import refit_heads
+from skmoecbm._last_step import features_for, fitted_classifier, with_classifier
 from skmoecbm._single import ConceptBottleneckClassifier
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
@@ -30,7 +29,8 @@ def edit(model, *, forbid=(), pin=None, experts=None, refit=None):
         concept of one expert, here and in `pin`.
     pin : dict of (concept, class) to "+" or "-", default=None
         The sign that the weight of a concept for a class may have: with ``"+"`` more of the
-        concept can only raise the class's logit, with ``"-"`` only lower it. Without `refit` a
+        concept can only raise the class's logit of that expert, with ``"-"`` only lower it. A
+        gate that reads similarities may still listen to other experts for it. Without `refit` a
         weight of the other sign becomes 0, with a warning.
     experts : str, list of str or None, default=None
         Whose concepts are meant; None is of every expert that has them.
@@ -64,14 +64,7 @@ def edit(model, *, forbid=(), pin=None, experts=None, refit=None):
     >>> edited.association_[0, 0] == 0, edited.edit_log_[0]["concept"]
     (np.True_, 'ruler')
     """
-    model = getattr(model, "best_estimator_", model)
-    classifier = model.steps[-1][1] if isinstance(model, Pipeline) else model
-    if not hasattr(classifier, "_additive_parts"):
-        raise InputError(
-            "edit needs a classifier of this package or a pipeline that ends in one. "
-            f"Got {type(classifier).__name__} at the end."
-        )
-    check_is_fitted(classifier)
+    model, classifier = fitted_classifier("edit", model)
     entries = _entries(classifier, forbid, pin, experts)
     edited = _copy(classifier, {entry["expert"] for entry in entries})
     _apply(edited, entries)
@@ -91,17 +84,13 @@ def edit(model, *, forbid=(), pin=None, experts=None, refit=None):
             stacklevel=2,
         )
     edited.edit_log_ = log
-    if not isinstance(model, Pipeline):
-        return edited
-    outer = copy.copy(model)
-    outer.steps = [*model.steps[:-1], (model.steps[-1][0], edited)]
-    return outer
+    return with_classifier(model, edited)
 
 
 def _entries(classifier, forbid, pin, experts):
     """Return the lines of the log that the parameters mean, each for one expert's concept."""
-    forbid = [forbid] if isinstance(forbid, str) else list(forbid)
-    experts = [experts] if isinstance(experts, str) else experts
+    forbid = list_of_names("edit", "forbid", forbid)
+    experts = None if experts is None else list_of_names("edit", "experts", experts)
     if pin is not None and not hasattr(pin, "items"):
         raise parameter_error("edit", "pin", "a dict of (concept, class) -> '+' or '-'", pin)
     asked = [("forbid", concept, None, None) for concept in forbid]
@@ -215,6 +204,4 @@ def _rows(model, refit):
     if not isinstance(refit, tuple | list) or len(refit) != 2:
         raise parameter_error("edit", "refit", "a tuple (X, y) of images and labels", refit)
     X, y = refit
-    if isinstance(model, Pipeline) and len(model.steps) > 1:
-        X = model[:-1].transform(X)
-    return X, y
+    return features_for(model, X), y

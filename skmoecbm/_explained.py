@@ -188,6 +188,7 @@ class Explanation(Comparisons, Sequence):
             totals=self.totals @ mixture,
             offset=self._offset @ mixture,
             of_class=self.classes[self.classes.index(class_)],
+            against=self._of_class if class_ == self.against else self.against,
         )
 
     def top(self, k=10, row=None, class_=None):
@@ -304,9 +305,14 @@ class Explanation(Comparisons, Sequence):
         """Return the column that speaks for a class and the sign to read it with."""
         if class_ in self.columns:
             return self.columns.index(class_), 1.0
-        if class_ in self.classes and len(self.classes) == 2:
+        # Read backwards, a difference speaks for the other class. Of two classes the logit is
+        # one; a probability or the logit of a label is none.
+        others = [] if self.against is None else [self.against]
+        if len(self.classes) == 2 and self.thresholds is None and self.unit == "logit":
+            others = [label for label in self.classes if label not in self.columns]
+        if class_ in others:
             return 0, -1.0
-        listed = ", ".join(map(repr, self.columns if len(self.classes) > 2 else self.classes))
+        listed = ", ".join(map(repr, [*self.columns, *others]))
         raise InputError(f"Class {class_!r} is not explained here. There are: {listed}.")
 
     def _targets(self, class_):

@@ -63,7 +63,11 @@ def permutation_test(weights, present, is_class, group_of_row, n_permutations, r
             "p_overall": float("nan")
         }
     null = np.stack(null)
-    centre, spread = null.mean(axis=0), null.std(axis=0)
+    difference = seen - null.mean(axis=0)
+    # What was seen is one of the orders that could have been: left out of centre and scale it
+    # would lie further from them than any drawn one, and small p-values come too often.
+    orders = np.concatenate([seen[None], null])
+    centre, spread = orders.mean(axis=0), orders.std(axis=0)
     # One scale for all cells, so that a rare class, whose mean jumps most, hides no other.
     spread = np.where(spread > 1e-12, spread, np.inf)
     z, drawn = np.abs(seen - centre) / spread, np.abs(null - centre) / spread
@@ -76,7 +80,7 @@ def permutation_test(weights, present, is_class, group_of_row, n_permutations, r
     rounding = 1e-9
     return {
         **found,
-        "difference": seen - centre,
+        "difference": difference,
         "p_value": np.where(known, p_of(drawn >= z - rounding), np.nan),
         "p_adjusted": np.where(known, p_of(largest[:, None, None] >= z - rounding), np.nan),
         "p_overall": float(p_of(largest >= z[known].max() - rounding))

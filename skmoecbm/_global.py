@@ -123,10 +123,9 @@ def _classes_of_rows(explanation, y):
             "This is the explanation of one class alone. Take the summary of the whole, then "
             "for_class of it."
         )
-    if y is not None and len(y) != n:
-        raise InputError(
-            f"y must have one label per row of the explanation, {n:,}. Got {len(y):,}."
-        )
+    given = n if y is None else y.shape[0] if hasattr(y, "shape") else len(y)
+    if given != n:
+        raise InputError(f"y must have one label per row of the explanation, {n:,}. Got {given:,}.")
     if explanation.thresholds is not None:
         if y is None:
             return explanation.probabilities >= explanation.thresholds

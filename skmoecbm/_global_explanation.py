@@ -163,8 +163,7 @@ class GlobalExplanation:
         for label in self.supports:
             lines.append(f"{label} ({self.supports[label]:,} rows): {', '.join(self._said(label))}")
             lines += [
-                f"  {row.contribution:+6.2f} [{row.low:+.2f}, {row.high:+.2f}]  {row.concept} "
-                f"({row.expert})"
+                f"  {row.contribution:+6.2f}{_interval(row)}  {row.concept} ({row.expert})"
                 for row in self.top(_SHOWN_CONCEPTS, label).itertuples()
             ]
         return "\n".join([*lines, *self._verdicts(), *(f"Note: {text}" for text in self.notices)])
@@ -198,10 +197,10 @@ class GlobalExplanation:
         which = "predicted classes" if self.by_predicted else "classes"
         groups = f" in {self.n_groups:,} groups" if self.n_groups < self.n else ""
         unit = {"logit": "logits", "probability": "probability"}[self.unit]
+        between = f" with {100 * self.confidence:g} % intervals" if self.n_bootstrap else ""
         return (
             f"GlobalExplanation of {self.n:,} rows{groups}, {len(self.supports)} {which}: mean "
-            f"contributions in {unit} with {100 * self.confidence:g} % intervals, weights of the "
-            "experts"
+            f"contributions in {unit}{between}, weights of the experts"
         )
 
     def _said(self, label, named=True):
@@ -232,6 +231,11 @@ class GlobalExplanation:
                     f"p = {row.p_value:.2g} ({len(self.supports)} classes)"
                 )
         return lines
+
+
+def _interval(row):
+    """Return the interval of a mean in words, "" where none was asked for."""
+    return f" [{row.low:+.2f}, {row.high:+.2f}]" if np.isfinite(row.low) else ""
 
 
 def _records(table):

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from skmoecbm._base import AdditivePart, Reading
+from skmoecbm._base import Reading
 from skmoecbm._concept_cells import replace_cells, wanted_cells
 from skmoecbm._intervention import Intervention
 from skmoecbm._validation import check_choice
@@ -90,12 +90,16 @@ def intervene_features(classifier, features, changes, *, experts=None, gate="fix
     after = Reading(replace_cells(before.data, cells), before.gate_values, held)
     beside = beside or {}
     what_if = {**beside, "notices": [*beside.get("notices", ()), *map(str, cells)]}
+    pairs = [(before, beside), (after, what_if)]
+    additive = getattr(classifier, "pool", "logit") != "prob"
     return Intervention(
-        explained(classifier, before, beside),
-        explained(classifier, after, what_if),
+        *(explained(classifier, reading, own) for reading, own in pairs),
+        shown=None
+        if additive
+        else [explain_features(classifier, reading, **own) for reading, own in pairs],
         predicted=[classifier.predict(reading) for reading in (before, after)],
         cells=cells,
-        additive=getattr(classifier, "pool", "logit") != "prob",
+        additive=additive,
         gate_held=gate == "fixed",
     )
 
@@ -114,27 +118,8 @@ def explained(classifier, reading, beside=None):
     beside = beside or {}
     if getattr(classifier, "pool", "logit") != "prob":
         return explain_features(classifier, reading, **beside)
-    data, values, logits, present, weights, _ = classifier._mix(reading)
-    shares = classifier._shares(weights)
-    parts = [
-        AdditivePart(
-            name,
-            head.concept_names_,
-            present[:, e] * classifier.expert_scale_[e],
-            weights[:, e],
-            shares[:, e],
-            values[e],
-            np.where(present[:, [e]], own.values, np.nan)
-            if values[e].shape == own.values.shape
-            else values[e],
-            head.association_,
-            head.intercept_,
-            logits[e],
-        )
-        for e, (name, head, own) in enumerate(
-            zip(classifier.expert_names_, classifier.heads_, data, strict=True)
-        )
-    ]
+    mixed = classifier._mix(reading)
+    parts = classifier._parts_of_experts(mixed, mixed[3] * classifier.expert_scale_)
     decision = classifier.decision_function(reading)
     return Explanation(
         parts,

@@ -3,7 +3,6 @@
 import numpy as np
 
 from skmoecbm._validation import check_number
-from skmoecbm.exceptions import InputError
 
 __all__ = ["Intervention"]
 
@@ -19,7 +18,7 @@ class Intervention:
     ----------
     classes : list of length K
     before, after : Explanation
-        Of the rows as they came, and with the concepts set.
+        Of the rows as they came, and with the concepts set; with ``pool="prob"`` in probabilities.
     predicted_before, predicted : ndarray of shape (n,), or (n, K) of several labels
         What the model predicts.
     changed : ndarray of shape (n,), bool
@@ -35,10 +34,11 @@ class Intervention:
         and `percentile` of the training images, in [0, 100].
     """
 
-    def __init__(self, before, after, *, predicted, cells, additive, gate_held):
+    def __init__(self, before, after, *, predicted, cells, additive, gate_held, shown=None):
         import pandas as pd
 
         self._before, self._after = before, after
+        self._shown = (before, after) if shown is None else shown
         self.classes = after.classes
         self.predicted_before, self.predicted = predicted
         differs = self.predicted_before != self.predicted
@@ -54,20 +54,12 @@ class Intervention:
     @property
     def before(self):
         """Explanation of the rows as they came."""
-        return self._explanation(self._before)
+        return self._shown[0]
 
     @property
     def after(self):
         """Explanation of the rows with the concepts set."""
-        return self._explanation(self._after)
-
-    def _explanation(self, explanation):
-        if not self._additive:
-            raise InputError(
-                "Logits of pool='prob' are no sum over concepts, so there is no explanation to "
-                "show. carried() and to_frame() tell what changed in each expert's own logits."
-            )
-        return explanation
+        return self._shown[1]
 
     def __len__(self):
         """Return the number of rows."""

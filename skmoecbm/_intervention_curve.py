@@ -4,10 +4,11 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from skmoecbm._base import Reading
-from skmoecbm._concept_cells import quantiles_of, replace_cells, wanted_cells
+from skmoecbm._concept_cells import list_of_names, quantiles_of, replace_cells, wanted_cells
 from skmoecbm._intervene import explained, read_rows
 from skmoecbm._presence import annotation_table
 from skmoecbm._ranges import percentiles
+from skmoecbm._targets import indicator_of
 from skmoecbm._validation import check_choice, check_number, parameter_error
 from skmoecbm.exceptions import InputError
 from skmoecbm.explanation import read_images
@@ -134,7 +135,7 @@ def intervention_curve(
         Fitted on other images than these.
     images : array-like of length n
         What the model's `predict` takes.
-    y : array-like of shape (n,), or indicator of shape (n, K)
+    y : array-like of shape (n,), or indicator of shape (n, K), dense, sparse or a DataFrame
     annotations : DataFrame of n rows, or dict of str to sequence of length n
         Concept (a name of the model's, or ``"expert__concept"``) -> 1 present, 0 absent, NaN not
         judged, which is never set.
@@ -187,7 +188,7 @@ def intervention_curve(
     True
     """
     owner = "intervention_curve"
-    policies = [policies] if isinstance(policies, str) else list(policies)
+    policies = list_of_names(owner, "policies", policies)
     if not policies:
         raise parameter_error(owner, "policies", f"some of {_POLICIES}", policies)
     for policy in policies:
@@ -201,7 +202,7 @@ def intervention_curve(
     reading = read_rows(classifier, features)
     n = len(reading.data[0].values)
     names, truth = annotation_table(annotations, n)
-    y = np.asarray(y)
+    y = indicator_of(y, classifier.classes_) if classifier.multilabel_ else np.asarray(y)
     if len(y) != n:
         raise InputError(f"y has {len(y)} labels for {n} images. Give one per image.")
     cells = [

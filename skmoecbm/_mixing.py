@@ -143,9 +143,21 @@ class FittedMixture(ConceptClassifier):
         return view
 
     def _additive_parts(self, X):
-        data, values, logits, present, weights, scale = self._mix(X)
+        mixed = self._mix(X)
+        *_, weights, scale = mixed
         if self.pool == "sum":
             scale = scale * (weights > 0).sum(axis=1)
+        parts = self._parts_of_experts(mixed, scale[:, None] * weights * self.expert_scale_)
+        if self.pool != "prob":
+            return parts
+        shift = np.zeros(len(self.classes_)) + prevalence_shift(self, self.target_prevalence)
+        return in_probabilities(
+            parts, self.expert_scale_, scale, shift, exclusive=not self.multilabel_
+        )
+
+    def _parts_of_experts(self, mixed, voices):
+        """Return the `AdditivePart` of each expert, of what `_mix` gave and a weight (n, E)."""
+        data, values, logits, present, weights, _ = mixed
         shares = self._shares(weights)
         ranges = getattr(self, "concept_quantiles_", [None] * len(data))
         # The outputs of a head that is not linear have no similarities behind them.
@@ -153,11 +165,11 @@ class FittedMixture(ConceptClassifier):
             np.where(present[:, [e]], own.values if getattr(head, "is_linear", True) else z, np.nan)
             for e, (own, z, head) in enumerate(zip(data, values, self.heads_, strict=True))
         ]
-        parts = [
+        return [
             AdditivePart(
                 name,
                 self.heads_[e].concept_names_,
-                scale * weights[:, e] * self.expert_scale_[e],
+                voices[:, e],
                 weights[:, e],
                 shares[:, e],
                 values[e],
@@ -170,9 +182,3 @@ class FittedMixture(ConceptClassifier):
             )
             for e, name in enumerate(self.expert_names_)
         ]
-        if self.pool != "prob":
-            return parts
-        shift = np.zeros(len(self.classes_)) + prevalence_shift(self, self.target_prevalence)
-        return in_probabilities(
-            parts, self.expert_scale_, scale, shift, exclusive=not self.multilabel_
-        )

@@ -38,7 +38,7 @@ def tune_thresholds(model, X, y, *, criterion="f1", cv=5, groups=None, sample_we
         specificity less 1, which does not depend on how frequent the label is.
     cv : int, splitter, iterable or "prefit", default=5
         Folds of X and y. ``"prefit"``: X and y are rows that `model` has not seen, and its own
-        probabilities decide; nothing is fitted.
+        probabilities decide; nothing is fitted. The only way for a model that `edit` returned.
     groups : array-like of shape (n,), default=None
         Rows of one group never straddle folds.
     sample_weight : array-like of shape (n,), default=None
@@ -100,6 +100,11 @@ def tune_thresholds(model, X, y, *, criterion="f1", cv=5, groups=None, sample_we
     learned = np.ones(truth.shape, dtype=bool)
     if isinstance(cv, str) and cv == "prefit":
         proba, held_out = model.predict_proba(X), weights > 0
+    elif hasattr(classifier, "edit_log_"):
+        raise InputError(
+            "This model was edited, and folds are fitted anew, without the edits: their thresholds "
+            "would be those of another model. Use cv='prefit' and rows that the model has not seen."
+        )
     else:
         numbers = number_groups(groups, n)
         folds, reason = make_folds("tune_thresholds", cv, labels, weights, numbers)

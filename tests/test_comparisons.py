@@ -331,3 +331,36 @@ def test_photographs_of_skin_are_explained_exactly_and_ranked_as_counted(pool, d
         counted = 50 * (below + reached)
         assert np.abs(explanation.percentiles[e] - counted).max() < 1.5
     assert explanation.to_dict(1)["class_names"]["mel"] == "melanoma"
+
+
+@pytest.mark.parametrize("kind", ["labels", "prob"])
+def test_what_is_no_difference_of_two_is_not_read_backwards(kind):
+    """The logit of one label says nothing of another, nor does a part of one probability."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 8))
+    y = (X[:, :2] + rng.normal(size=(60, 2)) > 0).astype(int)
+    settings = {"guard": False} if kind == "labels" else {"pool": "prob", "guard": False}
+    model = GatedConceptBottleneckClassifier(
+        ConceptBottleneckClassifier(alpha=1.0), experts=EXPERTS, **settings
+    ).fit(X, y if kind == "labels" else y[:, 0])
+    explanation = explain(model, X[:3])
+    alone = explanation.for_class(0)
+    for ask in (
+        lambda: alone.for_class(1),
+        lambda: alone.to_frame(1),
+        lambda: alone.versus(0, 1),
+        lambda: alone.versus(1, 0),
+    ):
+        with pytest.raises(InputError, match=r"Class 1 is not explained here\. There are: 0\."):
+            ask()
+
+
+def test_a_difference_read_backwards_is_that_of_the_other_class(two):
+    _, _, explanation = two
+    there, back = explanation.versus("a", "b"), explanation.versus("b", "a")
+    turned = there.for_class("b")
+    np.testing.assert_array_equal(turned.totals, back.totals)
+    np.testing.assert_array_equal(turned.contributions[0], back.contributions[0])
+    assert (turned.columns, turned.against) == (["b"], "a")
+    assert (there.columns, there.against) == (["a"], "b")
+    assert "against b" in repr(there) and "against a" in repr(turned)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot
 from sklearn.calibration import calibration_curve
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -178,6 +179,24 @@ def test_association_of_all_350_concepts_of_one_expert_has_a_line_for_each(large
         AssociationDisplay.from_estimator(large[0], expert="clip")
 
 
+def test_association_says_in_what_its_concepts_are_counted():
+    rng = np.random.default_rng(0)
+    X, y = 0.2 + 0.03 * rng.normal(size=(60, 4)), np.arange(60) % 3
+
+    def unit(model):
+        display = AssociationDisplay.from_estimator(model.fit(X, y))
+        return display.figure_.axes[-1].get_ylabel()
+
+    # 100 softmax(A) is by cosine: by a standard deviation of 0.03 it would be 33 times less
+    softmax = ConceptBottleneckClassifier(activation="softmax", alpha=1.0)
+    linear = ConceptBottleneckClassifier(alpha=1.0)
+    assert unit(linear) == "logits per standard deviation"
+    assert unit(softmax) == "logits per unit of similarity, which is not standardised"
+    experts = [("a", linear, slice(0, 2)), ("b", LogisticRegression(), slice(2, 4))]
+    both = GatedConceptBottleneckClassifier(experts=experts, gate="uniform")
+    assert unit(both).endswith("unit of value where nothing is standardised")
+
+
 def test_association_of_two_classes_and_of_a_pipeline():
     X = np.random.default_rng(0).normal(size=(60, 4))
     single = ConceptBottleneckClassifier(alpha=1.0)
@@ -219,6 +238,16 @@ def test_gate_of_three_experts_leaves_out_rows_that_lack_one():
     X.iloc[20:, 3:6] = np.nan
     with pytest.raises(InputError, match="No row has all experts"):
         GateDisplay.from_estimator(model, X)
+
+
+def test_gate_of_a_view_without_an_expert_draws_the_others():
+    model, X, y = _model(3, n_experts=3)
+    view = model.without("expert 0")
+    display = GateDisplay.from_estimator(view, X, y)
+    assert display.quantiles_.shape == (3, 1, 5) and sum(display.supports_) == len(X)
+    share = view.expert_weights(X)[y == "bcc", 1]
+    assert display.quantiles_[1, 0, 2] == pytest.approx(np.median(share))
+    assert display.ax_.get_xlabel().startswith("share of expert 1 in the decision; expert 2 has")
 
 
 def test_usage_is_the_table_of_mean_weights_with_stars(small):
@@ -276,6 +305,8 @@ def test_reliability_bins_of_equal_size_and_wilsons_interval():
     for f, low, high in zip(display.observed, display.low, display.high, strict=True):
         for end in (low, high):
             assert abs(f - end) == pytest.approx(1.959964 * np.sqrt(end * (1 - end) / 50), rel=1e-5)
+    one = ReliabilityDisplay.from_predictions(y, np.full(200, 0.5), strategy="quantile")
+    assert one.counts.tolist() == [200] and one.observed[0] == pytest.approx(y.mean())
     same = ReliabilityDisplay.from_predictions(y, np.c_[1 - p, p], class_=1, n_bins=4)
     other = ReliabilityDisplay.from_predictions(y, p, n_bins=4)
     np.testing.assert_allclose(same.observed, other.observed)
@@ -316,6 +347,8 @@ def test_what_does_not_fit_is_refused(small):
         ReliabilityDisplay.from_predictions(y[:9], proba, classes=CLASSES)
     with pytest.raises(InputError, match="no class 'z'"):
         ReliabilityDisplay.from_predictions(y, proba, classes=CLASSES, class_="z")
+    with pytest.raises(InputError, match="at least one row"):
+        ReliabilityDisplay.from_predictions([], [])
     with pytest.raises(InputError, match="'strategy' parameter"):
         ReliabilityDisplay.from_predictions(y, proba, classes=CLASSES, strategy="even")
     with pytest.raises(InputError, match="proba must be finite"):

@@ -215,6 +215,8 @@ def test_a_pipeline_and_a_search_are_edited_at_their_end(trained):
         ({"forbid": ["veil", "clip__veil"]}, "contradict or repeat"),
         ({"forbid": "veil", "experts": ["x"]}, "no expert 'x'"),
         ({"forbid": "veil", "refit": "X"}, "'refit' parameter of edit"),
+        ({"forbid": None}, "'forbid' parameter of edit must be a name or a list of names"),
+        ({"forbid": "veil", "experts": 3}, "'experts' parameter of edit must be a name or a"),
     ],
 )
 def test_what_cannot_be_edited_is_said(trained, settings, told):

@@ -86,7 +86,6 @@ def test_means_and_intervals_equal_a_loop_over_resampled_rows(model, rows):
 
 def test_p_values_are_those_of_all_exchanges_of_labels():
     """Six rows: all 720 orders by brute force against drawn ones."""
-    rng = np.random.default_rng(0)
     first = np.array([0.9, 0.8, 0.7, 0.3, 0.5, 0.45])
     weights, labels = np.c_[first, 1 - first], np.array([0, 0, 0, 1, 1, 1])
     is_class = labels[:, None] == np.arange(2)
@@ -104,7 +103,22 @@ def test_p_values_are_those_of_all_exchanges_of_labels():
     np.testing.assert_allclose(found["p_adjusted"], exact, atol=0.01)
     assert found["p_overall"] == pytest.approx(exact, abs=0.01)
     np.testing.assert_allclose(found["difference"], [[seen, -seen], [-seen, seen]], atol=0.005)
-    assert rng is not None and found["exchanged"] == 1.0
+    assert found["exchanged"] == 1.0
+
+
+def test_few_exchanges_give_small_p_values_no_more_often_than_they_say():
+    """p <= 1/5 of four exchanges in a fifth of the tables; what was seen belongs to the null."""
+    rng = check_random_state(0)
+    is_class = np.repeat(np.eye(2, dtype=bool), 12, axis=0)
+    found = []
+    for _ in range(1500):
+        own = rng.random_sample(24)
+        weights = np.c_[own, 1 - own]
+        test = permutation_test(weights, np.ones((24, 2), bool), is_class, np.arange(24), 4, rng)
+        found.append((test["p_value"][0, 0], test["p_overall"]))
+    share = (np.array(found) < 0.2 + 1e-9).mean(axis=0)
+    assert (share < 0.2 + 3 * np.sqrt(0.2 * 0.8 / 1500)).all()
+    assert (share > 0.1).all()
 
 
 def _null(seed, dependent, groups=None, missing=False, n=120):
@@ -297,3 +311,10 @@ def test_what_does_not_fit_is_refused(model, rows):
     with pytest.warns(SkmoecbmWarning, match="no expert"):
         nothing = explain(model, np.full((3, 7), np.nan))
     assert nothing.summary(n_bootstrap=2, n_permutations=2).usage.support.sum() == 0
+
+
+def test_text_without_a_bootstrap_names_no_intervals(model, rows):
+    X, y, _ = rows
+    text = repr(global_explanation(model, X, y, n_bootstrap=0, n_permutations=0))
+    assert "nan" not in text and "interval" not in text and "[" not in text
+    assert "95 % intervals" in repr(global_explanation(model, X, y, n_bootstrap=5))

@@ -17,6 +17,7 @@ from skmoecbm import (
     GatedConceptBottleneckClassifier,
     InputError,
     SkmoecbmWarning,
+    explain,
     intervene,
 )
 from skmoecbm.datasets import make_lesions
@@ -158,8 +159,26 @@ def test_averaged_probabilities_tell_the_logits_of_each_expert(models):
     found = frame[(frame["expert"] == "bio") & (frame["concept"] == "veil")]["change"]
     assert np.allclose(found, expected, atol=1e-10)
     assert "(bias)" not in set(frame["concept"])
-    with pytest.raises(InputError, match="pool='prob'"):
-        _ = result.after
+    assert result.before.unit == result.after.unit == "probability"
+    after = X[:5].assign(bio__veil=0.7)
+    told = explain(clf, X[:5]), explain(clf, after)
+    assert result.before.to_frame().equals(told[0].to_frame())
+    totals = sum(part.sum(axis=1) for part in result.after.contributions) + result.after.bias
+    assert np.allclose(totals, result.probabilities, atol=1e-10)
+
+
+def test_an_expert_that_is_not_linear_has_no_similarities_where_it_is_absent():
+    X, y = planted(3)
+    trees = HistGradientBoostingClassifier(max_iter=5)
+    experts = [("clip", COLUMNS[:3]), ("bio", trees, COLUMNS[3:])]
+    for pool in ("logit", "prob"):
+        clf = GatedConceptBottleneckClassifier(experts=experts, gate="uniform", pool=pool)
+        clf.fit(X, y)
+        rows = X[:3].copy()
+        rows.loc[rows.index[0], COLUMNS[3:]] = np.nan
+        frame = intervene(clf, rows, {"round": "present"}).to_frame()
+        seen = frame[frame["expert"] == "bio"].groupby("row")["similarity_before"].count()
+        assert (seen > 0).tolist() == [False, True, True]
 
 
 def test_words_and_percentiles_are_those_of_the_training_rows(models):

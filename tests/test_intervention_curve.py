@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from skmoecbm import (
@@ -103,6 +104,25 @@ def test_several_labels_are_scored_as_means_over_labels(seen):
     assert curve.balanced_accuracy["contribution"][0, 2] == pytest.approx(np.mean(expected))
 
 
+def test_labels_of_a_table_go_by_their_names(seen):
+    _, X, _, truth = seen
+    y = truth[["veil", "dots"]]
+    clf = GatedConceptBottleneckClassifier().fit(X[:150], y[:150])
+    given = dict(annotations=truth[150:], policies="contribution", n_concepts=1)
+    start = intervention_curve(clf, X[150:], y[["dots", "veil"]][150:], **given)
+    expected = (clf.predict(X[150:]) == y[150:][clf.classes_.tolist()].to_numpy()).mean()
+    assert start.accuracy["contribution"][0, 0] == pytest.approx(expected)
+    sparse = scipy.sparse.csr_array(y[150:][clf.classes_.tolist()].to_numpy())
+    again = intervention_curve(clf, X[150:], sparse, **given)
+    assert np.array_equal(again.accuracy["contribution"], start.accuracy["contribution"])
+    explanation = clf.explain(X[150:])
+    by_name, by_place = (
+        explanation.summary(labels, n_bootstrap=0, n_permutations=0).supports
+        for labels in (y[["dots", "veil"]][150:], sparse)
+    )
+    assert by_name == by_place == y[150:].sum().to_dict()
+
+
 def test_the_picture_shows_the_numbers(seen):
     clf, X, y, truth = seen
     curve = intervention_curve(clf, X, y, truth, n_concepts=2, random_state=0)
@@ -123,6 +143,8 @@ def test_the_picture_shows_the_numbers(seen):
         ({"annotations": {"veil": np.full(300, np.nan)}}, "No cell of annotations"),
         ({"policies": ["best"]}, "'policies' parameter"),
         ({"policies": []}, "'policies' parameter"),
+        ({"policies": 3}, "'policies' parameter"),
+        ({"experts": 3}, "'experts' parameter"),
         ({"n_concepts": 0}, "'n_concepts' parameter"),
         ({"values": "present"}, "'values' parameter"),
         ({"y": ["nv"]}, "y has 1 labels for 300 images"),

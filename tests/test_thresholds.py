@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from skmoecbm import (
     ConceptBottleneckClassifier,
     GatedConceptBottleneckClassifier,
+    edit,
     load,
     save,
     tune_thresholds,
@@ -274,6 +275,18 @@ def test_pipelines_searches_and_containers_are_tuned_alike():
     search = GridSearchCV(ConceptBottleneckClassifier(), {"alpha": [1.0]}, cv=3).fit(X, Y)
     found = tune_thresholds(search, X, Y)
     np.testing.assert_allclose(found.thresholds_, expected.thresholds_, atol=1e-12)
+
+
+def test_an_edited_model_is_not_tuned_on_fits_without_its_edits():
+    X, Y = make_labels()
+    edited = edit(single().fit(X, Y), forbid="x0")
+    with pytest.raises(InputError, match=r"was edited.*cv='prefit'"):
+        tune_thresholds(edited, X, Y)
+    tuned = tune_thresholds(edited, X, Y, cv="prefit")
+    for k, threshold in enumerate(tuned.thresholds_):
+        truth, proba = Y.to_numpy()[:, k], edited.predict_proba(X)[:, k]
+        best = max(f1_score(truth, proba >= cut) for cut in proba)
+        assert f1_score(truth, proba >= threshold) == pytest.approx(best)
 
 
 def test_what_cannot_be_tuned_says_why():
