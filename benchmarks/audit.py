@@ -57,6 +57,7 @@ def main():
     parser.add_argument("--only", type=int, nargs="*", help="numbers of the problems, from 0")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--draws", type=int, default=5, help="random banks")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -75,6 +76,7 @@ def main():
             groups=groups[test],
             metadata=None if metadata is None else metadata.iloc[test],
             checks=checks,
+            n_random=options.draws,
             random_state=options.seed,
             n_jobs=options.jobs,
         )

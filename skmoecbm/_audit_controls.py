@@ -123,6 +123,8 @@ def _shuffled(problem, own):
         told = judge_gain(gain, problem.margin)
         measures.append(Measure(f"{metric}, gain over shuffled names", *gain, told))
     true, null = _prior_alone(problem, rng)
+    if np.isnan(true):
+        return measures, "", None
     p_value = (1 + np.sum(null >= true)) / (1 + len(null))
     measures += [
         Measure("macro_auroc, names alone", true),

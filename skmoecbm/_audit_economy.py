@@ -66,8 +66,8 @@ def economy(problem):
     size = 5 if 5 in sizes else sizes[-1]
     at = ours[sizes.index(size)]
     verdict = (
-        f"With {size} concepts per class {words_of(first)} is {at[first].value:.3f} and "
-        f"{words_of(primary)} {at[primary].value:.3f}; the whole model has "
+        f"With {size} concept{'s' * (size != 1)} per class {words_of(first)} is "
+        f"{at[first].value:.3f} and {words_of(primary)} {at[primary].value:.3f}; the whole model has "
         f"{problem.scores[first].value:.3f} and {problem.scores[primary].value:.3f}."
     )
     status = "unclear"

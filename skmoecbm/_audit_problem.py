@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+from scipy import stats
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
@@ -14,7 +15,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from skmoecbm._blocks import unit_rows
 from skmoecbm._columns import own_heads
 from skmoecbm._evaluate import evaluate_scores, is_indicator
-from skmoecbm._evaluation import estimate
+from skmoecbm._evaluation import Estimate, estimate
 from skmoecbm._single import ConceptBottleneckClassifier
 from skmoecbm.exceptions import InputError
 from skmoecbm.features import ExpertFeatures
@@ -204,17 +205,24 @@ class Problem:
         return draws
 
     def mean_gain(self, ours, others, metric):
-        """Return our metric less the mean of the others', with an interval over rows and draws.
+        """Return our metric less the mean of the others', with an interval.
 
-        Each resample of the groups takes its own resample of the draws, so that few draws do not
-        look like many.
+        The others are draws, and ours may be no better than one more of them: then its gain has
+        their standard deviation times sqrt(1 + 1/k), and Student's t with k - 1 degrees. The
+        interval reaches as far as that one does, and as far as the bootstrap over the groups: with
+        ever more rows it ends at the spread of the draws and not at zero. One draw has no spread
+        and gives no interval.
         """
-        value = ours[metric].value - np.mean([one[metric].value for one in others])
-        rng = np.random.default_rng(self.seed)
-        picks = rng.integers(len(others), size=(self.n_bootstrap, len(others)))
-        drawn = np.stack([one.draws[metric] for one in others], axis=1)
-        mean = np.take_along_axis(drawn, picks, axis=1).mean(axis=1)
-        return estimate(value, ours.draws[metric] - mean, self.confidence)
+        values = np.array([one[metric].value for one in others])
+        gain = ours[metric].value - values.mean()
+        if len(others) == 1:
+            return Estimate(gain, np.nan, np.nan)
+        drawn = np.mean([one.draws[metric] for one in others], axis=0)
+        rows = estimate(gain, ours.draws[metric] - drawn, self.confidence)
+        k = len(others)
+        half = stats.t.ppf((1 + self.confidence) / 2, k - 1) * values.std(ddof=1)
+        half *= np.sqrt(1 + 1 / k)
+        return Estimate(gain, np.fmin(rows.low, gain - half), np.fmax(rows.high, gain + half))
 
     @contextmanager
     def quietly(self):
