@@ -339,8 +339,8 @@ MUTANTS = [
         "_mixing.py",
         [
             (
-                "scale * weights[:, e] * self.expert_scale_[e],",
-                "scale * self.expert_scale_[e] / weights.shape[1] + 0 * weights[:, e],",
+                "scale[:, None] * weights * self.expert_scale_)",
+                "scale[:, None] * (weights > 0) * self.expert_scale_ / weights.shape[1])",
             )
         ],
         "explanation classifier mixture",
