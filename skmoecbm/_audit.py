@@ -113,10 +113,11 @@ def audit(
 
     Notes
     -----
-    Gains are differences on the same resamples of the groups. Where several draws are compared
-    with, the interval is at least that of one more such draw (Student's t), since a bank that is
-    no better than random is not the average of random ones either; one draw gives no interval. A
-    verdict is about these images and these training rows: more of them may turn it.
+    Gains are differences on the same resamples of the groups; where several draws are compared
+    with, each resample takes its own resample of them. A bank that is no better than random is not
+    the average of random ones either, so a gain must also go beyond what one more draw might have
+    (Student's t over the draws) to count; of one draw nobody can tell. A verdict is about these
+    images and these training rows: more of them may turn it.
 
     References
     ----------

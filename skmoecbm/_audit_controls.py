@@ -46,7 +46,7 @@ def concepts(problem):
     measures.append(Measure(f"{second}, random directions", _mean(others, second)))
     for metric in problem.metrics:
         told = judge_gain(gains[metric], problem.margin)
-        measures.append(Measure(f"{metric}, gain over random", *gains[metric], told))
+        measures.append(Measure(f"{metric}, gain over random", *gains[metric][:3], told))
     ahead = sum(own[primary].value > one[primary].value for one in others)
     judged = judge_gain(gains[primary], problem.margin)
     verdict = (
@@ -82,20 +82,23 @@ def concepts(problem):
 
 
 def _random_words(judged, gain, margin):
+    lucky = f"a random bank gains up to {gain.luck:.3f} by luck"
+    if np.isnan(gain.luck):
+        lucky = "from one draw nobody can tell luck"
     if judged == "better":
         return f"The concepts are better than random directions here, by {show(gain)}."
     if judged == "little":
         return f"The concepts are better than random directions here, but by little: {show(gain)}."
     if judged == "none":
         return (
-            f"These concepts are no better than random directions here ({show(gain)}; a gain of "
-            f"{margin:g} is ruled out)."
+            f"These concepts are no better than random directions here ({show(gain)}; {lucky}, and "
+            f"a gain of {margin:g} is ruled out)."
         )
     if judged == "worse":
         return f"These concepts are worse than random directions here ({show(gain)})."
     return (
         f"The concepts are not shown to be better than random directions: the gain is "
-        f"{show(gain)}, and these rows are too few to say more."
+        f"{show(gain)}, {lucky}, and a gain of {margin:g} is not ruled out."
     )
 
 
@@ -121,7 +124,7 @@ def _shuffled(problem, own):
     for metric in problem.metrics:
         gain = problem.mean_gain(own, others, metric)
         told = judge_gain(gain, problem.margin)
-        measures.append(Measure(f"{metric}, gain over shuffled names", *gain, told))
+        measures.append(Measure(f"{metric}, gain over shuffled names", *gain[:3], told))
     true, null = _prior_alone(problem, rng)
     if np.isnan(true):
         return measures, "", None

@@ -57,7 +57,7 @@ def economy(problem):
         if others:
             gain = gains[size, primary]
             told = judge_gain(gain, problem.margin)
-            measures.append(Measure(f"{primary} gain over random, {size}", *gain, told))
+            measures.append(Measure(f"{primary} gain over random, {size}", *gain[:3], told))
     averaged = [i for i, size in enumerate(sizes) if size >= 5]
     if averaged and first == "accuracy":
         told = ", ".join(str(sizes[i]) for i in averaged)
@@ -67,8 +67,8 @@ def economy(problem):
     at = ours[sizes.index(size)]
     verdict = (
         f"With {size} concept{'s' * (size != 1)} per class {words_of(first)} is "
-        f"{at[first].value:.3f} and {words_of(primary)} {at[primary].value:.3f}; the whole model has "
-        f"{problem.scores[first].value:.3f} and {problem.scores[primary].value:.3f}."
+        f"{at[first].value:.3f} and {words_of(primary)} {at[primary].value:.3f}; the whole model "
+        f"has {problem.scores[first].value:.3f} and {problem.scores[primary].value:.3f}."
     )
     status = "unclear"
     notes = []

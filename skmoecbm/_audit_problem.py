@@ -4,6 +4,7 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -15,12 +16,12 @@ from sklearn.utils.parallel import Parallel, delayed
 from skmoecbm._blocks import unit_rows
 from skmoecbm._columns import own_heads
 from skmoecbm._evaluate import evaluate_scores, is_indicator
-from skmoecbm._evaluation import Estimate, estimate
+from skmoecbm._evaluation import estimate
 from skmoecbm._single import ConceptBottleneckClassifier
 from skmoecbm.exceptions import InputError
 from skmoecbm.features import ExpertFeatures
 
-__all__ = ["Problem", "Training", "drop_priors", "judge_gain", "show", "words_of"]
+__all__ = ["Gain", "Problem", "Training", "drop_priors", "judge_gain", "show", "words_of"]
 
 
 @dataclass
@@ -142,6 +143,11 @@ class Problem:
         **params
             Parameters to set.
         """
+        if getattr(self.classifier, "edit_log_", None):
+            raise InputError(
+                "the model was edited after its fit, and one that is fitted again has no edits. "
+                "Audit the model as it was before, or evaluate the edited one."
+            )
         new = clone(self.classifier)
         if prior is None:
             drop_priors(new)
@@ -205,24 +211,23 @@ class Problem:
         return draws
 
     def mean_gain(self, ours, others, metric):
-        """Return our metric less the mean of the others', with an interval.
+        """Return our metric less the mean of the others', a `Gain`.
 
-        The others are draws, and ours may be no better than one more of them: then its gain has
-        their standard deviation times sqrt(1 + 1/k), and Student's t with k - 1 degrees. The
-        interval reaches as far as that one does, and as far as the bootstrap over the groups: with
-        ever more rows it ends at the spread of the draws and not at zero. One draw has no spread
-        and gives no interval.
+        Its interval is one over rows and draws: each resample of the groups takes its own resample
+        of the draws, so that few draws do not look like many.
         """
         values = np.array([one[metric].value for one in others])
+        k = len(values)
+        rng = np.random.default_rng(self.seed)
+        picks = rng.integers(k, size=(self.n_bootstrap, k))
+        drawn = np.stack([one.draws[metric] for one in others], axis=1)
+        mean = np.take_along_axis(drawn, picks, axis=1).mean(axis=1)
         gain = ours[metric].value - values.mean()
-        if len(others) == 1:
-            return Estimate(gain, np.nan, np.nan)
-        drawn = np.mean([one.draws[metric] for one in others], axis=0)
-        rows = estimate(gain, ours.draws[metric] - drawn, self.confidence)
-        k = len(others)
-        half = stats.t.ppf((1 + self.confidence) / 2, k - 1) * values.std(ddof=1)
-        half *= np.sqrt(1 + 1 / k)
-        return Estimate(gain, np.fmin(rows.low, gain - half), np.fmax(rows.high, gain + half))
+        luck = np.nan
+        if k > 1:
+            luck = stats.t.ppf((1 + self.confidence) / 2, k - 1) * values.std(ddof=1)
+            luck *= np.sqrt(1 + 1 / k)
+        return Gain(*estimate(gain, ours.draws[metric] - mean, self.confidence), float(luck))
 
     @contextmanager
     def quietly(self):
@@ -269,15 +274,38 @@ def drop_priors(classifier):
     classifier.set_params(head=head.set_params(prior=None), experts=experts)
 
 
+class Gain(NamedTuple):
+    """How much a bank of concepts gains over the average of several random ones.
+
+    Attributes
+    ----------
+    value, low, high : float
+        The gain and its interval.
+    luck : float
+        How far one more random bank lies from that average, at the same confidence (Student's t);
+        NaN where there was one draw.
+    """
+
+    value: float
+    low: float
+    high: float
+    luck: float
+
+
 def judge_gain(gain, margin):
     """Return how a gain is to be called: "better", "little", "none", "worse" or "unclear".
 
-    "none": the interval lies below `margin` and does not exclude zero, so that a gain worth
-    speaking of is ruled out; "unclear": neither zero nor such a gain is.
+    A bank that is no better than random is not the average of random ones either: with ever more
+    rows its gain is surely not zero. So a `Gain` must also go beyond luck to be "better" or
+    "worse". "none": it does not, or its interval holds zero, and the interval lies below `margin`,
+    so that a gain worth speaking of is ruled out; "unclear": neither is known.
     """
-    if gain.high < 0:
+    luck = getattr(gain, "luck", 0.0)
+    if np.isnan(luck):
+        return "unclear"
+    if gain.high < 0 and gain.value < -luck:
         return "worse"
-    if gain.low > 0:
+    if gain.low > 0 and gain.value > luck:
         return "better" if gain.value >= margin else "little"
     return "none" if gain.high < margin else "unclear"
 
