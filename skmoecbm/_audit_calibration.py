@@ -36,13 +36,18 @@ def calibration(problem):
         Measure("confidence less accuracy", *gap),
     ]
     found = scores["ece"].value
+    off = gap.low > 0 or gap.high < 0
+    sure = f"{'too sure' if gap.value > 0 else 'not sure enough'}, by {abs(gap.value):.3f}"
     if found <= limit:
         status = "good" if limit <= _WIDE else "unclear"
         verdict = (
             f"The calibration error, {found:.3f}, is no larger than chance gives a perfectly "
             f"calibrated model on these rows (95 % below {limit:.3f})."
         )
-        if status == "unclear":
+        if off:  # a bias that runs through all bins shows in the mean first
+            status = "concern"
+            verdict += f" Yet the model is {sure} on average."
+        elif status == "unclear":
             verdict += " They are too few to see a smaller one."
     else:
         status = "concern"
@@ -50,9 +55,8 @@ def calibration(problem):
             f"The calibration error is {found:.3f}; of a perfectly calibrated model it would be "
             f"below {limit:.3f} in 95 % of such samples."
         )
-        if gap.low > 0 or gap.high < 0:
-            way = "too sure" if gap.value > 0 else "not sure enough"
-            verdict += f" The model is {way}, by {abs(gap.value):.3f} on average."
+        if off:
+            verdict += f" The model is {sure} on average."
     tables = {"reliability": _bins(confidence, right, weights, problem)}
     notes = []
     if problem.multilabel:

@@ -783,6 +783,23 @@ def test_an_edited_model_is_not_judged_by_refits_without_its_edits():
     assert found["calibration"].status != "not made"
 
 
+def test_a_bias_through_all_bins_is_no_good_calibration():
+    """Too few rows for the error of the bins, not for the mean of all of them."""
+    X, y = planted(np.eye(2, 24))
+    model = ConceptBottleneckClassifier(alpha=1.0).fit(X[:HALF], y[:HALF])
+    new = X[HALF : HALF + 60]
+    proba = model.predict_proba(new)
+    sure, best = proba.max(axis=1), model.classes_[proba.argmax(axis=1)]
+    other = np.where(best == "left", "right", "left")
+    # wrong half as often as it says
+    truth = np.where(np.random.default_rng(1).random(60) < 0.5 * (1 - sure), other, best)
+    found = audit(model, new, truth, checks="calibration", n_bootstrap=200)["calibration"]
+    gap, limit = found["confidence less accuracy"], found.measures[1]
+    assert gap.value == pytest.approx(sure.mean() - (best == truth).mean())
+    assert gap.high < 0 and found["ece"].value < limit.value
+    assert found.status == "concern" and "Yet the model is not sure enough" in found.verdict
+
+
 def gain_over(scores, resamples, **settings):
     """`mean_gain` of the first of some scores over the others, whatever model they are of."""
     fields = dict.fromkeys(Problem.__dataclass_fields__)
