@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from skmoecbm._class_names import did_you_mean
 from skmoecbm._explanation_tables import image_names, summarise_row
 from skmoecbm._validation import check_number
 from skmoecbm._what_if import cases_of, rows_of
@@ -149,7 +150,8 @@ class Comparisons:
         class_ = self._of_class if class_ is None else class_
         labels = self.predicted.tolist() if class_ is None else [class_] * len(self)
         for label in set(labels) - set(self.classes):
-            raise InputError(f"There is no class {label!r} here; there are {self.classes}.")
+            meant = did_you_mean(label, self.classes, self.class_names)
+            raise InputError(f"There is no class {label!r} here; there are {self.classes}.{meant}")
         codes = np.array([self.classes.index(label) for label in labels], dtype=int)
         own = np.arange(len(self))
         tables = []

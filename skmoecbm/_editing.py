@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 
+from skmoecbm._class_names import banks_of, did_you_mean, names_of
 from skmoecbm._concept_cells import find_concept, list_of_names
 from skmoecbm._edit_refit import refit_heads
 from skmoecbm._last_step import features_for, fitted_classifier, with_classifier
@@ -65,7 +66,9 @@ def edit(model, *, forbid=(), pin=None, experts=None, refit=None):
     (np.True_, 'ruler')
     """
     model, classifier = fitted_classifier("edit", model)
-    entries = _entries(classifier, forbid, pin, experts)
+    banks = [] if model is classifier else banks_of(model.steps[0][1])
+    names = names_of(classifier.classes_.tolist(), banks)
+    entries = _entries(classifier, forbid, pin, experts, names)
     edited = _copy(classifier, {entry["expert"] for entry in entries})
     _apply(edited, entries)
     log = [*map(dict, getattr(classifier, "edit_log_", ())), *entries]
@@ -87,7 +90,7 @@ def edit(model, *, forbid=(), pin=None, experts=None, refit=None):
     return with_classifier(model, edited)
 
 
-def _entries(classifier, forbid, pin, experts):
+def _entries(classifier, forbid, pin, experts, class_names):
     """Return the lines of the log that the parameters mean, each for one expert's concept."""
     forbid = list_of_names("edit", "forbid", forbid)
     experts = None if experts is None else list_of_names("edit", "experts", experts)
@@ -101,7 +104,8 @@ def _entries(classifier, forbid, pin, experts):
             raise parameter_error("edit", "pin", wanted, {key: sign})
         label = getattr(key[1], "item", lambda key=key: key[1])()
         if label not in classes:
-            raise InputError(f"There is no class {label!r} to pin; there are {classes}.")
+            meant = did_you_mean(label, classes, class_names)
+            raise InputError(f"There is no class {label!r} to pin; there are {classes}.{meant}")
         asked.append(("pin", key[0], label, sign))
     if not asked:
         raise InputError("Nothing to edit. Name a concept in forbid, or a sign in pin.")

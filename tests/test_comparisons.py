@@ -1,5 +1,6 @@
 import json
 import pickle
+import re
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from skmoecbm import (
     ConceptEncoder,
     ExpertUnion,
     GatedConceptBottleneckClassifier,
+    edit,
     explain,
 )
 from skmoecbm._base import AdditivePart
@@ -299,6 +301,18 @@ def test_names_of_the_banks_classes_are_shown_beside_the_keys_alone():
             name = next(one.name for one in model[0].bank_.classes if one.key == label)
             assert name != label
             title = f"{name} ({label})"
+            for asked in (name, name.upper(), title):
+                meant = re.escape(f"Did you mean {label!r} ({name})?")
+                with pytest.raises(InputError, match=meant):
+                    explanation.for_class(asked)
+                with pytest.raises(InputError, match=meant):
+                    explanation.versus(label, asked)
+                with pytest.raises(InputError, match=meant):
+                    explanation.what_if(asked)
+                with pytest.raises(InputError, match=meant):
+                    edit(model, pin={("hair", asked): "+"})
+            with pytest.raises(InputError, match=r"There are: [^?]*\.$"):
+                explanation.for_class("qqqq")
         else:
             title = label
         assert f"{title} (p =" in repr(explanation)
