@@ -216,8 +216,8 @@ class Explanation(Comparisons, Sequence):
         Returns
         -------
         DataFrame
-            The k largest by `magnitude`, with columns `expert`, `concept`, `contribution` (mean,
-            in `unit`), `magnitude` (mean absolute contribution), `value` (mean of `values`),
+            The k largest by `magnitude`, with columns `concept`, `contribution` (mean, in `unit`),
+            `magnitude` (mean absolute contribution), `expert`, `value` (mean of `values`),
             `similarity` (mean cosine similarity), `percentile` (mean), all three over the rows
             that the expert saw, and `unit`.
 

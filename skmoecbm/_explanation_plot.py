@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from skmoecbm._explanation_tables import bias_decides, seen_by_any, summarise_rows
 from skmoecbm._explanation_text import (
+    instead,
     rank_in_words,
     said_or_not,
     shown_class,
@@ -49,7 +50,7 @@ def plot_explanation(explanation, k, class_, same_scale):
         lines, picture = _lines(summary), _picture(explanation, i)
         below = _below(summary)
         side = _side_of(picture) + 0.55 + 0.19 * len(summary["experts"])
-        told = [2 if _turned(case, summary) else 1 for case in _cases(summary)]
+        told = [2 if instead(case, summary) else 1 for case in _cases(summary)]
         side += 0.19 * (sum(told) + 2) if told else 0.0
         bars = sum(line["height"] for line in lines) * _LINE
         height = _HEAD + max(side, bars + _FOOT + _SMALL * (len(below) - 1))
@@ -95,11 +96,6 @@ def _scale(lines):
 def _cases(summary):
     """Return what other weights of the experts would give, where that is known."""
     return [case for case in (summary["what_if"] or [])[1:] if case["probability"] is not None]
-
-
-def _turned(case, summary):
-    """Tell whether other weights of the experts would give another class, or other labels."""
-    return case["predicted"] != summary["what_if"][0]["predicted"]
 
 
 def _below(summary):
@@ -287,9 +283,9 @@ class _Page:
             y -= 0.19
             self.text(_MARGIN, y, _cut(case["case"], 31), size=8.5)
             self.text(_MARGIN + _SIDE, y, f"{case['probability']:.2f}", size=8.5, ha="right")
-            if _turned(case, summary):
+            if turned := instead(case, summary):
                 y -= 0.17
-                words = _cut(f"then {case['predicted'] or 'no label'}", 30)
+                words = turned if len(turned) <= 32 else f"({_cut(turned[1:-9], 21)} instead)"
                 self.text(_MARGIN + 0.18, y, words, size=8, color=_GREY, style="italic")
 
     def bars(self, summary, lines, top, scale, below):

@@ -134,7 +134,8 @@ def global_explanation(
     images : array-like of length n
         As for `explain`; best images that the model was not fitted on.
     y : array-like of shape (n,), or indicator of shape (n, K), default=None
-        True classes; None takes those that are predicted.
+        True classes; None takes those that are predicted. The gate takes part in the prediction,
+        so that p-values are then partly circular.
     groups : array-like of shape (n,), default=None
         Lesion, patient or study of each row: resampled and exchanged as a whole.
     n_bootstrap : int, default=1000
