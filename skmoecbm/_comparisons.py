@@ -192,8 +192,8 @@ class Comparisons:
         Parameters
         ----------
         y : array-like of shape (n,), or indicator of shape (n, K), default=None
-            True classes; None takes those that are predicted. The gate takes part in the prediction,
-            so that p-values are then partly circular.
+            True classes; None takes those that are predicted. The gate takes part in the
+            prediction, so that p-values are then partly circular.
         groups : array-like of shape (n,), default=None
             Lesion, patient or study of each row: resampled and exchanged as a whole.
         n_bootstrap : int, default=1000

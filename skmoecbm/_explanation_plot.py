@@ -30,6 +30,7 @@ _SIDE = 2.35  # image and weights
 _LABELS = 3.55  # concept names
 _VALUES = 0.62  # what the image has of each
 _RANKS = 0.72  # and its percentile
+_BARS = 3.5  # what all these leave for bars and their numbers
 _LINE, _HEAD, _FOOT, _SMALL = 0.225, 0.62, 0.34, 0.2
 _WRAP = 46  # characters of a concept name per line, two lines at most
 
@@ -62,7 +63,7 @@ def plot_explanation(explanation, k, class_, same_scale):
     top = total - _MARGIN
     scales = [_scale(lines) for _, _, lines, _, _ in panels]
     if same_scale:
-        scales = [(min(low for low, _ in scales), max(high for _, high in scales))] * len(panels)
+        scales = [_scale([line for _, _, lines, _, _ in panels for line in lines])] * len(panels)
     for number, (picture, summary, lines, below, height) in enumerate(panels):
         page = _Page(figure, total)
         if number:
@@ -86,11 +87,13 @@ def plot_explanation(explanation, k, class_, same_scale):
 
 
 def _scale(lines):
-    """Return the range (low, high) of a row's bars, with 0 in it and room for the numbers."""
+    """Return the range (low, high) of the bars of some rows, with 0 in it and room for numbers."""
     values = [line["value"] for line in lines if line["value"] is not None]
     low, high = min(0.0, *values), max(0.0, *values)
     span = (high - low) or 1.0
-    return low - 0.16 * span * (low < 0), high + 0.16 * span
+    room = min(0.1 + 0.085 * max(len(_signed(value)) for value in values), 1.2)  # inches, of bold
+    room *= span / (_BARS - room * (1 + (low < 0)))
+    return low - room * (low < 0), high + room
 
 
 def _cases(summary):
@@ -360,11 +363,12 @@ class _Page:
             style = {"color": _INK if strong else _GREY, "weight": "bold" if strong else "normal"}
             y = top - height - 0.2 - _SMALL * number
             self.text(_WIDTH - _MARGIN, y, words, ha="right", size=9, **style)
-        if any(text.endswith("sd") for text in seen):
-            words = "sd: standard deviations from the"
-            self.text(left, top - height - 0.2, words, size=8, color=_GREY)
-            words = "training mean (below 0: less than usual)"
-            self.text(left, top - height - 0.36, words, size=8, color=_GREY)
+        legend = ["sd: standard deviations above the training mean"]
+        legend *= any(text.endswith("sd") for text in seen)
+        if ranked_at > seen_at:
+            legend.append("percentile: so many of 100 training images have less")
+        for number, words in enumerate(legend):
+            self.text(left, top - height - 0.2 - 0.16 * number, words, size=8, color=_GREY)
 
 
 def _signed(value):

@@ -397,6 +397,18 @@ def test_plot_keeps_all_text_inside_the_page_and_labels_apart():
         assert not overlaps
 
 
+@pytest.mark.parametrize(("seed", "same_scale"), [(0, True), (1, True), (2, True), (2, False)])
+def test_numbers_beside_the_bars_stay_between_percentile_and_edge(seed, same_scale):
+    explanation = _explanation(seed=seed)
+    figure = explanation.plot([0, 1], k=6, same_scale=same_scale)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        frame = axes.get_window_extent()
+        for text in axes.texts:
+            box = text.get_window_extent()
+            assert frame.x0 <= box.x0 and box.x1 <= frame.x1
+
+
 def test_plot_leaves_pyplot_alone():
     import matplotlib.pyplot as plt
 
