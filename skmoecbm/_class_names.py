@@ -43,14 +43,11 @@ def did_you_mean(asked, labels, names):
     str
         Empty where nothing is near.
     """
-    if not isinstance(asked, str):
-        # 1 and "1" look alike in print
-        asked = str(asked)
     spelled = {str(label).casefold(): label for label in labels}
     spelled |= {names[label].casefold(): label for label in labels if label in names}
     # "melanoma (mel)" is how explanations print it
     spelled |= {f"{names[label]} ({label})".casefold(): label for label in labels if label in names}
-    near = difflib.get_close_matches(asked.casefold(), list(spelled), 1, cutoff=0.75)
+    near = difflib.get_close_matches(str(asked).casefold(), list(spelled), 1, cutoff=0.75)
     if not near:
         return ""
     label = spelled[near[0]]

@@ -1,3 +1,4 @@
+import copy
 from itertools import pairwise
 
 import numpy as np
@@ -88,6 +89,22 @@ def test_bars_of_one_row_are_its_contributions_and_sum_to_the_logit(small):
     written = [text.get_text() for text in display.ax_.texts]
     assert written[0] == f"{top.contribution[0]:+.2f}".replace("-", "\N{MINUS SIGN}")
     _inside(display.figure_)
+
+
+def test_one_decision_is_titled_by_its_image_and_the_name_of_its_class(small):
+    explanation = copy.copy(small[3][:2])
+    explanation.images = [f"/far/away/{'a' * 90}.png", "b$1.png"]
+    explanation.class_names = {label: f"name of {label}" for label in explanation.classes}
+    for row in range(2):
+        display = ConceptContributionDisplay.from_explanation(explanation, row=row, k=3)
+        image, said = display.ax_.get_title("left").split("\n")
+        label = explanation.predicted[row]
+        assert said.startswith(f"name of {label} ({label}), probability ")
+        assert image.endswith(("a.png", r"b\$1.png")[row]) and "far" not in image
+        display.figure_.draw_without_rendering()
+        box = display.ax_._left_title.get_window_extent()
+        assert box.x1 <= display.figure_.bbox.x1
+        pyplot.close(display.figure_)
 
 
 def test_mean_bars_of_all_rows_and_of_one_class(small):
