@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from skmoecbm._class_names import did_you_mean
 from skmoecbm._explanation_tables import image_names, summarise_row
 from skmoecbm._validation import check_number
 from skmoecbm._what_if import cases_of, rows_of
@@ -86,8 +87,8 @@ class Comparisons:
         Returns
         -------
         DataFrame
-            Columns `row`, `class`, `other`, `expert`, `concept`, `contribution`, `value`,
-            `percentile`, `unit`. Contributions of a row, with its lines `"(others)"` and
+            Columns `row`, `concept`, `contribution`, `expert`, `value`, `percentile`, `class`,
+            `other`, `unit`. Contributions of a row, with its lines `"(others)"` and
             `"(bias)"`, sum to the difference of the two logits (of the two probabilities with
             ``unit="probability"``).
 
@@ -117,8 +118,8 @@ class Comparisons:
             if any(expert["rest_concepts"] for expert in summary["experts"]):
                 lines.append({**named, "concept": "(others)", "contribution": rest})
             lines.append({**named, "concept": "(bias)", "contribution": summary["bias"]})
-        columns = ["row", "class", "other", "expert", "concept", "contribution", "value"]
-        frame = pd.DataFrame(lines, columns=[*columns, "percentile"])
+        columns = ["row", "concept", "contribution", "expert", "value", "percentile"]
+        frame = pd.DataFrame(lines, columns=[*columns, "class", "other"])
         return frame.assign(unit=self.unit)
 
     def what_if(self, class_=None):
@@ -149,7 +150,8 @@ class Comparisons:
         class_ = self._of_class if class_ is None else class_
         labels = self.predicted.tolist() if class_ is None else [class_] * len(self)
         for label in set(labels) - set(self.classes):
-            raise InputError(f"There is no class {label!r} here; there are {self.classes}.")
+            meant = did_you_mean(label, self.classes, self.class_names)
+            raise InputError(f"There is no class {label!r} here; there are {self.classes}.{meant}")
         codes = np.array([self.classes.index(label) for label in labels], dtype=int)
         own = np.arange(len(self))
         tables = []
@@ -190,7 +192,8 @@ class Comparisons:
         Parameters
         ----------
         y : array-like of shape (n,), or indicator of shape (n, K), default=None
-            True classes; None takes those that are predicted.
+            True classes; None takes those that are predicted. The gate takes part in the
+            prediction, so that p-values are then partly circular.
         groups : array-like of shape (n,), default=None
             Lesion, patient or study of each row: resampled and exchanged as a whole.
         n_bootstrap : int, default=1000

@@ -143,7 +143,7 @@ def wanted_cells(owner, classifier, changes, experts=None):
         wanted = "a dict of concept -> 'present', 'absent', a percentile such as 'p80', or a number"
         raise parameter_error(owner, "changes", wanted, changes)
     experts = None if experts is None else list_of_names(owner, "experts", experts)
-    cells, clipped = {}, []
+    cells, clipped, slips = {}, [], []
     for concept, asked in changes.items():
         for e, j in find_concept(classifier, concept, experts):
             names = (classifier._layout.names[e], classifier._layout.concepts[e][j])
@@ -156,6 +156,8 @@ def wanted_cells(owner, classifier, changes, experts=None):
             value = _value(owner, asked, own, names)
             if value < own[0] or value > own[-1]:
                 kept = float(np.clip(value, own[0], own[-1]))
+                if 1 <= value <= 100 and value - own[-1] > own[-1] - own[0]:
+                    slips.append(value)
                 clipped.append(f"{names[1]!r} of {names[0]!r}: {value:.4g} became {kept:.4g}")
                 value = kept
             place = float(percentiles(np.array([[value]]), own[None])[0, 0])
@@ -164,11 +166,18 @@ def wanted_cells(owner, classifier, changes, experts=None):
         more = f"; and {len(clipped) - 5} more" if len(clipped) > 5 else ""
         warnings.warn(
             "Values outside the range of the training images were moved to its end, since nothing "
-            f"is known of what lies beyond: {'; '.join(clipped[:5])}{more}.",
+            f"is known of what lies beyond: {'; '.join(clipped[:5])}{more}."
+            # far from any similarity: whoever writes 95 means a percentile
+            + (f" For the {_ordinal(slips[0])} percentile give 'p{slips[0]:g}'." if slips else ""),
             SkmoecbmWarning,
             stacklevel=4,
         )
     return list(cells.values())
+
+
+def _ordinal(number):
+    ending = "th" if 10 < number % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:g}{ending}"
 
 
 def _value(owner, asked, quantiles, names):

@@ -3,6 +3,8 @@
 import numpy as np
 
 from skmoecbm._display_parts import COLOURS, GREY, INK, axes_for, heat_map, label_of, signed
+from skmoecbm._explanation_tables import image_name
+from skmoecbm._explanation_text import shown_class
 from skmoecbm._global_explanation import GlobalExplanation
 from skmoecbm._last_step import fitted_classifier
 from skmoecbm._validation import check_number
@@ -120,11 +122,13 @@ class ConceptContributionDisplay:
         columns, signs, labels = own._targets(class_)
         at = np.arange(len(own)), columns
         which = labels[0] if len(set(labels)) == 1 else None
-        about = "predicted class" if which is None else str(which)
+        about = "predicted class" if which is None else shown_class(own, which)
         title = f"{about}, mean of {len(own):,} rows"
         if len(own) == 1:
             p = own.probabilities[0, own.classes.index(which)]
             title = f"{about}, probability {p:.2f}"
+            picture = None if own.images is None else image_name(own.images[0])
+            title = f"{picture or f'row {own.rows[0]}'}\n{title}"
         return cls(
             table.concept[:k].tolist(),
             table.expert[:k].tolist(),
@@ -240,7 +244,8 @@ class ConceptContributionDisplay:
         if self.n_rows > 1:
             words += "\nin the order of mean absolute contributions"
         ax.set_xlabel(words)
-        ax.set_title(label_of(self.title, 70), loc="left", size=10)
+        title = "\n".join(label_of(line, 64) for line in self.title.split("\n"))
+        ax.set_title(title, loc="left", size=10)
         ax.spines[["top", "right", "left"]].set_visible(False)
         if several:
             ax.legend(frameon=False, fontsize=8)

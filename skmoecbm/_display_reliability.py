@@ -214,8 +214,9 @@ class ReliabilityDisplay:
         most = f"{self.counts.max():,} rows"
         if not before:
             ax.annotate(f"bars: rows in each bin, at most {most}", (0.99, 0.21), ha="right", size=7)
-        ax.set_xlim(0, 1)
-        ax.set_ylim(0, 1)
+        # points at 0 and 1 are whole
+        ax.set_xlim(-0.03, 1.03)
+        ax.set_ylim(-0.03, 1.03)
         ax.set_xlabel(f"predicted probability of {label_of(self.about, 40)}")
         ax.set_ylabel("observed frequency")
         lines = [c for c in ax.containers if c.get_label() != "counts"]

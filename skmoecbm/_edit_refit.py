@@ -19,7 +19,7 @@ from skmoecbm.exceptions import InputError
 __all__ = ["refit_heads"]
 
 
-def refit_heads(classifier, X, y, log, experts):
+def refit_heads(classifier, X, y, log, experts, sample_weight=None):
     """Fit the heads of some experts again, each from where it is, and mark the log.
 
     Everything but weights and intercepts stays: alpha, prior, the units of the concepts (mean and
@@ -33,6 +33,7 @@ def refit_heads(classifier, X, y, log, experts):
     log : list of dict
         All edits of the model; those of the refitted experts are obeyed.
     experts : set of str
+    sample_weight : array-like of shape (n,), default=None
     """
     _check(classifier, experts)
     data, gate_values = classifier._read(X)
@@ -43,7 +44,7 @@ def refit_heads(classifier, X, y, log, experts):
             f"{classifier.classes_.tolist()[:10]}. Give rows of all classes of the model."
         )
     present = np.stack([expert.present for expert in data], axis=1)
-    weights = row_weights(classifier, None, classifier.class_weight, classes, codes)
+    weights = row_weights(classifier, sample_weight, classifier.class_weight, classes, codes)
     weights = weights * present.any(axis=1)
     if not is_exclusive(codes):
         codes, _ = label_cells(classifier, classifier.class_weight, classes, codes, weights)

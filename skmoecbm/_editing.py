@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 
+from skmoecbm._class_names import banks_of, did_you_mean, names_of
 from skmoecbm._concept_cells import find_concept, list_of_names
 from skmoecbm._edit_refit import refit_heads
 from skmoecbm._last_step import features_for, fitted_classifier, with_classifier
@@ -34,10 +35,10 @@ def edit(model, *, forbid=(), pin=None, experts=None, refit=None):
         weight of the other sign becomes 0, with a warning.
     experts : str, list of str or None, default=None
         Whose concepts are meant; None is of every expert that has them.
-    refit : tuple of (X, y), default=None
-        Images (or features, as `predict` takes) and labels, usually those of the training: the
-        edited experts are fitted again on them, under all edits so far, with their own alpha and
-        prior. Gate and temperatures stay.
+    refit : tuple of (X, y) or (X, y, sample_weight), default=None
+        Images (or features, as `predict` takes), labels, and weights of shape (n,), >= 0, as `fit`
+        takes them; usually those of the training: the edited experts are fitted again on them,
+        under all edits so far, with their own alpha and prior. Gate and temperatures stay.
 
     Returns
     -------
@@ -49,8 +50,14 @@ def edit(model, *, forbid=(), pin=None, experts=None, refit=None):
     Raises
     ------
     InputError
-        For an unknown concept, class or expert, an expert whose head is not of this package, or
-        rows that do not fit the model.
+        For an unknown concept, class or expert, an expert whose head is not of this package, a pin
+        that is the opposite of one before, or rows that do not fit the model.
+
+    Notes
+    -----
+    What the training measured (`oof_logits_`, `oof_log_loss_`, `routing_information_`) is kept as
+    it was: it is of the model before. So are `thresholds_`, which still decide; tune them again.
+    A calibration for `predict_set` would promise what the edited model does not keep, and is gone.
 
     Examples
     --------
@@ -65,13 +72,16 @@ def edit(model, *, forbid=(), pin=None, experts=None, refit=None):
     (np.True_, 'ruler')
     """
     model, classifier = fitted_classifier("edit", model)
-    entries = _entries(classifier, forbid, pin, experts)
+    banks = [] if model is classifier else banks_of(model.steps[0][1])
+    names = names_of(classifier.classes_.tolist(), banks)
+    entries = _entries(classifier, forbid, pin, experts, names)
     edited = _copy(classifier, {entry["expert"] for entry in entries})
     _apply(edited, entries)
     log = [*map(dict, getattr(classifier, "edit_log_", ())), *entries]
     if refit is not None:
-        features, y = _rows(model, refit)
-        refit_heads(edited, features, y, log, {entry["expert"] for entry in entries})
+        features, y, sample_weight = _rows(model, refit)
+        touched = {entry["expert"] for entry in entries}
+        refit_heads(edited, features, y, log, touched, sample_weight)
         for entry in log:
             entry["after"] = _weight(edited, entry)
     elif clipped := [e for e in entries if e["action"] == "pin" and e["before"] != e["after"]]:
@@ -87,7 +97,7 @@ def edit(model, *, forbid=(), pin=None, experts=None, refit=None):
     return with_classifier(model, edited)
 
 
-def _entries(classifier, forbid, pin, experts):
+def _entries(classifier, forbid, pin, experts, class_names):
     """Return the lines of the log that the parameters mean, each for one expert's concept."""
     forbid = list_of_names("edit", "forbid", forbid)
     experts = None if experts is None else list_of_names("edit", "experts", experts)
@@ -101,11 +111,14 @@ def _entries(classifier, forbid, pin, experts):
             raise parameter_error("edit", "pin", wanted, {key: sign})
         label = getattr(key[1], "item", lambda key=key: key[1])()
         if label not in classes:
-            raise InputError(f"There is no class {label!r} to pin; there are {classes}.")
+            meant = did_you_mean(label, classes, class_names)
+            raise InputError(f"There is no class {label!r} to pin; there are {classes}.{meant}")
         asked.append(("pin", key[0], label, sign))
     if not asked:
         raise InputError("Nothing to edit. Name a concept in forbid, or a sign in pin.")
-    entries, seen = [], {}
+    entries, seen, pinned = [], {}, {}
+    for entry in getattr(classifier, "edit_log_", ()):
+        _pin(classifier, entry, pinned)
     for action, concept, label, sign in asked:
         for e, j in find_concept(classifier, concept, experts):
             head = _heads(classifier)[e]
@@ -124,8 +137,26 @@ def _entries(classifier, forbid, pin, experts):
             known[label] = sign
             entry = {"action": action, "expert": name, "concept": own, "label": label}
             entry |= {"sign": sign, "before": 0.0, "after": 0.0, "refit": False}
+            _pin(classifier, entry, pinned)
             entries.append(entry | {"before": _weight(classifier, entry)})
     return entries
+
+
+def _pin(classifier, entry, pinned):
+    """Note a pin of the log, and raise if it is the opposite of one in `pinned`."""
+    if entry["action"] != "pin":
+        return
+    _, _, row, factor = _place(classifier, entry)
+    # of two classes "+" for one is "-" for the other
+    place, sign = (entry["expert"], entry["concept"], row), factor * float(entry["sign"] + "1")
+    other = pinned.setdefault(place, (sign, entry))[1]
+    if pinned[place][0] != sign:
+        raise InputError(
+            f"The concept {entry['concept']!r} of expert {entry['expert']!r} is pinned to "
+            f"{other['sign']!r} for {other['label']!r} already, the opposite of {entry['sign']!r} "
+            f"for {entry['label']!r}: both together are no weight at all. Start from the model "
+            "before that edit, or forbid the concept."
+        )
 
 
 def _heads(classifier):
@@ -155,8 +186,7 @@ def _weight(classifier, entry):
 def _copy(classifier, experts):
     """Return a copy whose edited parts are its own."""
     edited = copy.copy(classifier)
-    for name in ("oof_logits_", "set_calibration_"):
-        vars(edited).pop(name, None)  # those of the model before
+    vars(edited).pop("set_calibration_", None)  # it promises a coverage, of the model before
     if hasattr(classifier, "heads_"):
         edited.heads_ = [
             copy.copy(head) if name in experts else head
@@ -200,8 +230,9 @@ def _hide_from_gate(edited, columns):
 
 
 def _rows(model, refit):
-    """Return the features and labels that `refit` means."""
-    if not isinstance(refit, tuple | list) or len(refit) != 2:
-        raise parameter_error("edit", "refit", "a tuple (X, y) of images and labels", refit)
-    X, y = refit
-    return features_for(model, X), y
+    """Return the features, labels and weights (or None) that `refit` means."""
+    if not isinstance(refit, tuple | list) or len(refit) not in (2, 3):
+        wanted = "a tuple (X, y) of images and labels, or (X, y, sample_weight)"
+        raise parameter_error("edit", "refit", wanted, refit)
+    X, y, *weights = refit
+    return features_for(model, X), y, weights[0] if weights else None

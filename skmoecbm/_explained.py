@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
+from skmoecbm._class_names import did_you_mean
 from skmoecbm._comparisons import Comparisons
 from skmoecbm._explanation_tables import Contributions, long_table, summarise_rows, top_table
 from skmoecbm._explanation_text import html_of, text_of
@@ -152,7 +153,17 @@ class Explanation(Comparisons, Sequence):
             if not -len(self) <= rows < len(self):
                 raise IndexError(f"row {rows} of an explanation of {len(self)} rows")
             rows = [rows]
-        rows = np.arange(len(self))[rows]
+        asked = rows
+        try:
+            rows = np.arange(len(self))[rows]
+            if rows.ndim != 1:
+                raise IndexError
+        except IndexError:
+            got = getattr(asked, "shape", None) or (repr(asked)[:60])
+            raise IndexError(
+                f"Rows of an explanation of {len(self)} are taken by a number, a slice, a list of "
+                f"numbers from 0 to {len(self) - 1}, or a mask of {len(self)} bools. Got {got}."
+            ) from None
         return self._copy(
             [part.rows(rows) for part in self._parts],
             logits=self.logits[rows],
@@ -205,8 +216,8 @@ class Explanation(Comparisons, Sequence):
         Returns
         -------
         DataFrame
-            The k largest by `magnitude`, with columns `expert`, `concept`, `contribution` (mean,
-            in `unit`), `magnitude` (mean absolute contribution), `value` (mean of `values`),
+            The k largest by `magnitude`, with columns `concept`, `contribution` (mean, in `unit`),
+            `magnitude` (mean absolute contribution), `expert`, `value` (mean of `values`),
             `similarity` (mean cosine similarity), `percentile` (mean), all three over the rows
             that the expert saw, and `unit`.
 
@@ -312,8 +323,12 @@ class Explanation(Comparisons, Sequence):
             others = [label for label in self.classes if label not in self.columns]
         if class_ in others:
             return 0, -1.0
-        listed = ", ".join(map(repr, [*self.columns, *others]))
-        raise InputError(f"Class {class_!r} is not explained here. There are: {listed}.")
+        there = [*self.columns, *others]
+        meant = did_you_mean(class_, there, self.class_names)
+        raise InputError(
+            f"Class {class_!r} is not explained here. There are: {', '.join(map(repr, there))}."
+            f"{meant}"
+        )
 
     def _targets(self, class_):
         """Return per row the column, the sign and the class that its explanation is about."""

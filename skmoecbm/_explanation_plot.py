@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from skmoecbm._explanation_tables import bias_decides, seen_by_any, summarise_rows
 from skmoecbm._explanation_text import (
+    instead,
     rank_in_words,
     said_or_not,
     shown_class,
@@ -29,6 +30,7 @@ _SIDE = 2.35  # image and weights
 _LABELS = 3.55  # concept names
 _VALUES = 0.62  # what the image has of each
 _RANKS = 0.72  # and its percentile
+_BARS = 3.5  # what all these leave for bars and their numbers
 _LINE, _HEAD, _FOOT, _SMALL = 0.225, 0.62, 0.34, 0.2
 _WRAP = 46  # characters of a concept name per line, two lines at most
 
@@ -49,7 +51,7 @@ def plot_explanation(explanation, k, class_, same_scale):
         lines, picture = _lines(summary), _picture(explanation, i)
         below = _below(summary)
         side = _side_of(picture) + 0.55 + 0.19 * len(summary["experts"])
-        told = [2 if _turned(case, summary) else 1 for case in _cases(summary)]
+        told = [2 if instead(case, summary) else 1 for case in _cases(summary)]
         side += 0.19 * (sum(told) + 2) if told else 0.0
         bars = sum(line["height"] for line in lines) * _LINE
         height = _HEAD + max(side, bars + _FOOT + _SMALL * (len(below) - 1))
@@ -61,7 +63,7 @@ def plot_explanation(explanation, k, class_, same_scale):
     top = total - _MARGIN
     scales = [_scale(lines) for _, _, lines, _, _ in panels]
     if same_scale:
-        scales = [(min(low for low, _ in scales), max(high for _, high in scales))] * len(panels)
+        scales = [_scale([line for _, _, lines, _, _ in panels for line in lines])] * len(panels)
     for number, (picture, summary, lines, below, height) in enumerate(panels):
         page = _Page(figure, total)
         if number:
@@ -85,21 +87,18 @@ def plot_explanation(explanation, k, class_, same_scale):
 
 
 def _scale(lines):
-    """Return the range (low, high) of a row's bars, with 0 in it and room for the numbers."""
+    """Return the range (low, high) of the bars of some rows, with 0 in it and room for numbers."""
     values = [line["value"] for line in lines if line["value"] is not None]
     low, high = min(0.0, *values), max(0.0, *values)
     span = (high - low) or 1.0
-    return low - 0.16 * span * (low < 0), high + 0.16 * span
+    room = min(0.1 + 0.085 * max(len(_signed(value)) for value in values), 1.2)  # inches, of bold
+    room *= span / (_BARS - room * (1 + (low < 0)))
+    return low - room * (low < 0), high + room
 
 
 def _cases(summary):
     """Return what other weights of the experts would give, where that is known."""
     return [case for case in (summary["what_if"] or [])[1:] if case["probability"] is not None]
-
-
-def _turned(case, summary):
-    """Tell whether other weights of the experts would give another class, or other labels."""
-    return case["predicted"] != summary["what_if"][0]["predicted"]
 
 
 def _below(summary):
@@ -287,9 +286,9 @@ class _Page:
             y -= 0.19
             self.text(_MARGIN, y, _cut(case["case"], 31), size=8.5)
             self.text(_MARGIN + _SIDE, y, f"{case['probability']:.2f}", size=8.5, ha="right")
-            if _turned(case, summary):
+            if turned := instead(case, summary):
                 y -= 0.17
-                words = _cut(f"then {case['predicted'] or 'no label'}", 30)
+                words = turned if len(turned) <= 32 else f"({_cut(turned[1:-9], 21)} instead)"
                 self.text(_MARGIN + 0.18, y, words, size=8, color=_GREY, style="italic")
 
     def bars(self, summary, lines, top, scale, below):
@@ -364,11 +363,12 @@ class _Page:
             style = {"color": _INK if strong else _GREY, "weight": "bold" if strong else "normal"}
             y = top - height - 0.2 - _SMALL * number
             self.text(_WIDTH - _MARGIN, y, words, ha="right", size=9, **style)
-        if any(text.endswith("sd") for text in seen):
-            words = "sd: standard deviations from the"
-            self.text(left, top - height - 0.2, words, size=8, color=_GREY)
-            words = "training mean (below 0: less than usual)"
-            self.text(left, top - height - 0.36, words, size=8, color=_GREY)
+        legend = ["sd: standard deviations above the training mean"]
+        legend *= any(text.endswith("sd") for text in seen)
+        if ranked_at > seen_at:
+            legend.append("percentile: so many of 100 training images have less")
+        for number, words in enumerate(legend):
+            self.text(left, top - height - 0.2 - 0.16 * number, words, size=8, color=_GREY)
 
 
 def _signed(value):

@@ -66,10 +66,11 @@ def top_table(explanation, k, class_):
         tables.append(
             pd.DataFrame(
                 {
-                    "expert": name,
+                    # first what must not be hidden where a terminal is narrow
                     "concept": explanation.concept_names[e],
                     "contribution": contributions.mean(axis=0),
                     "magnitude": np.abs(contributions).mean(axis=0),
+                    "expert": name,
                     "value": explanation.values[e][seen].mean(axis=0) if seen.any() else unseen,
                     "similarity": (
                         explanation.similarities[e][seen].mean(axis=0) if seen.any() else unseen

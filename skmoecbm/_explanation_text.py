@@ -6,6 +6,7 @@ from skmoecbm._explanation_tables import bias_decides, seen_by_any, summarise_ro
 
 __all__ = [
     "html_of",
+    "instead",
     "rank_in_words",
     "said_or_not",
     "shown_class",
@@ -50,6 +51,13 @@ def shown_class(explanation, label):
     """Return the name to show for a class: "melanoma (mel)", or its label alone."""
     name = explanation.class_names.get(label)
     return str(label) if name in (None, str(label)) else f"{name} ({label})"
+
+
+def instead(case, summary):
+    """Return "(bcc instead)" where other weights would give another class, else ""."""
+    if case["predicted"] == summary["what_if"][0]["predicted"]:
+        return ""
+    return f"({case['predicted'] or 'no label'} instead)"
 
 
 def text_of(explanation):
@@ -162,13 +170,9 @@ def _compared(row):
     if cases:
         told = []
         for case in cases:
-            then = (
-                ""
-                if case["predicted"] == row["what_if"][0]["predicted"]
-                else f", then {case['predicted']}"
-            )
-            told.append(f"{case['case']} p = {case['probability']:.2f}{then}")
-        lines.append(f"with other weights: {'; '.join(told)}")
+            turned = instead(case, row)
+            told.append(f"{case['case']} {case['probability']:.2f}{turned and f' {turned}'}")
+        lines.append(f"p({row['class']}) with other weights: {'; '.join(told)}")
     return lines
 
 

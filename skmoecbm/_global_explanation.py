@@ -200,7 +200,8 @@ class GlobalExplanation:
         between = f" with {100 * self.confidence:g} % intervals" if self.n_bootstrap else ""
         return (
             f"GlobalExplanation of {self.n:,} rows{groups}, {len(self.supports)} {which}: mean "
-            f"contributions in {unit}{between}, weights of the experts"
+            f"contributions in {unit}{between} (the largest mean absolute ones first), weights of "
+            "the experts"
         )
 
     def _said(self, label, named=True):
@@ -222,6 +223,11 @@ class GlobalExplanation:
                 f"weights {differ}: p = {self.p_overall:.3g} of {self.n_permutations:,} exchanges "
                 f"of labels ({100 * self.exchanged:.0f} % of rows could be exchanged)"
             )
+            if self.by_predicted:
+                lines.append(
+                    "classes are the predicted ones, and the gate takes part in the prediction: "
+                    "p-values are partly circular; give y, the true classes"
+                )
         if (self.usage.p_adjusted < _ALARM).any():
             lines.append(f"* differs from other classes, p < {_ALARM} for all cells together")
         for row in self.frequency.itertuples():

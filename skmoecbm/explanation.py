@@ -4,11 +4,14 @@ import copy
 
 import numpy as np
 
+from skmoecbm._class_names import banks_of, names_of
 from skmoecbm._explained import Explanation
 from skmoecbm._global_explanation import GlobalExplanation
 from skmoecbm._last_step import fitted_classifier
 from skmoecbm._union import columns_seen
 from skmoecbm.encoder import ConceptEncoder, ExpertUnion
+from skmoecbm.exceptions import InputError
+from skmoecbm.features import ExpertFeatures
 from skmoecbm.images import as_image_list
 
 __all__ = ["Explanation", "GlobalExplanation", "explain", "global_explanation"]
@@ -35,7 +38,14 @@ def explain(model, images):
     Raises
     ------
     InputError
-        If the model is not fitted, does not end in a classifier of this package, or is none.
+        If the model is not fitted, does not end in a classifier of this package, or is none; if
+        features are given where the pipeline takes images.
+
+    Notes
+    -----
+    Features that are given to a bare classifier are kept as they are, not copied: `what_if`, and
+    texts and pictures that tell of it, ask the model again. Changed in place meanwhile, they would
+    get another answer; give a copy where that may happen.
 
     References
     ----------
@@ -77,6 +87,14 @@ def read_images(owner, model, images):
     model, classifier = fitted_classifier(owner, model)
     if classifier is model or len(model.steps) == 1:
         return classifier, images, {}
+    banks = banks_of(model.steps[0][1])
+    if banks and isinstance(images, ExpertFeatures):
+        own = "model[-1].explain(features)"
+        own = own if owner == "explain" else f"{owner}(model[-1], features, ...)"
+        raise InputError(
+            f"{owner} was given the features that this pipeline makes of images, where it takes "
+            f"the images. Give the images, or the features to the classifier alone: {own}."
+        )
     # what the encoders cannot take is refused here, before anything of it is kept
     features = model[:-1].transform(images)
     seen = _seen_by_encoders(model.steps[0][1], images)
@@ -91,7 +109,7 @@ def read_images(owner, model, images):
             "images": pictures,
             "value_range": value_range,
             "notices": notices,
-            "class_names": _names_of(classifier.classes_.tolist(), [e.bank_ for e, _ in seen]),
+            "class_names": names_of(classifier.classes_.tolist(), banks),
         },
     )
 
@@ -116,7 +134,8 @@ def global_explanation(
     images : array-like of length n
         As for `explain`; best images that the model was not fitted on.
     y : array-like of shape (n,), or indicator of shape (n, K), default=None
-        True classes; None takes those that are predicted.
+        True classes; None takes those that are predicted. The gate takes part in the prediction,
+        so that p-values are then partly circular.
     groups : array-like of shape (n,), default=None
         Lesion, patient or study of each row: resampled and exchanged as a whole.
     n_bootstrap : int, default=1000
@@ -189,18 +208,6 @@ def explain_features(
         # a shallow copy: another fit of the classifier is none of this explanation's business
         source=(copy.copy(classifier), features),
     )
-
-
-def _names_of(labels, banks):
-    """Return label -> name of its class, of labels that are keys of a bank.
-
-    Labels that are another spelling stay what they are: who wrote "mel-like" did not mean melanoma.
-    """
-    names = {}
-    for bank in banks:
-        called = {one.key: one.name for one in bank.classes}
-        names = {**{label: called[label] for label in labels if label in called}, **names}
-    return names
 
 
 def _seen_by_encoders(step, X):

@@ -1,5 +1,6 @@
 import json
 import pickle
+import re
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from skmoecbm import (
     ConceptEncoder,
     ExpertUnion,
     GatedConceptBottleneckClassifier,
+    edit,
     explain,
 )
 from skmoecbm._base import AdditivePart
@@ -68,6 +70,16 @@ def test_separating_concepts_sum_to_the_difference_of_the_logits(two):
         mine = full[(full.row == row) & (full.concept != "(bias)")].contribution.abs()
         best = short[short.row == row].contribution.abs()[:2]
         np.testing.assert_allclose(best, np.sort(mine)[::-1][:2])
+
+
+def test_narrow_terminals_show_what_concepts_contribute(two):
+    explanation = two[2]
+    with pd.option_context("display.width", 80, "display.max_columns", 0):
+        for table in (explanation.top(3), explanation.separating(3)):
+            head, first = repr(table).splitlines()[:2]
+            assert "concept" in head and "contribution" in head and len(head) <= 80
+            assert table.concept[0] in first
+        assert "magnitude" in repr(explanation.top(3))
 
 
 def test_versus_is_the_difference_of_two_classes_and_turns_its_sign(two):
@@ -164,14 +176,20 @@ def test_what_if_is_in_json_text_html_and_picture(two):
     assert rival["class"] == explanation.runner_up[3]
     parts = sum(entry["contribution"] for entry in rival["contributions"])
     assert parts + rival["rest"] + rival["bias"] == pytest.approx(rival["difference"], abs=1e-10)
-    shown = f"without left p = {row['what_if'][1]['probability']:.2f}"
+    told = [
+        f"{case['case']} {case['probability']:.2f}"
+        + f" ({case['predicted']} instead)" * (case["predicted"] != row["predicted"])
+        for case in row["what_if"][1:]
+        if case["probability"] is not None
+    ]
+    shown = f"p({row['class']}) with other weights: {'; '.join(told)}"
     assert shown in repr(explanation[3]) and shown in explanation[3]._repr_html_()
     assert f"over {rival['class']} (p = {rival['probability']:.2f})" in repr(explanation[3])
     texts = [text.get_text() for text in explanation.plot(3).texts]
     place = texts.index("without left")
     assert texts[place + 1] == f"{row['what_if'][1]['probability']:.2f}"
     turned = row["what_if"][1]["predicted"] != row["predicted"]
-    assert (texts[place + 2] == f"then {row['what_if'][1]['predicted']}") == turned
+    assert (texts[place + 2] == f"({row['what_if'][1]['predicted']} instead)") == turned
     assert any(text.startswith(f"over {rival['class']} by") for text in texts)
 
 
@@ -299,6 +317,18 @@ def test_names_of_the_banks_classes_are_shown_beside_the_keys_alone():
             name = next(one.name for one in model[0].bank_.classes if one.key == label)
             assert name != label
             title = f"{name} ({label})"
+            for asked in (name, name.upper(), title):
+                meant = re.escape(f"Did you mean {label!r} ({name})?")
+                with pytest.raises(InputError, match=meant):
+                    explanation.for_class(asked)
+                with pytest.raises(InputError, match=meant):
+                    explanation.versus(label, asked)
+                with pytest.raises(InputError, match=meant):
+                    explanation.what_if(asked)
+                with pytest.raises(InputError, match=meant):
+                    edit(model, pin={("hair", asked): "+"})
+            with pytest.raises(InputError, match=r"There are: [^?]*\.$"):
+                explanation.for_class("qqqq")
         else:
             title = label
         assert f"{title} (p =" in repr(explanation)

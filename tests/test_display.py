@@ -1,3 +1,4 @@
+import copy
 from itertools import pairwise
 
 import numpy as np
@@ -59,7 +60,7 @@ def _inside(figure):
         labels = [t for t in [*ax.get_yticklabels(), *ax.texts] if t.get_text()]
         boxes = [t.get_window_extent() for t in labels]
         for box in boxes:
-            assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= page.x1 + 1 and box.y1 <= page.y1 + 1
+            assert box.x0 >= 5 and box.y0 >= -1 and box.x1 <= page.x1 + 1 and box.y1 <= page.y1 + 1
         heights = sorted((b for b in boxes[: len(ax.get_yticklabels())]), key=lambda b: b.y0)
         assert all(low.y1 <= high.y0 + 1 for low, high in pairwise(heights))
 
@@ -83,10 +84,27 @@ def test_bars_of_one_row_are_its_contributions_and_sum_to_the_logit(small):
     assert labels[0].replace(r"\$", "$") == top.concept[0] or "…" in labels[0]
     assert labels[-3:] == ["14 others", "bias", "sum = logit"]
     assert f"probability {explanation.probabilities[3].max():.2f}" in display.ax_.get_title("left")
+    assert display.ax_.get_title("left").startswith("row 3\n")
     assert "logits (log-odds)" in display.ax_.get_xlabel()
     written = [text.get_text() for text in display.ax_.texts]
     assert written[0] == f"{top.contribution[0]:+.2f}".replace("-", "\N{MINUS SIGN}")
     _inside(display.figure_)
+
+
+def test_one_decision_is_titled_by_its_image_and_the_name_of_its_class(small):
+    explanation = copy.copy(small[3][:2])
+    explanation.images = [f"/far/away/{'a' * 90}.png", "b$1.png"]
+    explanation.class_names = {label: f"name of {label}" for label in explanation.classes}
+    for row in range(2):
+        display = ConceptContributionDisplay.from_explanation(explanation, row=row, k=3)
+        image, said = display.ax_.get_title("left").split("\n")
+        label = explanation.predicted[row]
+        assert said.startswith(f"name of {label} ({label}), probability ")
+        assert image.endswith(("a.png", r"b\$1.png")[row]) and "far" not in image
+        display.figure_.draw_without_rendering()
+        box = display.ax_._left_title.get_window_extent()
+        assert box.x1 <= display.figure_.bbox.x1
+        pyplot.close(display.figure_)
 
 
 def test_mean_bars_of_all_rows_and_of_one_class(small):
@@ -290,6 +308,9 @@ def test_reliability_equals_scikit_learns_curve_and_the_error_of_evaluate(small)
     assert top.ece == pytest.approx(expected)
     assert f"calibration error {expected:.3f}, 150 rows" in top.ax_.get_legend().texts[0].get_text()
     assert top.counts.sum() == 150
+    # points at 0 and 1 are not cut by the frame
+    (left, right), (low, high) = top.ax_.get_xlim(), top.ax_.get_ylim()
+    assert max(left, low) < 0 and min(right, high) > 1
 
 
 def test_reliability_bins_of_equal_size_and_wilsons_interval():

@@ -188,6 +188,36 @@ def test_edits_add_up_are_saved_and_told_in_the_card(trained, tmp_path):
     assert not hasattr(twice.fit(X, y), "edit_log_")
 
 
+def test_a_pin_that_undoes_an_earlier_one_is_refused(trained):
+    clf, X, y = trained
+    once = edit(clf, pin={("bio__network", 2): "+"}, refit=(X, y))
+    edit(once, pin={("bio__network", 2): "+", ("bio__network", 1): "-"}, refit=(X, y))
+    with pytest.raises(
+        InputError, match=r"pinned to '\+' for 2 already.*Start from the model before"
+    ):
+        edit(once, pin={("bio__network", 2): "-"})
+    two = ConceptBottleneckClassifier(alpha=1.0).fit(X[COLUMNS[:3]], y > 0)
+    with pytest.raises(InputError, match=r"pinned to '\+' for False already.*'\+' for True"):
+        edit(two, pin={("veil", False): "+", ("veil", True): "+"})
+
+
+def test_weights_of_a_refit_count_rows(trained):
+    clf, X, y = trained
+    weights = np.arange(len(y)) % 3
+    weighted = edit(clf, forbid="clip__red", refit=(X, y, weights))
+    own = np.repeat(np.arange(len(y)), weights)
+    repeated = edit(clf, forbid="clip__red", refit=(X.iloc[own], y[own]))
+    plain = edit(clf, forbid="clip__red", refit=(X, y))
+    A, B, C = (model.heads_[0].association_ for model in (weighted, repeated, plain))
+    np.testing.assert_allclose(A, B, atol=1e-3 * np.abs(B).max())
+    assert np.abs(A - C).max() > 0.02
+    with pytest.raises(InputError, match="sample_weight must be 200 numbers"):
+        edit(clf, forbid="clip__red", refit=(X, y, weights[:9]))
+    # what the training measured stays, all of it alike
+    for name in ("oof_logits_", "oof_log_loss_", "routing_information_"):
+        assert getattr(weighted, name) is getattr(clf, name)
+
+
 def test_a_pipeline_and_a_search_are_edited_at_their_end(trained):
     from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import Pipeline

@@ -20,6 +20,7 @@ from skmoecbm import (
     ConceptEncoder,
     ExpertUnion,
     GatedConceptBottleneckClassifier,
+    intervene,
 )
 from skmoecbm._base import AdditivePart
 from skmoecbm.datasets import make_lesions
@@ -199,6 +200,11 @@ def test_rows_are_taken_by_number_slice_list_and_mask():
     assert [one.rows[0] for one in explanation] == [0, 1, 2, 3]
     with pytest.raises(IndexError):
         explanation[4]
+    for wrong in ("a", np.ones(3, dtype=bool), [0, 9], 1.5, (0, 1), None):
+        with pytest.raises(
+            IndexError, match=r"an explanation of 4 are taken by.*a mask of 4 bools"
+        ):
+            explanation[wrong]
     # the number of a row in its call survives two steps
     assert explanation[1:][1].to_frame().row.unique().tolist() == [2]
 
@@ -391,6 +397,18 @@ def test_plot_keeps_all_text_inside_the_page_and_labels_apart():
         assert not overlaps
 
 
+@pytest.mark.parametrize(("seed", "same_scale"), [(0, True), (1, True), (2, True), (2, False)])
+def test_numbers_beside_the_bars_stay_between_percentile_and_edge(seed, same_scale):
+    explanation = _explanation(seed=seed)
+    figure = explanation.plot([0, 1], k=6, same_scale=same_scale)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        frame = axes.get_window_extent()
+        for text in axes.texts:
+            box = text.get_window_extent()
+            assert frame.x0 <= box.x0 and box.x1 <= frame.x1
+
+
 def test_plot_leaves_pyplot_alone():
     import matplotlib.pyplot as plt
 
@@ -405,6 +423,20 @@ def test_explain_refuses_what_is_not_ours():
         explain(make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y), X)
     with pytest.raises(InputError, match="Got str at the end"):
         explain("model", X)
+
+
+def test_features_where_images_belong_are_told_their_place():
+    data = make_lesions(30, random_state=0)
+    union = ExpertUnion([("a", ConceptEncoder("demo-general", "lesions", cache_dir=None))])
+    model = make_pipeline(union, ConceptBottleneckClassifier(alpha=1.0))
+    model.fit(list(data.images), data.target)
+    features = model[0].transform(data.images[:2])
+    with pytest.raises(InputError, match=r"explain was .*: model\[-1\]\.explain\(features\)\.$"):
+        explain(model, features)
+    with pytest.raises(InputError, match=r"alone: intervene\(model\[-1\], features, \.\.\.\)"):
+        intervene(model, features, {"hair": "absent"})
+    one, other = model[-1].explain(features), explain(model, data.images[:2])
+    np.testing.assert_allclose(one.logits, other.logits, atol=1e-10)
 
 
 EXPERTS = [("left", slice(0, 3)), ("right", slice(3, 7))]

@@ -214,6 +214,10 @@ def test_classes_are_the_predicted_ones_where_no_labels_are_given(model, rows):
     counts = pd.Series(model.predict(X)).value_counts().to_dict()
     assert found.by_predicted and found.supports == counts
     assert found.concepts.low.isna().all() and "predicted classes" in repr(found)
+    assert "circular" not in repr(found)  # there are no p-values
+    settings = {"n_bootstrap": 0, "n_permutations": 20, "random_state": 0}
+    assert "partly circular" in repr(global_explanation(model, X, **settings))
+    assert "circular" not in repr(global_explanation(model, X, model.predict(X), **settings))
 
 
 def test_of_several_labels_a_row_counts_for_each_that_it_has():
@@ -271,6 +275,7 @@ def test_tables_text_html_and_json_say_the_same(model, rows):
     mine = found.concepts[found.concepts["class"] == "b"].magnitude
     np.testing.assert_allclose(top.magnitude, np.sort(mine)[::-1][:2])
     assert f"{top.contribution[0]:+6.2f}" in repr(found)
+    assert "largest mean absolute ones first" in repr(found)
     assert "in 45 groups" in repr(found) and f"p = {found.p_overall:.3g}" in repr(found)
     weight = found.heat_map.loc["a", "left"]
     assert f"a ({(y == 'a').sum()} rows): left {100 * weight:.0f} %" in repr(found)

@@ -208,6 +208,23 @@ def test_a_value_outside_the_training_range_is_moved_and_said(models):
     )
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(95, "95th percentile give 'p95'"), (1e3, None), (-95, None), (22, "22nd percentile give")],
+)
+def test_a_number_that_was_meant_as_a_percentile_is_told_so(models, value, told):
+    clf, X = models["two classes"]
+    with pytest.warns(SkmoecbmWarning, match="moved to its end") as caught:
+        intervene(clf, X[:3], {"red": value})
+    assert (
+        (told in str(caught[0].message)) if told else ("percentile" not in str(caught[0].message))
+    )
+    near = X["clip__red"].max() + 0.5  # outside, and no slip
+    with pytest.warns(SkmoecbmWarning, match="moved to its end") as caught:
+        intervene(clf, X[:3], {"red": near})
+    assert near > 1 and "percentile" not in str(caught[0].message)
+
+
 @pytest.mark.parametrize("gate", ["fixed", "follow"])
 def test_an_absent_expert_cannot_be_set(models, gate):
     clf, X = models["three classes"]
