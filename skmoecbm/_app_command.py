@@ -15,7 +15,7 @@ def add_options(parser, whole_number):
         "--host", default="127.0.0.1", help="address to serve at; others can reach any other one"
     )
     parser.add_argument(
-        "--port", type=whole_number(1), default=7860, help="port to serve at (%(default)s)"
+        "--port", type=whole_number(1, 65535), default=7860, help="port to serve at (%(default)s)"
     )
     parser.add_argument(
         "--max-mb", type=whole_number(1), default=20, help="largest image file (%(default)s)"

@@ -111,7 +111,9 @@ def test_the_rows_of_the_fit_may_stand_in_another_table(lesions, tmp_path, capsy
     ("change", "words"),
     [
         (["--subgroups", "height"], "no column 'height'"),
-        (["--train-rows", "split=fit"], "--select-rows split=fit asks for"),
+        (["--train-rows", "split=fit"], "--train-rows split=fit asks for"),
+        (["--train-rows", "part=train"], "Name one with --train-rows."),
+        (["--train-rows", "train"], "--train-rows must be COLUMN=VALUE"),
         (["--checks", "magic"], "'checks' parameter of audit"),
         (["--json", "."], "--json '.' is a folder"),
         (["--html", "LABELS"], "--html would write over"),
