@@ -2,6 +2,7 @@
 
 import copy
 import html
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,11 @@ class Desk:
         try:
             features = self._model.steps[0][1].transform([str(path)])
         except InputError as error:  # the name of a temporary file tells a reader nothing
-            raise InputError(str(error).replace(str(path), Path(path).name)) from None
+            told = str(error).replace(str(path), Path(path).name)
+            # there is one image, and no call in Python to change
+            told = re.sub(r"^image 0 \(('.*?')\) cannot", r"The image \1 cannot", told)
+            told = told.replace("Remove it, or pass on_error='missing'.", "Choose another one.")
+            raise InputError(told) from None
         if not any(block.present[0] for block in features.blocks):
             raise InputError("This file cannot be read as an image. Choose another one.")
         shown = explained(self.classifier, read_rows(self.classifier, features))

@@ -1,17 +1,17 @@
 """A local page: drop an image, see the decision, move its concepts, switch experts off."""
 
-import ipaddress
 import os
 import re
 import shutil
 import tempfile
 from urllib.parse import urlsplit
 
+from skmoecbm._app_address import check_address, is_loopback
 from skmoecbm._app_desk import Desk, decision_html
 from skmoecbm._validation import check_number
 from skmoecbm.exceptions import InputError, SkmoecbmError
 
-__all__ = ["build_app", "is_loopback", "serve_app"]
+__all__ = ["build_app", "serve_app"]
 
 _INTRODUCTION = (
     "Drop an image. The model says what it sees; move a concept to another percentile of the "
@@ -192,9 +192,10 @@ def serve_app(model, *, host="127.0.0.1", port=7860, n_sliders=10, max_mb=20.0, 
     Raises
     ------
     InputError
-        As `build_app`, or if the port is taken.
+        As `build_app`, or if the port is in use or the address not of this machine.
     """
     check_number("serve_app", "port", port, low=1, high=65535, integer=True)
+    check_address(host, port)
     gr = _gradio()
     # What is uploaded lies in a folder of this run, and goes with it.
     uploads = tempfile.mkdtemp(prefix="skmoecbm-app-")
@@ -226,8 +227,9 @@ def serve_app(model, *, host="127.0.0.1", port=7860, n_sliders=10, max_mb=20.0, 
             on_ready(address)
         page.block_thread()
     except OSError as error:
+        # gradio's own sentence speaks of its own settings
         raise InputError(
-            f"The page cannot be served at {host}:{port}: {error}. Give another port."
+            f"The page cannot be served at port {port} of {host}. Give another one with --port."
         ) from error
     finally:
         if page is not None:
@@ -250,14 +252,6 @@ def _gradio():
             "The app needs the package gradio. Run: pip install 'skmoecbm[app]'"
         ) from error
     return gradio
-
-
-def is_loopback(host):
-    """Return whether an address is of this machine alone."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _policy_middleware(host):

@@ -25,8 +25,10 @@ from skmoecbm import (
     load,
     save,
 )
+from skmoecbm._app_address import check_address
 from skmoecbm._app_desk import Desk, decision_html
 from skmoecbm._intervene import intervene_features
+from skmoecbm.cli import main
 from skmoecbm.datasets import make_lesions
 from tests.browser import missing
 
@@ -96,7 +98,8 @@ def test_what_is_decided_is_intervene_without_the_experts_that_are_off(desk, fol
 def test_what_the_desk_refuses_is_said(desk, folder):
     with pytest.raises(InputError, match=r"has 1\.\d MB; the app takes images of at most 1 MB"):
         desk.see(folder / "large.png")
-    with pytest.raises(InputError, match=r"'fake\.png'"):
+    words = r"^The image 'fake\.png' cannot be read: .* image format\. Choose another one\.$"
+    with pytest.raises(InputError, match=words):
         desk.see(folder / "fake.png")
     Image.new("1", (13_000, 13_000)).save(folder / "bomb.png")
     assert (folder / "bomb.png").stat().st_size < 25_000
@@ -290,6 +293,31 @@ def test_another_concept_gets_a_slider(page, folder):
     classes = model.classes_.tolist()
     assert numbers(page) == dict(zip(classes, told.probabilities[0].tolist(), strict=True))
     assert page.faults == []
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("127.0.0.1", "Port {port} of 127.0.0.1 is in use. Give another one with --port."),
+        ("192.0.2.1", "'192.0.2.1' is no address of this machine. Give one that is with"),
+        ("nowhere.invalid", "'nowhere.invalid' is no address of this machine."),
+    ],
+)
+def test_an_address_that_cannot_be_served_is_told_before_the_model_is_loaded(
+    folder, capsys, monkeypatch, host, words
+):
+    def unknown(*args, **settings):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr("skmoecbm._command_model.load_model", lambda args: pytest.fail("loaded"))
+    if host.endswith("invalid"):  # tests have no network to ask
+        monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main(["app", str(folder / "model"), "--host", host, "--port", str(port)]) == 2
+    told = capsys.readouterr().err
+    assert f"skmoecbm app: error: {words.format(port=port)}" in told and "GRADIO" not in told
+    check_address("127.0.0.1", port)  # free again
 
 
 def test_without_gradio_the_error_names_the_extra(folder, monkeypatch):
