@@ -115,6 +115,15 @@ def test_what_the_desk_refuses_is_said(desk, folder):
         Desk(Pipeline([("texts", texts), ("clf", GatedConceptBottleneckClassifier())]))
 
 
+def test_a_class_is_called_by_its_name_and_its_label(desk, folder):
+    seen = desk.see(folder / "lesion.png")
+    label = "df-like"
+    page = decision_html(seen.result, seen.result, names={label: "<b>dermatofibroma"})
+    assert f"<td>&lt;b&gt;dermatofibroma ({label})</td>" in page and f"data-class='{label}'" in page
+    assert f"class='said'>&lt;b&gt;dermatofibroma ({label}), probability" in page
+    assert f">{label}<" not in page and ">nv-like<" in page
+
+
 def test_names_are_escaped_and_the_desk_leaves_the_model_alone(desk, folder):
     seen = desk.see(folder / "lesion.png")
     page = decision_html(seen.result, seen.result, off=[HOSTILE])
@@ -217,9 +226,22 @@ def test_upload_slider_and_expert_show_the_numbers_of_intervene(page, served, fo
     alone = intervene_features(model[-1].without(other), features, {f"{expert}__{concept}": "p12"})
     assert numbers(page) == dict(zip(classes, alone.probabilities[0].tolist(), strict=True))
     assert f"Switched off: {other}" in page.inner_text("#decision")
+    sliders = page.locator("[id^=slider-] input[type=number]")
+    blocks = page.locator("[id^=slider-]").all()
+    owners = [re.search(r" \((general|structures)\)", one.inner_text())[1] for one in blocks]
+    wait_for(lambda: any(one.is_disabled() for one in sliders.all()))
+    assert len(owners) == sliders.count() and set(owners) == {expert, other}
+    for owner, slider in zip(owners, sliders.all(), strict=True):
+        assert slider.is_disabled() == (owner == other)
 
     page.get_by_label(expert, exact=True).uncheck()
     wait_for(lambda: "Every expert is switched off" in page.inner_text("#message"))
+    page.get_by_role("button", name="back to as seen").click()
+    wait_for(lambda: page.locator("#decision .said").count() and numbers(page) == before)
+    wait_for(lambda: not any(one.is_disabled() for one in sliders.all()))
+    for name in (expert, other):
+        assert page.get_by_label(name, exact=True).is_checked()
+    assert "percentile" in page.inner_text("#about-sliders")
     assert page.faults == []
     outside = [url for url in page.asked if not url.startswith((served[0], "data:", "blob:"))]
     assert outside == []
