@@ -15,7 +15,7 @@ def add_options(parser, whole_number):
         "--host", default="127.0.0.1", help="address to serve at; others can reach any other one"
     )
     parser.add_argument(
-        "--port", type=whole_number(1), default=7860, help="port to serve at (%(default)s)"
+        "--port", type=whole_number(1, 65535), default=7860, help="port to serve at (%(default)s)"
     )
     parser.add_argument(
         "--max-mb", type=whole_number(1), default=20, help="largest image file (%(default)s)"
@@ -28,12 +28,14 @@ def add_options(parser, whole_number):
 
 def app(args):
     """Serve the page until interrupted."""
+    from skmoecbm._app_address import check_address, is_loopback
     from skmoecbm._command_model import load_model
     from skmoecbm._model_folder import read_config_bytes
 
     read_config_bytes(args.model)
+    check_address(args.host, args.port)
 
-    from skmoecbm.app import is_loopback, serve_app
+    from skmoecbm.app import serve_app
 
     # stopped by whatever started it, it clears up as after Ctrl-C
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -2,6 +2,7 @@
 
 import copy
 import html
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from skmoecbm._decoding import n_pixels
 from skmoecbm._intervene import explained, intervene_features, read_rows
 from skmoecbm._intervention import Intervention
 from skmoecbm._ranges import percentiles
+from skmoecbm._report_provenance import class_names
 from skmoecbm.encoder import ConceptEncoder, ExpertUnion
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 from skmoecbm.features import ExpertFeatures
@@ -87,6 +89,7 @@ class Desk:
         masked = getattr(self.classifier, "masked_experts_", ())
         self.expert_names = [n for n in self.classifier._layout.names if n not in masked]
         experts = getattr(first, "experts_", [(None, first)])
+        self.class_names = class_names(experts, self.classifier.classes_.tolist())
         self.notices = list(dict.fromkeys(e.notice_ for _, e in experts if e.notice_))
 
     def see(self, path):
@@ -113,7 +116,11 @@ class Desk:
         try:
             features = self._model.steps[0][1].transform([str(path)])
         except InputError as error:  # the name of a temporary file tells a reader nothing
-            raise InputError(str(error).replace(str(path), Path(path).name)) from None
+            told = str(error).replace(str(path), Path(path).name)
+            # there is one image, and no call in Python to change
+            told = re.sub(r"^image 0 \(('.*?')\) cannot", r"The image \1 cannot", told)
+            told = told.replace("Remove it, or pass on_error='missing'.", "Choose another one.")
+            raise InputError(told) from None
         if not any(block.present[0] for block in features.blocks):
             raise InputError("This file cannot be read as an image. Choose another one.")
         shown = explained(self.classifier, read_rows(self.classifier, features))
@@ -163,7 +170,7 @@ class Desk:
             return intervene_features(classifier, features, changes)
 
 
-def decision_html(seen, now, off=(), k=12):
+def decision_html(seen, now, off=(), k=12, *, names=None):
     """Return the decision and its concepts as HTML: no script, every name escaped.
 
     Parameters
@@ -174,12 +181,19 @@ def decision_html(seen, now, off=(), k=12):
         Experts that are switched off.
     k : int
         Concepts listed.
+    names : dict of label to str or None
+        Full names of classes, where they have one.
     """
+
+    def shown(label):
+        name = (names or {}).get(label)
+        return str(label) if name is None else f"{name} ({label})"
+
     before, after = seen.probabilities[0], now.probabilities[0]
     order = np.argsort(-after, kind="stable")
     label = now.classes[order[0]]
     was = seen.classes[int(seen.probabilities[0].argmax())]
-    said = f"{label}" if was == label else f"{was} \N{RIGHTWARDS ARROW} {label}"
+    said = shown(label) if was == label else f"{shown(was)} \N{RIGHTWARDS ARROW} {shown(label)}"
     lines = [f"<p class='said'>{_text(said)}, probability {after[order[0]]:.3f}</p>"]
     if off:
         lines.append(f"<p>Switched off: {_text(', '.join(off))}</p>")
@@ -187,10 +201,10 @@ def decision_html(seen, now, off=(), k=12):
     for i in order:
         lines.append(
             f"<tr data-class='{_text(now.classes[i])}' data-before='{float(before[i])!r}' "
-            f"data-now='{float(after[i])!r}'><td>{_text(now.classes[i])}</td>"
+            f"data-now='{float(after[i])!r}'><td>{_text(shown(now.classes[i]))}</td>"
             f"<td>{before[i]:.3f}</td><td>{after[i]:.3f}</td>{_bar(after[i])}</tr>"
         )
-    lines.append(f"</table><p>What speaks for {_text(label)}, and against it:</p>")
+    lines.append(f"</table><p>What speaks for {_text(shown(label))}, and against it:</p>")
     frame = now.to_frame(label).assign(seen=seen.to_frame(label)["after"])
     frame = frame.iloc[np.argsort(-frame["after"].abs(), kind="stable")][:k]
     largest = frame["after"].abs().max() or 1.0

@@ -12,6 +12,7 @@ from skmoecbm._audit_controls import concepts
 from skmoecbm._audit_economy import economy
 from skmoecbm._audit_gate import gate
 from skmoecbm._audit_leaks import leaks
+from skmoecbm._audit_names import CHECK_NAMES
 from skmoecbm._audit_problem import Problem, Training, words_of
 from skmoecbm._audit_result import Audit, Check, Measure, not_made
 from skmoecbm._audit_words import language
@@ -27,15 +28,13 @@ from skmoecbm.images import as_image_list
 
 __all__ = ["CHECKS", "Audit", "Check", "Measure", "audit"]
 
-CHECKS = {
-    "leaks": leaks,
-    "concepts": concepts,
-    "ceiling": ceiling,
-    "economy": economy,
-    "gate": gate,
-    "calibration": calibration,
-    "language": language,
-}
+CHECKS = dict(
+    zip(
+        CHECK_NAMES,
+        (leaks, concepts, ceiling, economy, gate, calibration, language),
+        strict=True,
+    )
+)
 
 # Those that judge by how well classes are ranked.
 _RANKED = ("concepts", "ceiling", "economy", "gate")

@@ -10,7 +10,10 @@ from skmoecbm._evaluation import estimate
 from skmoecbm._metrics import N_BINS, codes_of, group_of_rows
 from skmoecbm._targets import indicator_of
 
-__all__ = ["bands", "calibration"]
+__all__ = ["ECE_BY_CHANCE", "bands", "calibration"]
+
+#: The measure of what chance alone makes of the calibration error.
+ECE_BY_CHANCE = "ece to expect of perfect calibration (95 % below)"
 
 _N_NULL = 200
 _FEW = 20
@@ -30,7 +33,7 @@ def calibration(problem):
     gap = _mean(confidence - right, weights, problem)
     measures = [
         Measure("ece", *scores["ece"]),
-        Measure("ece to expect of perfect calibration (95 % below)", limit),
+        Measure(ECE_BY_CHANCE, limit),
         Measure("brier", *scores["brier"]),
         Measure("log_loss", *scores["log_loss"]),
         Measure("confidence less accuracy", *gap),

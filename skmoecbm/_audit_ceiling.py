@@ -15,6 +15,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from skmoecbm._audit_names import TRAINING_ROWS
 from skmoecbm._audit_problem import show, words_of
 from skmoecbm._audit_result import Check, Measure, not_made
 from skmoecbm._metrics import group_of_rows
@@ -40,7 +41,7 @@ def embedded(X):
 def ceiling(problem):
     """Compare with a logistic regression on the embeddings."""
     if problem.train is None:
-        return not_made("ceiling", "it needs training rows: pass train=(images, y).")
+        return not_made("ceiling", f"it needs training rows: {TRAINING_ROWS}.")
     train, test = embedded(problem.train.X), embedded(problem.X)
     if train is None:
         return not_made(

@@ -6,6 +6,8 @@ Only argparse is needed for the options; the rest is imported when the command i
 import json
 from pathlib import Path
 
+from skmoecbm._audit_names import CHECK_NAMES, check_names
+
 __all__ = ["add_options", "add_training_options", "audit", "read_rows"]
 
 
@@ -33,7 +35,9 @@ def add_training_options(parser):
 def add_options(parser, whole_number):
     """Add the options of the command to its parser."""
     add_training_options(parser)
-    parser.add_argument("--checks", nargs="+", metavar="CHECK", help="only these checks")
+    parser.add_argument(
+        "--checks", nargs="+", metavar="CHECK", help=f"only these of {', '.join(CHECK_NAMES)}"
+    )
     parser.add_argument(
         "--n-random",
         type=whole_number(1),
@@ -116,6 +120,7 @@ def audit(args):
     from skmoecbm._commands import note, rows_by_line
     from skmoecbm._outputs import open_output
 
+    check_names(args.checks or ())
     if not (args.train_rows or args.train_labels):
         note("note: no --train-rows: the checks that need the rows of the fit are not made")
     outputs = {"--json": args.json, "--html": args.html}

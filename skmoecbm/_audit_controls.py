@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 from sklearn.utils import check_random_state
 
+from skmoecbm._audit_names import TRAINING_ROWS
 from skmoecbm._audit_problem import judge_gain, show, words_of
 from skmoecbm._audit_result import Check, Measure, not_made
 from skmoecbm._metrics import codes_of, mean_defined, weighted_auroc
@@ -28,7 +29,7 @@ _STATUS = {
 def concepts(problem):
     """Refit on random unit vectors, and on the same concepts with their names shuffled."""
     if problem.train is None:
-        return not_made("concepts", "refits need training rows: pass train=(images, y).")
+        return not_made("concepts", f"refits need training rows: {TRAINING_ROWS}.")
     replaced = problem.replaceable
     if not replaced:
         return not_made(

@@ -5,6 +5,7 @@ import scipy.optimize
 from scipy.special import expit, log_softmax, softmax
 from sklearn.utils.class_weight import compute_sample_weight
 
+from skmoecbm._audit_names import TRAINING_ROWS
 from skmoecbm._audit_problem import judge_gain, show, words_of
 from skmoecbm._audit_result import Check, Measure, not_made
 from skmoecbm._metrics import codes_of
@@ -22,7 +23,7 @@ _SECOND = {True: "macro_average_precision", False: "accuracy"}
 def economy(problem):
     """Measure sparse layers of 1, 5, 10, ... concepts per class."""
     if problem.train is None:
-        return not_made("economy", "it needs training rows: pass train=(images, y).")
+        return not_made("economy", f"it needs training rows: {TRAINING_ROWS}.")
     values = _concept_values(problem, problem.train.X), _concept_values(problem, problem.X)
     if values[0] is None:
         return not_made("economy", "no expert has a head of concepts.")

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from skmoecbm._audit_names import TRAINING_ROWS
 from skmoecbm._audit_problem import judge_gain, show, words_of
 from skmoecbm._audit_result import Check, Measure, not_made
 
@@ -31,7 +32,7 @@ def gate(problem):
     if average is None and getattr(model, "specialized_", False):
         why = (
             "its experts were fitted for this gate, and alone they are not what they would be: "
-            "pass train=(images, y)."
+            f"it needs training rows, {TRAINING_ROWS}."
         )
         return not_made("gate", why)
     base = average if average is not None else model

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 
+from skmoecbm._audit_names import TRAINING_ROWS
 from skmoecbm._audit_result import Check, Measure, not_made
 from skmoecbm._leaks import find_leaks
 from skmoecbm.exceptions import InputError
@@ -19,7 +20,7 @@ def leaks(problem):
     """Look for shared groups, identical images and near-duplicates."""
     train = problem.train
     if train is None:
-        return not_made("leaks", "it needs training rows: pass train=(images, y, groups).")
+        return not_made("leaks", f"it needs training rows: {TRAINING_ROWS}.")
     notes, groups = [], (train.groups, problem.groups)
     if any(side is None for side in groups):
         given = [w for w, g in zip(("train", "test"), groups, strict=True) if g is not None]

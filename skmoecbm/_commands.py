@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from skmoecbm._cli_notes import without_notices, without_warning
+from skmoecbm._cli_notes import without_warning
 from skmoecbm._command_model import encoders_of, load_model, make_experts, tell_concepts
 from skmoecbm._folder import (
     list_images,
@@ -19,7 +19,6 @@ from skmoecbm._folder import (
     rename_labels,
     unify_labels,
 )
-from skmoecbm._label_table import list_some
 from skmoecbm._model_folder import (
     ARRAYS,
     CARD,
@@ -30,11 +29,9 @@ from skmoecbm._model_folder import (
 )
 from skmoecbm._outputs import (
     csv_writer,
-    draw_explanations,
     keep_inputs,
     open_output,
     output_path,
-    picture_paths,
 )
 from skmoecbm.exceptions import InputError
 
@@ -43,15 +40,13 @@ __all__ = [
     "concepts",
     "encode",
     "evaluate",
-    "explain",
     "fit",
+    "model_files",
     "note",
     "predict",
     "read_labelled",
     "rows_by_line",
 ]
-
-PICTURE_SUFFIXES = (".png", ".pdf", ".svg", ".jpg", ".jpeg")
 
 
 def note(text):
@@ -60,7 +55,7 @@ def note(text):
 
 
 def read_labelled(args, *, table=None, select_rows=None, more_columns=()):
-    """Read the images and labels that the options name, or other rows or another table of them."""
+    """Read the images and labels that the options name, or those of the fit (`select_rows`)."""
     label_map = None if args.label_map is None else read_label_map(args.label_map)
     data = read_labelled_images(
         args.images,
@@ -70,6 +65,7 @@ def read_labelled(args, *, table=None, select_rows=None, more_columns=()):
         group_column=args.group_column,
         label_map=label_map,
         select_rows=args.select_rows if select_rows is None else select_rows,
+        select_option="--select-rows" if select_rows is None else "--train-rows",
         skip_missing=args.on_error == "missing",
         more_columns=more_columns,
     )
@@ -80,12 +76,12 @@ def read_labelled(args, *, table=None, select_rows=None, more_columns=()):
 
 @contextmanager
 def rows_by_line(places):
-    """Put the line of the table into an error that counts the images."""
+    """Put the line of the table into an error that counts the images; None is no table."""
     try:
         yield
     except InputError as error:
         found = re.match(r"image ([\d,]+) (?=\()", str(error))
-        if not found:
+        if places is None or not found:
             raise
         place = places[int(found[1].replace(",", ""))]
         raise InputError(f"{place}: image {str(error)[found.end() :]}") from error
@@ -159,7 +155,7 @@ def predict(args):
         output_path(args.out)
     read_config_bytes(args.model)
     images = list_images(args.images)
-    keep_inputs([args.out], [*images, *_model_files(args)])
+    keep_inputs([args.out], [*images, *model_files(args)])
     model = load_model(args)
     if args.coverage is not None and not hasattr(model[-1], "set_calibration_"):
         raise InputError(
@@ -210,60 +206,8 @@ def predict(args):
         print(f"{seen.sum():,} predictions written to {args.out}{rows}")
 
 
-def explain(args):
-    """Draw explanations of a saved model's decisions."""
-    out = output_path(args.out)
-    if out.suffix.lower() not in PICTURE_SUFFIXES:
-        raise InputError(
-            f"--out must end in one of {', '.join(PICTURE_SUFFIXES)}. Got {args.out!r}."
-        )
-    read_config_bytes(args.model)
-    images = list_images(args.images)
-    paths = picture_paths(out, len(images))
-    keep_inputs(paths, [*images, *_model_files(args)])
-    changes = dict(map(_change, args.set))
-
-    from skmoecbm._intervene import intervene
-    from skmoecbm.explanation import explain as explain_images
-
-    with without_notices(), without_warning("have no expert at all"):
-        if changes:
-            told = intervene(load_model(args), images, changes)
-            print(told, end="\n\n")
-            explanation = told.after
-        else:
-            explanation = explain_images(load_model(args), images)
-    seen = explanation.present.any(axis=1)
-    if not seen.any():
-        raise InputError(
-            f"None of the {len(images):,} images could be read, so there is nothing to explain "
-            f"and no picture: {list_some(images)}. Give images that can be opened."
-        )
-    explanation = explanation[seen]
-    print(explanation)
-    drawn = [path for path, there in zip(paths, seen, strict=True) if there]
-    draw_explanations(explanation, drawn, top=args.top)
-    for image, path, there in zip(images, paths, seen, strict=True):
-        if there:
-            print(f"picture written to {path}: {image.name}")
-        else:
-            print(f"no picture for {image.name}: it could not be read")
-
-
-def _change(text):
-    """Return the concept and the value that CONCEPT=VALUE means."""
-    concept, sign, value = (part.strip() for part in text.rpartition("="))
-    if not sign or not concept or not value:
-        raise InputError(
-            f"--set must be CONCEPT=VALUE, such as 'blue-white veil=present'. Got {text!r}."
-        )
-    try:
-        return concept, float(value)
-    except ValueError:
-        return concept, value
-
-
-def _model_files(args):
+def model_files(args):
+    """Return the files of the saved model, which no output may take the place of."""
     return [Path(args.model) / name for name in (CONFIG, ARRAYS, CARD)]
 
 
@@ -274,7 +218,7 @@ def evaluate(args):
     read_config_bytes(args.model)
     data = read_labelled(args)
     if args.out is not None:
-        keep_inputs([args.out], [args.labels, *data.images, *_model_files(args)])
+        keep_inputs([args.out], [args.labels, *data.images, *model_files(args)])
 
     from skmoecbm._evaluate import evaluate as evaluate_model
     from skmoecbm.hub import read_config

@@ -91,6 +91,8 @@ def _path_bytes(path):
             raise Unreadable("it is not a regular file.")
         with open(path, "rb") as file:
             return file.read()
+    except Unreadable:  # a ValueError too
+        raise
     except FileNotFoundError as error:
         remedy = "Download it first." if "://" in os.fspath(path) else f"Looked in {os.getcwd()}."
         raise Unreadable(f"there is no such file. {remedy}") from error

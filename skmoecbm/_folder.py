@@ -170,18 +170,18 @@ def find_images(folder, identifiers, places=None):
     return found
 
 
-def _select(table, conditions):
-    """Return the rows that meet every condition ``COLUMN=VALUE[,VALUE...]``."""
+def _select(table, conditions, option):
+    """Return the rows that meet every condition ``COLUMN=VALUE[,VALUE...]`` of an option."""
     whole, path = table, str(table.path)
     steps, named = [], []
     for condition in conditions:
         name, sign, value = condition.partition("=")
         if not sign:
             raise InputError(
-                "--select-rows must be COLUMN=VALUE or COLUMN=VALUE,VALUE, such as split=train. "
+                f"{option} must be COLUMN=VALUE or COLUMN=VALUE,VALUE, such as split=train. "
                 f"Got {condition!r}."
             )
-        there = {cell.strip() for cell in whole.column(name, "--select-rows")}
+        there = {cell.strip() for cell in whole.column(name, option)}
         # a value that holds a comma itself is taken as it stands
         wanted = {value.strip()}
         if not wanted & there:
@@ -189,7 +189,7 @@ def _select(table, conditions):
         if unknown := sorted(wanted - there):
             raise InputError(
                 f"No row of {path!r} has {list_some(unknown)} in column {name!r}, which "
-                f"--select-rows {condition} asks for. The column holds "
+                f"{option} {condition} asks for. The column holds "
                 f"{list_some(sorted(there), 20)}."
             )
         keep = [cell.strip() in wanted for cell in table.column(name)]
@@ -199,10 +199,10 @@ def _select(table, conditions):
             if name in named:
                 remedy = (
                     f"All conditions must hold: several values of {name!r} go into one option, as "
-                    f"in --select-rows {name}=VALUE,VALUE."
+                    f"in {option} {name}=VALUE,VALUE."
                 )
             raise InputError(
-                f"No row of {path!r} is left by --select-rows: {', then '.join(steps)}. {remedy}"
+                f"No row of {path!r} is left by {option}: {', then '.join(steps)}. {remedy}"
             )
         named.append(name)
         table = table.take(keep)
@@ -257,6 +257,7 @@ def read_labelled_images(
     group_column=None,
     label_map=None,
     select_rows=(),
+    select_option="--select-rows",
     skip_missing=False,
     more_columns=(),
 ):
@@ -276,6 +277,8 @@ def read_labelled_images(
         Labels it names are replaced.
     select_rows : sequence of str
         Conditions ``"COLUMN=VALUE"`` or ``"COLUMN=VALUE,VALUE"`` that all must hold.
+    select_option : str, default="--select-rows"
+        The option of the command line that gave them, for errors.
     skip_missing : bool, default=False
         Leave out rows without a file instead of raising.
     more_columns : sequence of str
@@ -290,7 +293,7 @@ def read_labelled_images(
     InputError
         If a column is absent, a label or group empty, a file missing, or no row left.
     """
-    table = _select(read_table(table_path), select_rows)
+    table = _select(read_table(table_path), select_rows, select_option)
     identifiers = table.column(image_column, "--image-column")
     labels = table.column(label_column, "--label-column")
     groups = None if group_column is None else table.column(group_column, "--group-column")

@@ -10,6 +10,18 @@ from skmoecbm.exceptions import InputError
 
 __all__ = ["add_options", "report"]
 
+#: Options that say nothing without a table of labels.
+_OF_A_TABLE = (
+    "image_column",
+    "label_column",
+    "group_column",
+    "label_map",
+    "select_rows",
+    "train_rows",
+    "train_labels",
+    "subgroups",
+)
+
 
 def add_options(parser, whole_number):
     """Add the options of the command to its parser."""
@@ -54,7 +66,7 @@ def report(args):
     known = {"groups": None, "train": None, "metadata": None}
     if args.labels is None:
         model, images = _unlabelled(args)
-        labels, places = None, []
+        labels, places = None, None
     else:
         missing = [
             f"--{name.replace('_', '-')}"
@@ -96,11 +108,7 @@ def _unlabelled(args):
     from skmoecbm._model_folder import ARRAYS, CARD, CONFIG, read_config_bytes
     from skmoecbm._outputs import keep_inputs, output_path
 
-    given = [
-        option
-        for option in ("group_column", "label_map", "select_rows", "train_rows", "train_labels")
-        if getattr(args, option)
-    ] + (["subgroups"] if args.subgroups else [])
+    given = [option for option in _OF_A_TABLE if getattr(args, option)]
     if given:
         raise InputError(
             f"--{given[0].replace('_', '-')} is about a table of labels. Give that with --labels, "

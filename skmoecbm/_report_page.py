@@ -69,16 +69,30 @@ def render(page):
         "has_images": explanation.images is not None,
         "kinds": _KINDS,
         "gallery": [_card(entry, explanation.classes, multilabel) for entry in page["cases"]],
+        "concept_scale": _concept_scale(page["concepts"]),
         "headlines": [],
         "comparison": None,
     }
     if page["truth"] is not None:
         results = page["results"]
-        view["headlines"] = headlines(results, page["truth"], explanation.classes, multilabel)
+        view["headlines"] = headlines(
+            results, page["truth"], explanation.classes, multilabel, page["audit"]
+        )
         view["comparison"] = _comparison(results, multilabel)
         view["ours"] = results[OURS]
         view["class_metrics"] = _class_metrics(results[OURS])
     return environment.get_template("report.html.j2").render(view)
+
+
+def _concept_scale(concepts):
+    """Return the largest of all that is drawn of the classes: their bars can be compared."""
+    sizes = [
+        abs(value)
+        for entry in concepts
+        if entry["n"]
+        for value in (*(one["mean"] for one in entry["concepts"]), entry["rest"], entry["bias"])
+    ]
+    return max(sizes, default=0.0) or 1.0
 
 
 def _comparison(results, multilabel):

@@ -2,6 +2,7 @@
 
 import math
 
+from skmoecbm._audit_calibration import ECE_BY_CHANCE
 from skmoecbm._report_arms import AVERAGE, HEADLINES, METRICS, OURS
 
 __all__ = [
@@ -51,7 +52,16 @@ def difference_in_words(found, metric):
     return "better" if (found.value > 0) != METRICS[metric][2] else "worse"
 
 
-def headlines(results, truth, classes, multilabel):
+def _by_chance(error, audit):
+    """Return what chance alone gives, where an audit of the same error knows it; else nothing."""
+    check = None if audit is None else audit.checks.get("calibration")
+    found = {} if check is None else {one.name: one.value for one in check.measures}
+    if ECE_BY_CHANCE not in found or not math.isclose(found["ece"], error, abs_tol=1e-9):
+        return ""
+    return f"; perfect probabilities stay below {found[ECE_BY_CHANCE]:.3f} in 95 % of such samples"
+
+
+def headlines(results, truth, classes, multilabel, audit=None):
     """Return the sentences that the report begins with.
 
     Parameters
@@ -61,6 +71,8 @@ def headlines(results, truth, classes, multilabel):
     truth : ndarray of shape (n,), int, or (n, K)
     classes : list
     multilabel : bool
+    audit : Audit or None
+        Knows how large the calibration error is by chance.
 
     Returns
     -------
@@ -84,7 +96,7 @@ def headlines(results, truth, classes, multilabel):
     told.append(
         "Macro-AUROC (how well it ranks, 0.5 is chance) is "
         f"{estimate_text(auroc)}; probabilities are off by {ours['ece'].value:.3f} on average "
-        "(calibration error)."
+        f"(calibration error{_by_chance(ours['ece'].value, audit)})."
     )
     for other, result in results.items():
         if other == OURS:

@@ -1,22 +1,26 @@
 """A local page: drop an image, see the decision, move its concepts, switch experts off."""
 
-import ipaddress
 import os
 import re
 import shutil
 import tempfile
 from urllib.parse import urlsplit
 
+from skmoecbm._app_address import check_address, is_loopback
 from skmoecbm._app_desk import Desk, decision_html
 from skmoecbm._validation import check_number
 from skmoecbm.exceptions import InputError, SkmoecbmError
 
-__all__ = ["build_app", "is_loopback", "serve_app"]
+__all__ = ["build_app", "serve_app"]
 
 _INTRODUCTION = (
     "Drop an image. The model says what it sees; move a concept to another percentile of the "
     "training images, or switch an expert off, and see what it would have said. A research tool, "
     "**not a medical device**. Images stay on the machine that runs this page."
+)
+_SLIDERS = (
+    "Where the concept stands among the training images, as a percentile: at 90 it is as strong as "
+    "in the strongest tenth of them."
 )
 # Nothing that a page may load lies elsewhere: the browser itself refuses the rest.
 _POLICY = (
@@ -72,26 +76,44 @@ def build_app(model, *, n_sliders=10, max_mb=20.0):
         shown = seen.strongest[:n_sliders]
         choice = gr.update(choices=[(_words(column), column) for column in seen.start], value=shown)
         told = "" if shown else "This model does not know its training range: no sliders."
-        page = decision_html(seen.result, seen.result)
+        page = decision_html(seen.result, seen.result, names=desk.class_names)
         return seen, {}, page, told, choice, experts, *sliders_for(seen, shown, {})
 
-    def sliders_for(seen, shown, values):
+    def is_heard(column, listened):
+        return column.partition("__")[0] in listened
+
+    def sliders_for(seen, shown, values, listened=desk.expert_names):
         """Return a slider for each concept, at its value or where the image has it."""
         shown = shown[:n_sliders]
         found = [
             gr.update(
-                visible=True, label=_words(column), value=values.get(column, seen.start[column])
+                visible=True,
+                label=_words(column),
+                value=values.get(column, seen.start[column]),
+                interactive=is_heard(column, listened),
             )
             for column in shown
         ]
         return found + [gr.update(visible=False)] * (n_sliders - len(shown))
 
-    def choose(seen, shown, held):
+    def choose(seen, shown, held, listened):
         """Show the sliders of other concepts; those that are gone are back at what is seen."""
         if seen is None:
             return {}, *[gr.update(visible=False)] * n_sliders
         held = {column: place for column, place in held.items() if column in shown}
-        return held, *sliders_for(seen, shown, held)
+        return held, *sliders_for(seen, shown, held, listened)
+
+    def switch(shown, listened):
+        """Let those sliders move whose expert is listened to: the others would change nothing."""
+        told = [gr.update(interactive=is_heard(one, listened)) for one in shown[:n_sliders]]
+        return told + [gr.update()] * (n_sliders - len(told))
+
+    def restore(seen, shown):
+        """Put the sliders and the experts back to what is seen in the image."""
+        everyone = gr.update(value=desk.expert_names)
+        if seen is None:
+            return {}, everyone, *[gr.update(visible=False)] * n_sliders
+        return {}, everyone, *sliders_for(seen, shown, {})
 
     def move(seen, shown, held, *places):
         """Take over where the sliders are; one that was not moved changes nothing."""
@@ -106,7 +128,8 @@ def build_app(model, *, n_sliders=10, max_mb=20.0):
             return "", none
         off = [name for name in desk.expert_names if name not in listened]
         try:
-            return decision_html(seen.result, desk.decide(seen.features, held, off), off), ""
+            now = desk.decide(seen.features, held, off)
+            return decision_html(seen.result, now, off, names=desk.class_names), ""
         except InputError as error:
             return "", _as_text(error)
 
@@ -137,6 +160,7 @@ def build_app(model, *, n_sliders=10, max_mb=20.0):
             with gr.Column(scale=2):
                 decision = gr.HTML(elem_id="decision")
             with gr.Column(scale=2):
+                gr.Markdown(_SLIDERS, elem_id="about-sliders")
                 sliders = [
                     gr.Slider(0, 100, step=0.1, visible=False, buttons=[], elem_id=f"slider-{i}")
                     for i in range(n_sliders)
@@ -148,6 +172,7 @@ def build_app(model, *, n_sliders=10, max_mb=20.0):
                     label="concepts to move",
                     elem_id="concepts",
                 )
+                back = gr.Button("back to as seen", elem_id="back")
         quick = {
             "show_progress": "hidden",
             "trigger_mode": "always_last",
@@ -159,7 +184,7 @@ def build_app(model, *, n_sliders=10, max_mb=20.0):
             [seen, held, decision, message, chosen, experts, *sliders],
             api_visibility="private",
         )
-        chosen.input(choose, [seen, chosen, held], [held, *sliders], **quick).then(
+        chosen.input(choose, [seen, chosen, held, experts], [held, *sliders], **quick).then(
             decide, [seen, held, experts], [decision, message], **quick
         )
         gr.on(
@@ -169,7 +194,12 @@ def build_app(model, *, n_sliders=10, max_mb=20.0):
             held,
             **quick,
         ).then(decide, [seen, held, experts], [decision, message], **quick)
-        experts.input(decide, [seen, held, experts], [decision, message], **quick)
+        experts.input(decide, [seen, held, experts], [decision, message], **quick).then(
+            switch, [chosen, experts], sliders, **quick
+        )
+        back.click(restore, [seen, chosen], [held, experts, *sliders], **quick).then(
+            decide, [seen, held, experts], [decision, message], **quick
+        )
     return page
 
 
@@ -192,9 +222,10 @@ def serve_app(model, *, host="127.0.0.1", port=7860, n_sliders=10, max_mb=20.0, 
     Raises
     ------
     InputError
-        As `build_app`, or if the port is taken.
+        As `build_app`, or if the port is in use or the address not of this machine.
     """
     check_number("serve_app", "port", port, low=1, high=65535, integer=True)
+    check_address(host, port)
     gr = _gradio()
     # What is uploaded lies in a folder of this run, and goes with it.
     uploads = tempfile.mkdtemp(prefix="skmoecbm-app-")
@@ -226,8 +257,9 @@ def serve_app(model, *, host="127.0.0.1", port=7860, n_sliders=10, max_mb=20.0, 
             on_ready(address)
         page.block_thread()
     except OSError as error:
+        # gradio's own sentence speaks of its own settings
         raise InputError(
-            f"The page cannot be served at {host}:{port}: {error}. Give another port."
+            f"The page cannot be served at port {port} of {host}. Give another one with --port."
         ) from error
     finally:
         if page is not None:
@@ -250,14 +282,6 @@ def _gradio():
             "The app needs the package gradio. Run: pip install 'skmoecbm[app]'"
         ) from error
     return gradio
-
-
-def is_loopback(host):
-    """Return whether an address is of this machine alone."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _policy_middleware(host):

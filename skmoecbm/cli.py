@@ -9,23 +9,31 @@ import os
 import sys
 from importlib import import_module
 
-from skmoecbm import __version__, _app_command, _audit_command, _generate_command, _report_command
+from skmoecbm import (
+    __version__,
+    _app_command,
+    _audit_command,
+    _explain_command,
+    _generate_command,
+    _report_command,
+)
 from skmoecbm._cli_notes import in_options, warnings_and_logs_as_notes
 from skmoecbm.exceptions import SkmoecbmError
 
 __all__ = ["build_parser", "main"]
 
 
-def _whole_number(low):
-    """Return what turns an option's text into an integer of at least `low`."""
+def _whole_number(low, high=2**32 - 1):
+    """Return what turns an option's text into an integer from `low` to `high`."""
 
     def convert(text):
         try:
             number = int(text)
         except ValueError:
             number = None
-        if number is None or not low <= number < 2**32:
-            raise argparse.ArgumentTypeError(f"must be an integer of at least {low}, got {text!r}")
+        if number is None or not low <= number <= high:
+            words = f"of at least {low}" if high == 2**32 - 1 else f"from {low} to {high}"
+            raise argparse.ArgumentTypeError(f"must be an integer {words}, got {text!r}")
         return number
 
     return convert
@@ -189,25 +197,9 @@ def _add_explain(commands):
     parser = commands.add_parser("explain", help="draw why a fitted model decides as it does")
     parser.add_argument("model", help="folder that 'skmoecbm fit' wrote")
     parser.add_argument("images", nargs="+", help="image files or folders of images")
-    parser.add_argument(
-        "--out",
-        required=True,
-        help="picture to write; several images are numbered: explained-1.png, explained-2.png, ...",
-    )
-    parser.add_argument(
-        "--top", type=_whole_number(1), default=8, help="concepts to show (%(default)s)"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="CONCEPT=VALUE",
-        help="explain the decision with this concept 'present', 'absent', at a percentile such as "
-        "p80 or at a similarity; repeat for more concepts",
-    )
+    _explain_command.add_options(parser, _whole_number)
     _add_prevalence(parser)
     _add_run_options(parser)
-    parser.set_defaults(run="skmoecbm._commands:explain")
 
 
 def _add_evaluate(commands):

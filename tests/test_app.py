@@ -25,8 +25,10 @@ from skmoecbm import (
     load,
     save,
 )
+from skmoecbm._app_address import check_address
 from skmoecbm._app_desk import Desk, decision_html
 from skmoecbm._intervene import intervene_features
+from skmoecbm.cli import main
 from skmoecbm.datasets import make_lesions
 from tests.browser import missing
 
@@ -96,7 +98,8 @@ def test_what_is_decided_is_intervene_without_the_experts_that_are_off(desk, fol
 def test_what_the_desk_refuses_is_said(desk, folder):
     with pytest.raises(InputError, match=r"has 1\.\d MB; the app takes images of at most 1 MB"):
         desk.see(folder / "large.png")
-    with pytest.raises(InputError, match=r"'fake\.png'"):
+    words = r"^The image 'fake\.png' cannot be read: .* image format\. Choose another one\.$"
+    with pytest.raises(InputError, match=words):
         desk.see(folder / "fake.png")
     Image.new("1", (13_000, 13_000)).save(folder / "bomb.png")
     assert (folder / "bomb.png").stat().st_size < 25_000
@@ -110,6 +113,15 @@ def test_what_the_desk_refuses_is_said(desk, folder):
     texts = ConceptEncoder("demo-general", "lesions", modality="text")
     with pytest.raises(InputError, match="takes something else"):
         Desk(Pipeline([("texts", texts), ("clf", GatedConceptBottleneckClassifier())]))
+
+
+def test_a_class_is_called_by_its_name_and_its_label(desk, folder):
+    seen = desk.see(folder / "lesion.png")
+    label = "df-like"
+    page = decision_html(seen.result, seen.result, names={label: "<b>dermatofibroma"})
+    assert f"<td>&lt;b&gt;dermatofibroma ({label})</td>" in page and f"data-class='{label}'" in page
+    assert f"class='said'>&lt;b&gt;dermatofibroma ({label}), probability" in page
+    assert f">{label}<" not in page and ">nv-like<" in page
 
 
 def test_names_are_escaped_and_the_desk_leaves_the_model_alone(desk, folder):
@@ -214,9 +226,22 @@ def test_upload_slider_and_expert_show_the_numbers_of_intervene(page, served, fo
     alone = intervene_features(model[-1].without(other), features, {f"{expert}__{concept}": "p12"})
     assert numbers(page) == dict(zip(classes, alone.probabilities[0].tolist(), strict=True))
     assert f"Switched off: {other}" in page.inner_text("#decision")
+    sliders = page.locator("[id^=slider-] input[type=number]")
+    blocks = page.locator("[id^=slider-]").all()
+    owners = [re.search(r" \((general|structures)\)", one.inner_text())[1] for one in blocks]
+    wait_for(lambda: any(one.is_disabled() for one in sliders.all()))
+    assert len(owners) == sliders.count() and set(owners) == {expert, other}
+    for owner, slider in zip(owners, sliders.all(), strict=True):
+        assert slider.is_disabled() == (owner == other)
 
     page.get_by_label(expert, exact=True).uncheck()
     wait_for(lambda: "Every expert is switched off" in page.inner_text("#message"))
+    page.get_by_role("button", name="back to as seen").click()
+    wait_for(lambda: page.locator("#decision .said").count() and numbers(page) == before)
+    wait_for(lambda: not any(one.is_disabled() for one in sliders.all()))
+    for name in (expert, other):
+        assert page.get_by_label(name, exact=True).is_checked()
+    assert "percentile" in page.inner_text("#about-sliders")
     assert page.faults == []
     outside = [url for url in page.asked if not url.startswith((served[0], "data:", "blob:"))]
     assert outside == []
@@ -290,6 +315,31 @@ def test_another_concept_gets_a_slider(page, folder):
     classes = model.classes_.tolist()
     assert numbers(page) == dict(zip(classes, told.probabilities[0].tolist(), strict=True))
     assert page.faults == []
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("127.0.0.1", "Port {port} of 127.0.0.1 is in use. Give another one with --port."),
+        ("192.0.2.1", "'192.0.2.1' is no address of this machine. Give one that is with"),
+        ("nowhere.invalid", "'nowhere.invalid' is no address of this machine."),
+    ],
+)
+def test_an_address_that_cannot_be_served_is_told_before_the_model_is_loaded(
+    folder, capsys, monkeypatch, host, words
+):
+    def unknown(*args, **settings):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr("skmoecbm._command_model.load_model", lambda args: pytest.fail("loaded"))
+    if host.endswith("invalid"):  # tests have no network to ask
+        monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main(["app", str(folder / "model"), "--host", host, "--port", str(port)]) == 2
+    told = capsys.readouterr().err
+    assert f"skmoecbm app: error: {words.format(port=port)}" in told and "GRADIO" not in told
+    check_address("127.0.0.1", port)  # free again
 
 
 def test_without_gradio_the_error_names_the_extra(folder, monkeypatch):

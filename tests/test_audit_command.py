@@ -93,6 +93,7 @@ def test_without_the_rows_of_the_fit_the_audit_says_what_it_cannot_make(lesions,
     assert main([*audit_options(lesions), "--checks", "concepts", "leaks"]) == 0
     captured = capsys.readouterr()
     assert captured.out.count("[not made]") == 2
+    assert "--train-rows on the command line" in " ".join(captured.out.split())
     assert "no --train-rows" in captured.err
 
 
@@ -111,8 +112,11 @@ def test_the_rows_of_the_fit_may_stand_in_another_table(lesions, tmp_path, capsy
     ("change", "words"),
     [
         (["--subgroups", "height"], "no column 'height'"),
-        (["--train-rows", "split=fit"], "--select-rows split=fit asks for"),
-        (["--checks", "magic"], "'checks' parameter of audit"),
+        (["--train-rows", "split=fit"], "--train-rows split=fit asks for"),
+        (["--train-rows", "part=train"], "Name one with --train-rows."),
+        (["--train-rows", "train"], "--train-rows must be COLUMN=VALUE"),
+        (["--checks", "magic"], "--checks: there is no check 'magic'. Name some of leaks, "),
+        (["--checks", "leak"], "--checks: there is no check 'leak'. Did you mean 'leaks'?"),
         (["--json", "."], "--json '.' is a folder"),
         (["--html", "LABELS"], "--html would write over"),
     ],

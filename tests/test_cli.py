@@ -147,6 +147,25 @@ def test_explain_draws_one_picture_or_numbers_several(model, lesions, capsys):
     assert "both-2.png" in capsys.readouterr().out
 
 
+def test_explain_draws_a_few_pictures_unless_it_is_told_to_draw_more(
+    model, lesions, tmp_path, capsys
+):
+    photos = str(lesions / "photos" / "left")  # 75 of them
+    out = ["--out", str(tmp_path / "e.png"), "--cache-dir", "none"]
+    assert main(["explain", str(model), photos, *out, "--limit", "2"]) == 0
+    captured = capsys.readouterr()
+    assert {path.name for path in tmp_path.iterdir()} == {"e-1.png", "e-2.png"}
+    assert "the first 2 of 75 images are explained, 73 are left out; --limit 75" in captured.err
+    assert captured.out.count("picture written to") == 2
+    assert main(["explain", str(model), f"{photos}/image0.png", *out]) == 0
+    assert "left out" not in capsys.readouterr().err
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "e-1.png"):  # the second is left out, and not written over
+        (tmp_path / "in" / name).write_bytes(b"")
+    change = ["explain", model, tmp_path / "in", "--out", tmp_path / "in" / "a.png"]
+    assert "would write over" in fails(capsys, [*change, "--limit", "1"])
+
+
 def test_encode_writes_a_similarity_per_concept(lesions, capsys):
     photos = lesions / "photos" / "right"
     arguments = ["encode", str(photos), "--experts", "mine=demo-general", "--concepts", "lesions"]
@@ -170,6 +189,36 @@ def test_an_unreadable_image_stops_or_is_missing(model, lesions, tmp_path, capsy
     rows = list(csv.DictReader(captured.out.splitlines()))
     assert rows[0]["prediction"] and float(rows[0]["gate_demo-general"]) > 0
     assert all(value == "" for name, value in rows[1].items() if name != "image")
+
+
+def test_a_report_without_labels_treats_an_unreadable_image_as_predict_does(
+    model, lesions, tmp_path, capsys
+):
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few" / "broken.jpg").write_bytes(b"\xff\xd8 not a picture")
+    (tmp_path / "few" / "good.png").write_bytes(
+        (lesions / "photos" / "left" / "image0.png").read_bytes()
+    )
+    out = tmp_path / "r.html"
+    options = ["report", model, "--images", tmp_path / "few", "--out", out]
+    told = fails(capsys, options).partition("error: ")[2]
+    assert told == fails(capsys, ["predict", model, tmp_path / "few"]).partition("error: ")[2]
+    assert "broken.jpg" in told and "--on-error missing" in told and not out.exists()
+    assert main([*map(str, options), "--on-error", "missing"]) == 0
+    assert "1 image(s) cannot be read" in capsys.readouterr().err and out.exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("--image-column", "--label-column", "--group-column", "--label-map", "--select-rows"),
+        *("--train-rows", "--train-labels", "--subgroups"),
+    ],
+)
+def test_what_a_report_needs_a_table_for_is_refused_without_one(model, lesions, capsys, option):
+    options = ["report", model, "--images", lesions / "photos", "--out", lesions / "r.html"]
+    told = fails(capsys, [*options, option, "dx=mel"])
+    assert f"{option} is about a table of labels. Give that with --labels" in told
 
 
 def test_cache_shows_verifies_and_clears(lesions, tmp_path, capsys):
@@ -525,6 +574,7 @@ def test_the_demo_compares_draws_and_saves(tmp_path, capsys):
         (["demo", "--seed", "-1"], "--seed: must be an integer of at least 0, got '-1'"),
         (["demo", "--n-test", "many"], "--n-test: must be an integer of at least 50, got 'many'"),
         (["explain", "m", "i", "--out", "x.png", "--top", "0"], "--top: must be an integer of"),
+        (["app", "m", "--port", "99999"], "--port: must be an integer from 1 to 65535, got"),
     ],
 )
 def test_a_number_out_of_range_is_refused_by_its_option(capsys, arguments, words):

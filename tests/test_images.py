@@ -293,7 +293,7 @@ def bad_files(pixels, tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(content)
         paths[tmp_path / name] = message
     (tmp_path / "folder.png").mkdir()
-    paths[tmp_path / "folder.png"] = "it is a directory"
+    paths[tmp_path / "folder.png"] = r"it is a directory\. Pass the files in it one by one\.(?!\.)"
     paths[tmp_path / "absent.png"] = "no such file"
     os.mkfifo(tmp_path / "pipe.png")
     paths[tmp_path / "pipe.png"] = "not a regular file"

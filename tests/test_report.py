@@ -195,6 +195,52 @@ def test_concepts_of_a_class_are_means_of_standardised_values_times_coefficients
         assert number(table[-1][1]) == pytest.approx(logit, abs=5.1e-3)
 
 
+def test_bars_of_concepts_are_the_numbers_beside_them_on_one_scale(fitted, tmp_path):
+    model, _, (X, y, _) = fitted
+    text = report(model, X, y, tmp_path=tmp_path, n_bootstrap=0, n_cases=0, top=3)
+    section = text.partition('<section id="concepts"')[2].partition("</section>")[0]
+    drawn = re.findall(
+        r'<td class="number">([^<]+)</td><td[^>]*>[^<]*</td><td class="drawn">.*?'
+        r'class="bar (for|against)" style="left:([\d.]+)%;width:([\d.]+)%"',
+        section,
+        re.DOTALL,
+    )
+    assert len(drawn) == 3 * 5  # of three classes three concepts, the rest and the bias
+    values = np.array([number(value) for value, *_ in drawn])
+    assert (values > 0).any() and (values < 0).any()
+    widths = np.array([float(width) for *_, width in drawn])
+    np.testing.assert_allclose(widths, 50 * np.abs(values) / np.abs(values).max(), atol=0.8)
+    for value, (_, side, left, width) in zip(values, drawn, strict=True):
+        if value:
+            assert side == ("for" if value > 0 else "against")
+            start = 50 if value > 0 else 50 - float(width)
+            assert float(left) == pytest.approx(start, abs=0.02)
+    assert "A bar is the number here, on one scale" in section
+
+
+def test_the_words_of_two_classes_are_sentences_and_shares_are_called_so(tmp_path):
+    X, y, _ = planted(200, 0)
+    model = mixture().fit(X, y == "blue")
+    text = report(model, X, y == "blue", tmp_path=tmp_path, n_bootstrap=0)
+    said = re.sub(r"<[^>]*>", "", text)
+    assert re.search(r"turned towards the class\.\s+A bar", said)
+    assert "Mean share" in said and "Mean weight" not in said
+
+
+def test_the_calibration_error_stands_beside_what_chance_gives_where_an_audit_knows(
+    fitted, tmp_path
+):
+    model, _, (X, y, _) = fitted
+    made = audit(model, X, y, checks="calibration", n_bootstrap=0)
+    (limit,) = [one.value for one in made["calibration"].measures if "expect" in one.name]
+    words = f"; perfect probabilities stay below {limit:.3f} in 95 % of such samples)."
+    assert words in report(model, X, y, audit=made, tmp_path=tmp_path, n_bootstrap=0)
+    other = audit(model, X[:80], y[:80], checks="calibration", n_bootstrap=0)
+    for given in (None, other):  # of other rows it knows nothing about these
+        text = report(model, X, y, audit=given, tmp_path=tmp_path, n_bootstrap=0)
+        assert "(calibration error)." in text and "perfect probabilities stay" not in text
+
+
 def cards(text):
     """Return (kind, html) of each case in the page."""
     found = re.findall(r'<article class="case (\w+)[^"]*"(.*?)</article>', text, re.DOTALL)
