@@ -19,8 +19,8 @@ _INTRODUCTION = (
     "**not a medical device**. Images stay on the machine that runs this page."
 )
 _SLIDERS = (
-    "Where the concept stands among the training images, as a percentile: at 90 it is as strong as "
-    "in the strongest tenth of them."
+    "Where each concept stands among the training images, as a percentile: at 90 it is stronger "
+    "than in 90 of 100 of them. Those of an expert that is switched off rest."
 )
 # Nothing that a page may load lies elsewhere: the browser itself refuses the rest.
 _POLICY = (
@@ -161,6 +161,7 @@ def build_app(model, *, n_sliders=10, max_mb=20.0):
                 decision = gr.HTML(elem_id="decision")
             with gr.Column(scale=2):
                 gr.Markdown(_SLIDERS, elem_id="about-sliders")
+                back = gr.Button("back to as seen", elem_id="back", size="sm")
                 sliders = [
                     gr.Slider(0, 100, step=0.1, visible=False, buttons=[], elem_id=f"slider-{i}")
                     for i in range(n_sliders)
@@ -172,7 +173,6 @@ def build_app(model, *, n_sliders=10, max_mb=20.0):
                     label="concepts to move",
                     elem_id="concepts",
                 )
-                back = gr.Button("back to as seen", elem_id="back")
         quick = {
             "show_progress": "hidden",
             "trigger_mode": "always_last",
