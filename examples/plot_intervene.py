@@ -87,5 +87,5 @@ likely = np.argsort(np.max(path, axis=0))[::-1][:4]
 for k, mark in zip(likely, "osD^", strict=True):
     axes[1].plot(slider, np.array(path)[:, k], marker=mark, markersize=4, label=model.classes_[k])
 axes[1].set(xlabel=f"{concept}, percentile of training images", ylabel="probability")
-axes[1].legend(frameon=False, loc="center left")
+axes[1].legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=8)
 figure.savefig("intervene.png")
