@@ -134,7 +134,7 @@ def audit(
     >>> y = np.where(embeddings[:, 0] > 0, "red", "blue")
     >>> X = ExpertFeatures.from_embeddings({"eye": (embeddings, concepts, ["red", "round"])})
     >>> model = ConceptBottleneckClassifier(alpha=1.0).fit(X[:100], y[:100])
-    >>> result = audit(model, X[100:], y[100:], train=(X[:100], y[:100]), n_random=2)
+    >>> result = audit(model, X[100:], y[100:], train=(X[:100], y[:100]), n_random=12)
     >>> result["concepts"].status
     'good'
     >>> result["gate"].verdict
