@@ -205,7 +205,7 @@ class Audit:
             if self.n_bootstrap
             else ""
         )
-        return f"Audit on {self.n:,} rows{groups}{refits}{intervals}"
+        return f"Audit on {self.n:,} row{'s' * (self.n != 1)}{groups}{refits}{intervals}"
 
 
 def _as_dict(check):

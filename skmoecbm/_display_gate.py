@@ -101,7 +101,19 @@ class GateDisplay:
 
     @classmethod
     def from_estimator(cls, model, images, y=None, *, per_class=True, ax=None):
-        """Explain images with a fitted model and draw its gate; see `from_explanation`."""
+        """Explain images with a fitted model and draw its gate.
+
+        Parameters
+        ----------
+        model, images
+            As for `explain`, with its errors.
+        y, per_class, ax
+            As of `from_explanation`.
+
+        Returns
+        -------
+        GateDisplay
+        """
         return cls.from_explanation(explain(model, images), y, per_class=per_class, ax=ax)
 
     def plot(self, ax=None):
@@ -276,7 +288,19 @@ class ExpertUsageDisplay:
     def from_estimator(
         cls, model, images, y=None, *, groups=None, n_permutations=1000, random_state=None, ax=None
     ):
-        """Explain images with a fitted model and draw whom it trusts; see `from_explanation`."""
+        """Explain images with a fitted model and draw whom it trusts.
+
+        Parameters
+        ----------
+        model, images
+            As for `explain`, with its errors.
+        y, groups, n_permutations, random_state, ax
+            As of `from_explanation`.
+
+        Returns
+        -------
+        ExpertUsageDisplay
+        """
         return cls.from_explanation(
             explain(model, images),
             y,

@@ -143,7 +143,20 @@ class ReliabilityDisplay:
     def from_estimator(
         cls, model, images, y, *, class_=None, n_bins=N_BINS, strategy="uniform", name=None, ax=None
     ):
-        """Draw the probabilities of a fitted model; see `from_predictions`."""
+        """Draw the probabilities of a fitted model.
+
+        Parameters
+        ----------
+        model : fitted classifier or Pipeline
+            With `predict_proba` and `classes_`.
+        images : what its `predict_proba` takes, of length n
+        y, class_, n_bins, strategy, name, ax
+            As of `from_predictions`, with its errors.
+
+        Returns
+        -------
+        ReliabilityDisplay
+        """
         return cls.from_predictions(
             y,
             model.predict_proba(images),
@@ -159,7 +172,19 @@ class ReliabilityDisplay:
     def from_explanation(
         cls, explanation, y, *, class_=None, n_bins=N_BINS, strategy="uniform", name=None, ax=None
     ):
-        """Draw the probabilities of an `Explanation`; see `from_predictions`."""
+        """Draw the probabilities of an `Explanation`.
+
+        Parameters
+        ----------
+        explanation : Explanation
+            Of n rows.
+        y, class_, n_bins, strategy, name, ax
+            As of `from_predictions`, with its errors.
+
+        Returns
+        -------
+        ReliabilityDisplay
+        """
         return cls.from_predictions(
             y,
             explanation.probabilities,

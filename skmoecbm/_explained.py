@@ -294,6 +294,8 @@ class Explanation(Comparisons, Sequence):
 
         check_number("Explanation.plot", "k", k, low=1, integer=True)
         check_number("Explanation.plot", "max_rows", max_rows, low=1, integer=True)
+        if not len(self):
+            raise InputError("An explanation of no row has no picture. Explain some images.")
         if rows is None:
             rows = range(min(len(self), max_rows))
         elif isinstance(rows, int | np.integer):

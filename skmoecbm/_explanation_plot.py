@@ -6,6 +6,7 @@ import textwrap
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from skmoecbm._display_parts import COLOURS, GREY, INK, PALE, signed
 from skmoecbm._explanation_tables import bias_decides, seen_by_any, summarise_rows
 from skmoecbm._explanation_text import (
     instead,
@@ -19,10 +20,6 @@ from skmoecbm.exceptions import InputError
 from skmoecbm.images import load_image
 
 __all__ = ["ExplanationFigure", "plot_explanation"]
-
-# Okabe and Ito's palette: told apart with any colour vision, and in grey
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-_INK, _GREY, _PALE = "#1A1A1A", "#6B6B6B", "#D9D9D9"
 
 # inches
 _WIDTH, _MARGIN, _GAP = 11.8, 0.25, 0.45
@@ -80,7 +77,7 @@ def plot_explanation(explanation, k, class_, same_scale):
             " · ".join(explanation.notices),
             size=8,
             style="italic",
-            color=_GREY,
+            color=GREY,
             ha="center",
         )
     return figure
@@ -91,7 +88,7 @@ def _scale(lines):
     values = [line["value"] for line in lines if line["value"] is not None]
     low, high = min(0.0, *values), max(0.0, *values)
     span = (high - low) or 1.0
-    room = min(0.1 + 0.085 * max(len(_signed(value)) for value in values), 1.2)  # inches, of bold
+    room = min(0.1 + 0.085 * max(len(signed(value)) for value in values), 1.2)  # inches, of bold
     room *= span / (_BARS - room * (1 + (low < 0)))
     return low - room * (low < 0), high + room
 
@@ -105,10 +102,10 @@ def _below(summary):
     """Return the lines of words below the bars: (text, whether it is bold)."""
     shown = sum(entry["contribution"] for entry in summary["contributions"])
     rest = sum(expert["rest"] for expert in summary["experts"])
-    total = f"{sum_in_words(summary)} {_signed(summary['sum'])}"
+    total = f"{sum_in_words(summary)} {signed(summary['sum'])}"
     lines = [
         (
-            f"shown {_signed(shown)}   others {_signed(rest)}   bias {_signed(summary['bias'])}"
+            f"shown {signed(shown)}   others {signed(rest)}   bias {signed(summary['bias'])}"
             f"   =   {total}",
             False,
         )
@@ -124,12 +121,12 @@ def _below(summary):
     other = summary["runner_up"]
     if other is not None:
         parts = [
-            f"{_cut(e['concept'], 34)} {_signed(e['contribution'])}"
+            f"{_cut(e['concept'], 34)} {signed(e['contribution'])}"
             for e in other["contributions"][:2]
         ]
         name = _cut(str(other["class"]), 20)
         lines.append(
-            (f"over {name} by {_signed(other['difference'])}, most by {'; '.join(parts)}", False)
+            (f"over {name} by {signed(other['difference'])}, most by {'; '.join(parts)}", False)
         )
     if bias_decides(summary):
         says = _cut(str(summary["without_bias"]), 40)
@@ -160,9 +157,9 @@ def _lines(summary):
     """Return what is drawn line by line: expert headers, concepts, rests, bias and logit."""
     lines = []
     for number, expert in enumerate(summary["experts"]):
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = COLOURS[number % len(COLOURS)]
         text = expert["expert"] + (
-            f", in total {_signed(expert['total'])}"
+            f", in total {signed(expert['total'])}"
             if expert["present"]
             else " did not see this image"
         )
@@ -190,9 +187,9 @@ def _lines(summary):
                     "colour": colour,
                 }
             )
-    lines.append({"kind": "bias", "text": "bias", "value": summary["bias"], "colour": _GREY})
+    lines.append({"kind": "bias", "text": "bias", "value": summary["bias"], "colour": GREY})
     words = f"sum = {sum_in_words(summary)}"
-    lines.append({"kind": "logit", "text": words, "value": summary["sum"], "colour": _INK})
+    lines.append({"kind": "logit", "text": words, "value": summary["sum"], "colour": INK})
     for line in lines:
         line["height"] = {"expert": 1.25, "logit": 1.3}.get(line["kind"], 1)
         line["height"] += 0.75 * line["text"].count("\n")
@@ -216,13 +213,13 @@ class _Page:
 
     def text(self, x, y, text, **style):
         """Write text; a dollar sign in a name is a dollar sign."""
-        style = {"va": "center", "color": _INK, "size": 9, **style}
+        style = {"va": "center", "color": INK, "size": 9, **style}
         return self.figure.text(x / _WIDTH, y / self.height, text, parse_math=False, **style)
 
     def rule(self, y):
         """Draw a pale line across the page."""
         axes = self.axes(_MARGIN, y, _WIDTH - 2 * _MARGIN, 0.01)
-        axes.axhline(0, color=_PALE, linewidth=1)
+        axes.axhline(0, color=PALE, linewidth=1)
 
     def heading(self, summary, explanation, top):
         """Write the class, its probability and the next classes."""
@@ -248,13 +245,13 @@ class _Page:
             _MARGIN,
             top - 0.38,
             _cut(f"{which} · {kind} · others: {', '.join(others)}", 130),
-            color=_GREY,
+            color=GREY,
         )
 
     def image(self, picture, top):
         """Draw the image in the side column, or say that it cannot be read."""
         if picture == "unreadable":
-            self.text(_MARGIN, top - 0.12, "(image cannot be shown)", color=_GREY, size=8.5)
+            self.text(_MARGIN, top - 0.12, "(image cannot be shown)", color=GREY, size=8.5)
         elif picture is not None:
             height = _side_of(picture) - 0.12
             axes = self.axes(_MARGIN, top - height, _SIDE, height)
@@ -264,11 +261,11 @@ class _Page:
     def weights(self, summary, top):
         """Draw the weights of the experts as one stacked bar, and what others would give."""
         experts = summary["experts"]
-        self.text(_MARGIN, top - 0.09, "share of each expert (gate × scale)", color=_GREY, size=8.5)
+        self.text(_MARGIN, top - 0.09, "share of each expert (gate × scale)", color=GREY, size=8.5)
         axes = self.axes(_MARGIN, top - 0.42, _SIDE, 0.2)
         left = 0.0
         for number, expert in enumerate(experts):
-            colour = _COLOURS[number % len(_COLOURS)]
+            colour = COLOURS[number % len(COLOURS)]
             axes.barh(0, expert["weight"], left=left, color=colour, edgecolor="white", height=1)
             left += expert["weight"]
             y = top - 0.56 - 0.19 * number
@@ -281,7 +278,7 @@ class _Page:
         y = top - 0.56 - 0.19 * len(experts) - 0.19
         if _cases(summary):
             words = f"probability of {_cut(str(summary['class']), 22)} …"
-            self.text(_MARGIN, y, words, color=_GREY, size=8.5)
+            self.text(_MARGIN, y, words, color=GREY, size=8.5)
         for case in _cases(summary):
             y -= 0.19
             self.text(_MARGIN, y, _cut(case["case"], 31), size=8.5)
@@ -289,7 +286,7 @@ class _Page:
             if turned := instead(case, summary):
                 y -= 0.17
                 words = turned if len(turned) <= 32 else f"({_cut(turned[1:-9], 21)} instead)"
-                self.text(_MARGIN + 0.18, y, words, size=8, color=_GREY, style="italic")
+                self.text(_MARGIN + 0.18, y, words, size=8, color=GREY, style="italic")
 
     def bars(self, summary, lines, top, scale, below):
         """Draw one bar per line, signed, on one scale, and the sum in words below."""
@@ -301,19 +298,19 @@ class _Page:
         low, high = scale
         axes.set_xlim(low, high)
         axes.set_ylim(-height / _LINE, 0)
-        axes.axvline(0, color=_INK, linewidth=0.8, zorder=3)
+        axes.axvline(0, color=INK, linewidth=0.8, zorder=3)
         zero = start + (0 - low) / (high - low) * (_WIDTH - _MARGIN - start)
         towards = f"for {_cut(str(summary['class']), 18)} →"
         # beside the zero line, or as far left as the words need
         middle = min(zero, _WIDTH - _MARGIN - 0.08 - 0.075 * len(towards))
-        self.text(middle + 0.08, top + 0.1, towards, size=8, color=_GREY)
+        self.text(middle + 0.08, top + 0.1, towards, size=8, color=GREY)
         if low < 0:
-            self.text(middle - 0.08, top + 0.1, "← against", size=8, color=_GREY, ha="right")
+            self.text(middle - 0.08, top + 0.1, "← against", size=8, color=GREY, ha="right")
         seen = [line["seen"] for line in lines if "seen" in line]
         if seen:
-            self.text(seen_at, top + 0.1, "value", size=8, color=_GREY, ha="right")
+            self.text(seen_at, top + 0.1, "value", size=8, color=GREY, ha="right")
         if ranked_at > seen_at:
-            self.text(ranked_at, top + 0.1, "percentile", size=8, color=_GREY, ha="right")
+            self.text(ranked_at, top + 0.1, "percentile", size=8, color=GREY, ha="right")
         y = 0.0
         for line in lines:
             middle, value = y + line["height"] / 2, line["value"]
@@ -331,7 +328,7 @@ class _Page:
                 style="italic" if line["kind"] in ("rest", "bias") else "normal",
                 linespacing=1.0,
             )
-            at, style = top - middle * _LINE, {"size": 8.5, "color": _GREY, "ha": "right"}
+            at, style = top - middle * _LINE, {"size": 8.5, "color": GREY, "ha": "right"}
             if "seen" in line:
                 self.text(seen_at, at, line["seen"], **style)
             if line.get("rank"):
@@ -347,7 +344,7 @@ class _Page:
                     label=line["text"],
                 )
                 axes.annotate(
-                    _signed(value),
+                    signed(value),
                     (value, -middle),
                     (4 if value >= 0 else -4, 0),
                     textcoords="offset points",
@@ -355,12 +352,12 @@ class _Page:
                     ha="left" if value >= 0 else "right",
                     size=8.5,
                     weight="bold" if strong else "normal",
-                    color=_INK,
+                    color=INK,
                 )
             y += line["height"]
-        axes.axhline(-(y - lines[-1]["height"]), color=_INK, linewidth=0.8)
+        axes.axhline(-(y - lines[-1]["height"]), color=INK, linewidth=0.8)
         for number, (words, strong) in enumerate(below):
-            style = {"color": _INK if strong else _GREY, "weight": "bold" if strong else "normal"}
+            style = {"color": INK if strong else GREY, "weight": "bold" if strong else "normal"}
             y = top - height - 0.2 - _SMALL * number
             self.text(_WIDTH - _MARGIN, y, words, ha="right", size=9, **style)
         legend = ["sd: standard deviations above the training mean"]
@@ -368,12 +365,7 @@ class _Page:
         if ranked_at > seen_at:
             legend.append("percentile: so many of 100 training images have less")
         for number, words in enumerate(legend):
-            self.text(left, top - height - 0.2 - 0.16 * number, words, size=8, color=_GREY)
-
-
-def _signed(value):
-    shown = f"{value:+.2f}"
-    return "0.00" if float(shown) == 0 else shown.replace("-", "\N{MINUS SIGN}")
+            self.text(left, top - height - 0.2 - 0.16 * number, words, size=8, color=GREY)
 
 
 def _cut(text, length):

@@ -140,6 +140,8 @@ def image_names(explanation):
 
 def summarise_rows(explanation, k=None, class_=None):
     """Return `summarise_row` of all rows; what is computed for all is computed once."""
+    if not len(explanation):
+        return []
     cases = None if explanation._source is None else explanation.cases()
     return [summarise_row(explanation, i, k, class_, cases) for i in range(len(explanation))]
 

@@ -199,7 +199,8 @@ class GlobalExplanation:
         unit = {"logit": "logits", "probability": "probability"}[self.unit]
         between = f" with {100 * self.confidence:g} % intervals" if self.n_bootstrap else ""
         return (
-            f"GlobalExplanation of {self.n:,} rows{groups}, {len(self.supports)} {which}: mean "
+            f"GlobalExplanation of {self.n:,} row{'s' * (self.n != 1)}{groups}, "
+            f"{len(self.supports)} {which}: mean "
             f"contributions in {unit}{between} (the largest mean absolute ones first), weights of "
             "the experts"
         )

@@ -116,7 +116,8 @@ def check_leak(train, test, *, train_groups=None, test_groups=None, near=0.99):
     Raises
     ------
     InputError
-        If one is features and the other is not, or lengths differ.
+        If one is features and the other is not, lengths differ, one is empty, or features carry
+        nothing to compare.
 
     Notes
     -----
@@ -141,10 +142,21 @@ def check_leak(train, test, *, train_groups=None, test_groups=None, near=0.99):
             "check_leak compares images with images or features with features. Got "
             f"{type(train).__name__} and {type(test).__name__}; transform both."
         )
-    if all(features):
-        return find_leaks(train, test, train_groups, test_groups, near=near)
-    keys = [_pixel_keys(X) for X in (train, test)]
-    return find_leaks(None, None, train_groups, test_groups, keys=keys, near=near)
+    if not len(train) or not len(test):
+        raise InputError(
+            f"check_leak got {len(train):,} training and {len(test):,} test rows. Give some of "
+            "both."
+        )
+    if not all(features):
+        keys = [_pixel_keys(X) for X in (train, test)]
+        return find_leaks(None, None, train_groups, test_groups, keys=keys, near=near)
+    found = find_leaks(train, test, train_groups, test_groups, near=near)
+    if not found.counts():  # no leak may be said of what was not looked at
+        raise InputError(
+            "These features carry no embeddings, so there is nothing to compare. Give images, "
+            "features that an encoder made, or train_groups and test_groups."
+        )
+    return found
 
 
 def _pixel_keys(images):

@@ -533,3 +533,12 @@ def test_of_several_labels_each_is_said_or_not_by_its_own_threshold():
             drawn = " ".join(artist.get_text() for artist in figure.findobj(Text))
             assert ("not predicted: it is from" in drawn) == (said[row, k] == 0)
             assert "The bias decides" not in drawn and " is)" not in drawn
+
+
+def test_an_explanation_of_no_row_says_so_and_can_be_shown():
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    none = ConceptBottleneckClassifier(alpha=1.0).fit(X, X[:, 0] > 0).explain(X)[:0]
+    assert "0 rows" in repr(none) and "0 rows" in none._repr_html_()
+    assert none.to_dict()["rows"] == []
+    with pytest.raises(InputError, match="no row has no picture"):
+        none.plot()

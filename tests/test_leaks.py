@@ -140,3 +140,13 @@ def test_what_cannot_be_compared_is_one_sentence():
         check_leak(X[:2], X[2:], train_groups=[1, 2])
     with pytest.raises(InputError, match="'near' parameter of check_leak"):
         check_leak(X[:2], X[2:], near=0)
+
+
+def test_what_cannot_be_looked_at_is_not_called_free_of_leaks():
+    similarities = ExpertFeatures.from_similarities({"a": (np.eye(4), list("pqrs"))})
+    with pytest.raises(InputError, match="nothing to compare"):
+        check_leak(similarities, similarities)
+    found = check_leak(similarities, similarities, train_groups=range(4), test_groups=range(4))
+    assert found.leaking.all()
+    with pytest.raises(InputError, match="0 training and 1 test rows"):
+        check_leak([], ["a.png"])
