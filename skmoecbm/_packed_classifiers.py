@@ -19,10 +19,10 @@ from skmoecbm._nonconformity import SetCalibration
 from skmoecbm._parameters import pack_parameters, unpack_parameters
 from skmoecbm._prevalence import prevalence_shift
 from skmoecbm._ranges import LEVELS
+from skmoecbm._schema_nodes import GatedNode, HeadNode, Labels, SetsNode
 from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
 from skmoecbm.concepts import LintedConcepts, SubmodularSelector, TopKConcepts
 from skmoecbm.exceptions import FormatError, InputError
-from skmoecbm.schema import GatedNode, HeadNode, Labels, SetsNode
 
 __all__ = [
     "OBJECTS",

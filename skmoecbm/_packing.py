@@ -15,12 +15,7 @@ from skmoecbm._packed_classifiers import (
     unpack_head,
 )
 from skmoecbm._parameters import pack_parameters, pack_value, unpack_value
-from skmoecbm._vectors import ConceptVectors
-from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
-from skmoecbm.concepts import ConceptBank, as_bank
-from skmoecbm.encoder import ConceptEncoder, ExpertUnion
-from skmoecbm.exceptions import FormatError, InputError
-from skmoecbm.schema import (
+from skmoecbm._schema_nodes import (
     EncoderNode,
     GatedNode,
     HeadNode,
@@ -31,6 +26,11 @@ from skmoecbm.schema import (
     UnionNode,
     VectorsNode,
 )
+from skmoecbm._vectors import ConceptVectors
+from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
+from skmoecbm.concepts import ConceptBank, as_bank
+from skmoecbm.encoder import ConceptEncoder, ExpertUnion
+from skmoecbm.exceptions import FormatError, InputError
 
 __all__ = ["pack", "unpack"]
 

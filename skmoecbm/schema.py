@@ -1,40 +1,33 @@
 """The `config.json` of a saved model, format version 0: what may stand in it and nothing else."""
 
 import json
+import platform
+from importlib import metadata
 from typing import Annotated, Literal
 
-import numpy as np
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, StrictStr, ValidationError
 
-from skmoecbm.concepts import ConceptBank
-from skmoecbm.exceptions import FormatError, InputError
+from skmoecbm._schema_nodes import (
+    ArrayEntry,
+    EncoderNode,
+    GatedNode,
+    HeadNode,
+    Label,
+    Labels,
+    Name,
+    Part,
+    PipelineNode,
+    Text,
+    UnionNode,
+)
+from skmoecbm.exceptions import FormatError
 
 __all__ = [
     "FORMAT_VERSION",
     "ArrayEntry",
-    "EditNode",
-    "EncoderNode",
-    "GatedNode",
-    "HeadNode",
     "Labels",
     "ModelConfig",
-    "PipelineNode",
-    "SetsNode",
-    "TableNode",
-    "UnionNode",
-    "VectorsNode",
+    "library_versions",
     "parse_config",
     "tell",
 ]
@@ -42,249 +35,8 @@ __all__ = [
 FORMAT_VERSION = 0
 _MAX_DEPTH = 40  # nested lists and objects
 
-Label = StrictBool | StrictInt | StrictFloat | StrictStr
-Name = Annotated[StrictStr, Field(min_length=1, max_length=4096)]
-Text = Annotated[StrictStr, Field(max_length=65536)]
-Size = Annotated[StrictInt, Field(ge=0, le=2**31)]
-Number = StrictFloat | StrictInt
-# Absent unless it is true: models without it are written as they always were.
-Flag = Annotated[StrictBool, Field(exclude_if=lambda value: not value)]
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ArrayEntry(_Part):
-    """Shape and dtype that an array of `model.safetensors` must have."""
-
-    shape: Annotated[tuple[Size, ...], Field(max_length=4)]
-    dtype: Literal["float64", "float32", "int64", "bool"]
-
-
-class Labels(_Part):
-    """The classes in their order, with the numpy dtype that predictions have."""
-
-    dtype: Annotated[StrictStr, Field(pattern=r"^(<U\d{1,5}|\|O|\|b1|[<|][iu][1248]|<f[248])$")]
-    values: Annotated[tuple[Label, ...], Field(min_length=1, max_length=100_000)]
-
-    @model_validator(mode="after")
-    def _values_fit_dtype(self):
-        kinds = {"U": (str,), "b": (bool,), "i": (int,), "u": (int,), "f": (float, int)}
-        wanted = kinds.get(np.dtype(self.dtype).kind, (str, bool, int, float))
-        for value in self.values:
-            if type(value) not in wanted:
-                raise ValueError(f"label {value!r:.80} is not of dtype {self.dtype}")
-        if len(set(self.values)) < len(self.values):
-            raise ValueError("labels must differ")
-        if self.array().tolist() != list(self.values):
-            raise ValueError(f"labels do not fit into dtype {self.dtype}")
-        return self
-
-    @classmethod
-    def of(cls, classes):
-        """Return the labels of a fitted `classes_`."""
-        return cls(dtype=classes.dtype.newbyteorder("<").str, values=tuple(classes.tolist()))
-
-    def array(self):
-        """Return the labels as `classes_` had them."""
-        try:
-            return np.array(self.values, dtype=self.dtype)
-        except OverflowError as error:
-            raise ValueError(f"labels do not fit into dtype {self.dtype}") from error
-
-
-class _Estimator(_Part):
-    """What every estimator has: constructor parameters, and the names of those left out."""
-
-    parameters: Annotated[dict[Name, JsonValue], Field(max_length=64)]
-    not_saved: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
-
-
-class TableNode(_Part):
-    """A small table: the names of its columns, and its rows; null is NaN."""
-
-    columns: Annotated[tuple[Name, ...], Field(max_length=64)]
-    rows: Annotated[tuple[tuple[StrictStr | Number | None, ...], ...], Field(max_length=100_000)]
-
-    @model_validator(mode="after")
-    def _rows_fit(self):
-        if len(set(self.columns)) < len(self.columns):
-            raise ValueError("columns must differ")
-        if any(len(row) != len(self.columns) for row in self.rows):
-            raise ValueError("a row does not have one cell per column")
-        return self
-
-
-class VectorsNode(_Part):
-    """The `concept_vectors` of an encoder; the vectors, offsets and shares are arrays."""
-
-    names: Annotated[tuple[Text, ...], Field(min_length=1, max_length=100_000)]
-    dropped: dict[Name, Text]
-    fingerprint: Name | None
-    table: TableNode | None
-
-    @model_validator(mode="after")
-    def _names_differ(self):
-        if len(set(self.names)) < len(self.names):
-            raise ValueError("names must differ")
-        return self
-
-
-class EncoderNode(_Estimator):
-    """A fitted `ConceptEncoder`.
-
-    `bank` holds the concepts in use, `all_concepts` those given to the constructor where they
-    are others. The backbone is named and fingerprinted, never contained.
-    """
-
-    kind: Literal["ConceptEncoder"] = "ConceptEncoder"
-    output: Literal["default", "pandas", "polars"] | None = None
-    bank: dict[Name, JsonValue]
-    all_concepts: dict[Name, JsonValue] | None = None
-    has_class_embeddings: StrictBool
-    dim: Size
-    backbone_identity: Annotated[dict[Name, JsonValue], Field(max_length=256)]
-    fingerprint: Name
-    notice: Text | None = None
-    # absent where there are none: models without them are written as they always were
-    concept_vectors: VectorsNode | None = Field(default=None, exclude_if=lambda node: node is None)
-
-    @field_validator("bank", "all_concepts")
-    @classmethod
-    def _is_a_bank(cls, data):
-        if data is not None:
-            try:
-                ConceptBank(**data)
-            except (InputError, TypeError) as error:
-                raise ValueError(f"not a bank of concepts: {error}") from None
-        return data
-
-
-class UnionExpert(_Part):
-    """One expert of an `ExpertUnion`; `columns` is packed as a parameter is, absent where all."""
-
-    name: Name
-    encoder: EncoderNode
-    columns: JsonValue = None
-    has_columns: StrictBool = False
-
-
-class UnionNode(_Estimator):
-    """A fitted `ExpertUnion`."""
-
-    kind: Literal["ExpertUnion"] = "ExpertUnion"
-    output: Literal["default", "pandas", "polars"] | None = None
-    experts: Annotated[tuple[UnionExpert, ...], Field(min_length=1, max_length=256)]
-
-
-class SetsNode(_Part):
-    """What sets of classes need; scores, weights, classes and shift are arrays."""
-
-    method: Literal["lac", "aps"]
-    class_conditional: Flag = False
-    n_rows: Annotated[StrictInt, Field(ge=1, le=2**31)]
-
-
-class EditNode(_Part):
-    """One line of a model's `edit_log_`: what was done to a concept after training."""
-
-    action: Literal["forbid", "pin"]
-    expert: Name
-    concept: Text
-    label: Label | None
-    sign: Literal["+", "-"] | None
-    before: Number
-    after: Number
-    refit: StrictBool
-
-    @model_validator(mode="after")
-    def _a_pin_is_whole(self):
-        if (self.label is None, self.sign is None) != ((self.action == "forbid"),) * 2:
-            raise ValueError("a pin has a label and a sign, a forbidden concept has neither")
-        return self
-
-
-class _Classifier(_Estimator):
-    classes: Labels
-    multilabel: Flag = False
-    alpha: Number
-    alpha_path: dict[Name, tuple[Number, ...]]
-    n_features_in: Size
-    feature_names_in: tuple[Name, ...] | None = None
-    n_iter: Size
-    # absent unless `calibrate_sets` was called
-    sets: SetsNode | None = Field(default=None, exclude_if=lambda node: node is None)
-    edits: Annotated[tuple[EditNode, ...], Field(max_length=100_000)] = Field(
-        default=(), exclude_if=lambda edits: not edits
-    )
-
-    @model_validator(mode="after")
-    def _at_least_two_classes(self):
-        if len(self.classes.values) < 2:
-            raise ValueError("a classifier has at least two classes")
-        return self
-
-
-class HeadNode(_Classifier):
-    """A fitted `ConceptBottleneckClassifier`."""
-
-    kind: Literal["ConceptBottleneckClassifier"] = "ConceptBottleneckClassifier"
-    concept_names: Annotated[tuple[Text, ...], Field(min_length=1)]
-    expert_name: Name
-    prior_used: Text | None
-
-
-class GatedNode(_Classifier):
-    """A fitted `GatedConceptBottleneckClassifier`; one head per expert, in order."""
-
-    kind: Literal["GatedConceptBottleneckClassifier"] = "GatedConceptBottleneckClassifier"
-    heads: Annotated[tuple[HeadNode, ...], Field(min_length=1, max_length=256)]
-    expert_columns: tuple[tuple[Size, ...], ...]
-    gate_columns: tuple[Size, ...] = ()
-    masked_experts: tuple[Name, ...] = ()
-    gate: Literal["uniform", "expert", "constant", "linear", "gaussian", "laplace", "mlp"]
-    gate_hidden: Size = 0
-    gate_components: Size | None
-    selected: Text
-    fallback: Text | None
-    oof_log_loss: dict[Name, Number]
-    routing_information: Number
-    specialized: Flag = False
-
-    @model_validator(mode="after")
-    def _parts_fit(self):
-        names = [head.expert_name for head in self.heads]
-        columns = [column for part in self.expert_columns for column in part]
-        if len(set(names)) < len(names):
-            raise ValueError("expert names must differ")
-        if [len(part) for part in self.expert_columns] != [h.n_features_in for h in self.heads]:
-            raise ValueError("expert_columns do not fit the heads")
-        columns = [*columns, *self.gate_columns]  # of some columns nothing may be made
-        if len(set(columns)) < len(columns) or max(columns) >= self.n_features_in:
-            raise ValueError("expert_columns and gate_columns are not distinct features")
-        if not set(self.masked_experts) < set(names):
-            raise ValueError("masked_experts are not some of the experts")
-        if any(head.classes != self.classes for head in self.heads):
-            raise ValueError("heads have other classes than the mixture")
-        return self
-
-
-class Step(_Part):
-    """One step of a pipeline."""
-
-    name: Name
-    node: Annotated[EncoderNode | UnionNode | HeadNode | GatedNode, Field(discriminator="kind")]
-
-
-class PipelineNode(_Estimator):
-    """A fitted `sklearn.pipeline.Pipeline` of an encoder or union and a classifier."""
-
-    kind: Literal["Pipeline"] = "Pipeline"
-    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=16)]
-
-
-class ModelConfig(_Part):
+class ModelConfig(Part):
     """A whole `config.json`."""
 
     format_version: Literal[0] = FORMAT_VERSION
@@ -300,6 +52,18 @@ class ModelConfig(_Part):
     def to_json(self):
         """Return the text of `config.json`; the same config gives the same text."""
         return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+
+
+def library_versions():
+    """Return the versions that a model is saved under, package -> version."""
+    import skmoecbm  # by then whole; at the top of this file it would import itself
+
+    packages = ("scikit-learn", "numpy", "torch", "open_clip_torch", "safetensors")
+    return {
+        "skmoecbm": skmoecbm.__version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+    }
 
 
 def parse_config(text):

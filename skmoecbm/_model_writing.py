@@ -1,0 +1,78 @@
+"""From a fitted model to the bytes of its files, and onto the disk in one step."""
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from pydantic import ValidationError
+
+from skmoecbm._model_folder import ARRAYS, CARD, CONFIG
+from skmoecbm._packing import pack, unpack
+from skmoecbm.card import model_card
+from skmoecbm.exceptions import InputError
+from skmoecbm.schema import ArrayEntry, ModelConfig, library_versions, parse_config, tell
+
+__all__ = ["model_files", "replace_folder"]
+
+
+def model_files(model, *, label_map=None):
+    """Return the files of a fitted model, name -> bytes; the same model gives the same bytes."""
+    arrays = {}
+    try:
+        node = pack(model, arrays)
+        arrays = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
+        content = safetensors.numpy.save(arrays)
+        config = ModelConfig(
+            library_versions=library_versions(),
+            notices=_notices(node),
+            label_map=label_map,
+            model=node,
+            arrays={
+                name: ArrayEntry(shape=array.shape, dtype=array.dtype.name)
+                for name, array in arrays.items()
+            },
+            arrays_sha256=hashlib.sha256(content).hexdigest(),
+        )
+    except ValidationError as error:
+        raise InputError(f"The model cannot be saved: {tell(error)}.") from None
+    text = config.to_json()
+    unpack(parse_config(text).model, dict(arrays))  # what cannot be loaded is not saved
+    return {CONFIG: text.encode(), ARRAYS: content, CARD: model_card(config).encode()}
+
+
+def replace_folder(folder, contents):
+    """Write files into a new folder beside, then put it in the place of `folder`."""
+    target = folder.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    old = new.with_name(new.name + "-old")
+    try:
+        for name, content in contents.items():
+            (new / name).write_bytes(content)
+            (new / name).chmod(0o644)
+        new.chmod(0o755)
+        if target.exists():
+            target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _notices(node):
+    """Return the distinct notices of the backbones in a node."""
+    if node.kind == "Pipeline":
+        found = [notice for step in node.steps for notice in _notices(step.node)]
+    elif node.kind == "ExpertUnion":
+        found = [notice for expert in node.experts for notice in _notices(expert.encoder)]
+    else:
+        found = [node.notice] if node.kind == "ConceptEncoder" and node.notice else []
+    return tuple(dict.fromkeys(found))
