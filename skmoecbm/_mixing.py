@@ -22,6 +22,39 @@ __all__ = ["FittedMixture"]
 class FittedMixture(ConceptClassifier):
     """What `GatedConceptBottleneckClassifier` can do once it is fitted."""
 
+    def __getstate__(self):
+        """Return what a pickle holds: all but the logits of the training rows."""
+        state = dict(super().__getstate__())
+        state.pop("oof_logits_", None)
+        if "concept_quantiles_" in state and self._quantiles_of_heads() is not None:
+            del state["concept_quantiles_"]  # joblib would write what the heads hold again
+        return state
+
+    def __setstate__(self, state):
+        """Take over what a pickle held."""
+        super().__setstate__(state)
+        quantiles = self._quantiles_of_heads()
+        if quantiles is not None:
+            self.concept_quantiles_ = quantiles
+
+    def _quantiles_of_heads(self):
+        """Return the quantiles that the heads hold, or None where not all of them do."""
+        found = [getattr(head, "concept_quantiles_", None) for head in vars(self).get("heads_", ())]
+        return found if found and all(own is not None for own in found) else None
+
+    def __copy__(self):
+        """Return a copy with everything; a copy within the process is no pickle."""
+        return self._with_state(self.__dict__)
+
+    def __deepcopy__(self, memo):
+        """Return a deep copy with everything."""
+        return self._with_state(copy.deepcopy(self.__dict__, memo))
+
+    def _with_state(self, state):
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(state)
+        return twin
+
     def _mix(self, X):
         """Everything between X and the pooled logits."""
         data, gate_values = self._read(X)

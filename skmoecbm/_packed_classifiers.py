@@ -121,8 +121,9 @@ def unpack_head(node, arrays, prefix):
     model.expert_name_ = node.expert_name
     model.prior_used_ = node.prior_used
     if f"{prefix}.concept_quantiles" in arrays:
-        shape = (m, len(LEVELS))
-        model.concept_quantiles_ = take(arrays, f"{prefix}.concept_quantiles", shape, "float64")
+        shape, name = (m, len(LEVELS)), f"{prefix}.concept_quantiles"
+        dtype = "float32" if arrays[name].dtype == np.float32 else "float64"
+        model.concept_quantiles_ = take(arrays, name, shape, dtype)
         if (np.diff(model.concept_quantiles_, axis=1) < 0).any():
             raise FormatError(f"{prefix}.concept_quantiles must not fall; save the model again.")
     model._layout = Layout(

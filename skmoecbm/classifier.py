@@ -124,7 +124,7 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         Cross-fitted log-loss of each candidate, in nats.
     oof_logits_ : ndarray of shape (n, E, K)
         Out-of-fold expert logits of the training rows (two classes: columns 0 and s). Joint
-        training has none, and an empty `oof_log_loss_`.
+        training has none, and an empty `oof_log_loss_`. Not in a pickle, nor saved.
     training_history_ : dict
         Of joint training alone: losses and mean gate weights by epoch, `best_epoch`, and
         `early_stopping` (True, or why there was none). Not saved with the model.
