@@ -8,7 +8,7 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._blocks import ExpertBlock
-from skmoecbm._encoder_rows import as_text_list, image_rows, text_rows
+from skmoecbm._encoder_rows import as_text_list, count_rows, image_rows, text_rows
 from skmoecbm._encoder_texts import (
     check_words,
     class_rows,
@@ -23,7 +23,6 @@ from skmoecbm.backbones import load_backbone
 from skmoecbm.concepts import as_bank
 from skmoecbm.exceptions import InputError
 from skmoecbm.features import ExpertFeatures
-from skmoecbm.images import as_image_list
 from skmoecbm.store import EmbeddingStore
 
 __all__ = ["ConceptEncoder", "ExpertUnion"]
@@ -301,7 +300,7 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         self._check_parameters()
         bank = as_bank(self.concepts)
-        n_rows = len(as_image_list(X) if self.modality == "image" else as_text_list(X))
+        n_rows = count_rows(X, self.modality)
         if y is not None and len(y) != n_rows:
             raise InputError(
                 f"There must be one label per {self.modality}. Got {n_rows} {self.modality}s and "
