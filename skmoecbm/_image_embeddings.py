@@ -10,7 +10,6 @@ from skmoecbm._shards import (
     finished_shards,
     iter_columns,
     need_parquet,
-    shard_rows,
 )
 from skmoecbm.exceptions import InputError
 
@@ -133,14 +132,13 @@ class ImageEmbeddings:
         """The images that could not be read, a DataFrame."""
         import pandas as pd
 
-        reasons = {}
+        known = {}
         for part in self._parts:
-            reasons = {**part.reasons, **reasons}
-        at = [(i, row) for i, row in enumerate(self._numbers().tolist()) if row in reasons]
-        keys = self._parts[0].keys if at else []
-        return pd.DataFrame(
-            [(i, keys[row], reasons[row]) for i, row in at], columns=["row", "key", "reason"]
-        )
+            known = {**part.failures, **known}
+        numbers = self._numbers()
+        at = np.flatnonzero(np.isin(numbers, list(known)))
+        rows = [(i, *known[row]) for i, row in zip(at.tolist(), numbers[at].tolist(), strict=True)]
+        return pd.DataFrame(rows, columns=["row", "key", "reason"])
 
     @property
     def backbones(self):
@@ -208,7 +206,7 @@ class _Part:
                 "written yet. Call skmoecbm.distributed.encode again with the same arguments: it "
                 "goes on where it stopped."
             )
-        self._keys = self._matrix = self._reasons = None
+        self._keys = self._matrix = self._failures = None
 
     @property
     def name(self):
@@ -230,21 +228,22 @@ class _Part:
         return self._keys
 
     @property
-    def reasons(self):
-        """{row: why its image failed}; only shards with failures are read."""
-        if self._reasons is None:
+    def failures(self):
+        """{row: (key, why its image failed)}; only shards with failures are read."""
+        if self._failures is None:
             shards = [shard for shard, n_failed in self._done.items() if n_failed]
             found = {}
-            for start, table in iter_columns(self.folder, self.plan, ["error"], shards):
-                column = enumerate(table["error"].to_pylist(), start)
-                found.update((row, reason) for row, reason in column if reason is not None)
-            self._reasons = found
-        return self._reasons
+            for start, table in iter_columns(self.folder, self.plan, ["key", "error"], shards):
+                for row, cells in enumerate(table.to_pylist(), start):
+                    if cells["error"] is not None:
+                        found[row] = cells["key"], cells["error"]
+            self._failures = found
+        return self._failures
 
     @property
     def present(self):
         there = np.ones(self.plan["n_rows"], dtype=bool)
-        there[list(self.reasons)] = False
+        there[list(self.failures)] = False
         return there
 
     def difference(self, backbone):

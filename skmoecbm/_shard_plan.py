@@ -28,18 +28,23 @@ def make_plan(source, backbone, *, shard_size, value_range, version):
         Of this package; kept, and no part of the identity.
     """
     decided = {
-        "format": FORMAT,
-        "format_version": VERSION,
         "source": source.digest,
         "n_rows": source.n_rows,
         "shard_size": shard_size,
-        "n_shards": -(-source.n_rows // shard_size),
-        "backbone": backbone,
+        "fingerprint": backbone["fingerprint"],
         "value_range": None if value_range is None else list(map(float, value_range)),
     }
-    plain = json.loads(json.dumps(decided))
-    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-    return {**plain, "id": digest, "skmoecbm": version}
+    digest = hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
+    plan = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "id": digest,
+        **decided,
+        "n_shards": -(-source.n_rows // shard_size),
+        "backbone": backbone,
+        "skmoecbm": version,
+    }
+    return json.loads(json.dumps(plan))
 
 
 def read_plan(out):
@@ -68,7 +73,7 @@ def read_plan(out):
 
 
 def keep_plan(out, plan):
-    """Write a plan, or return the one that is there if it would write the same rows.
+    """Write a plan; where there is one already, see to it that it would write the same rows.
 
     Raises
     ------
@@ -84,14 +89,14 @@ def keep_plan(out, plan):
             )
         with write_beside(out / PLAN) as temporary:
             temporary.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
-        return plan
+        return
     if before["id"] == plan["id"]:
-        return before
+        return
     words = {
         "source": "the images, their order or where they are",
         "n_rows": "how many images there are",
         "shard_size": "shard_size",
-        "backbone": "the model, its revision, resize or precision",
+        "fingerprint": "the model, its revision, resize or precision",
         "value_range": "value_range",
     }
     changed = [said for name, said in words.items() if before.get(name) != plan[name]]

@@ -218,8 +218,7 @@ def _table_range(file, columns, start, stop):
                 for batch in table.iter_batches(_BATCH, row_groups=[group], columns=columns):
                     if row + len(batch) > start and row < stop:
                         low, high = max(start - row, 0), min(stop - row, len(batch))
-                        for i, cells in enumerate(batch[low:high].to_pylist(), row + low):
-                            yield i, cells
+                        yield from enumerate(batch[low:high].to_pylist(), row + low)
                     row += len(batch)
             first += count
 

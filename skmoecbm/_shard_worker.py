@@ -156,8 +156,8 @@ class ShardWorker:
             backbone = load_backbone(device=self.task.device, **settings)
             if backbone.fingerprint != planned["fingerprint"]:
                 raise BackboneError(
-                    f"{settings['name']!r} is another model on this worker than the run began with. "
-                    "Pin it with revision=, or put the same files on every machine."
+                    f"{settings['name']!r} is another model here than the run began with. Pin it "
+                    "with revision=, and put the same files on every machine."
                 )
             self._backbone = backbone
         return self._backbone

@@ -139,7 +139,7 @@ def encode(
         value_range=check_value_range(encoder.value_range),
         version=__version__,
     )
-    plan = keep_plan(out, plan)
+    keep_plan(out, plan)
     remove_abandoned(out)
     done = finished_shards(out, plan)
     todo = [
