@@ -109,9 +109,7 @@ def test_a_model_fitted_on_shards_is_the_model_fitted_on_the_images(
     encode(folder, lesion_encoder("demo-structures"), other, engine="local", shard_size=9)
 
     def fitted(X):
-        union = ExpertUnion(
-            [("g", lesion_encoder()), ("s", lesion_encoder("demo-structures"))]
-        )
+        union = ExpertUnion([("g", lesion_encoder()), ("s", lesion_encoder("demo-structures"))])
         model = make_pipeline(union, GatedConceptBottleneckClassifier(random_state=0))
         return model.fit(X, y)
 

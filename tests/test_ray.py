@@ -12,7 +12,13 @@ import pytest
 from PIL import Image
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 
-from skmoecbm import ConceptBottleneckClassifier, ConceptEncoder, InputError
+from skmoecbm import (
+    ConceptBottleneckClassifier,
+    ConceptEncoder,
+    ExpertFeatures,
+    GatedConceptBottleneckClassifier,
+    InputError,
+)
 from skmoecbm.backbones import load_backbone
 from skmoecbm.datasets import make_lesions
 from skmoecbm.distributed import encode
@@ -65,7 +71,9 @@ def workers():
     parents, found = {}, []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            parents[int(folder.name)] = int(
+                (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            )
             if b"ray::MapWorker" in (folder / "cmdline").read_bytes():
                 found.append(int(folder.name))
         except OSError:  # it has ended
@@ -131,9 +139,17 @@ def out_of_fold(features, y, n_jobs):
     return cross_val_predict(model, features, y, cv=3, method="decision_function", n_jobs=n_jobs)
 
 
+def mixture(features, y, n_jobs):
+    """Fit two experts, their heads and folds each in a process of its own; return its logits."""
+    (block,) = features.blocks
+    both = ExpertFeatures([block, block.pick(np.arange(0, 12, 2)).rename("half")])
+    model = GatedConceptBottleneckClassifier(random_state=0, n_jobs=n_jobs).fit(both, y)
+    return model.decision_function(both), model.oof_logits_
+
+
 @pytest.fixture(scope="module")
 def one_by_one(problem):
-    return searched(*problem, 1), out_of_fold(*problem, 1)
+    return searched(*problem, 1), out_of_fold(*problem, 1), mixture(*problem, 1)
 
 
 def check_same(problem, one_by_one):
@@ -142,6 +158,8 @@ def check_same(problem, one_by_one):
     for name in names:
         np.testing.assert_array_equal(found[name], one_by_one[0][name])
     np.testing.assert_array_equal(out_of_fold(*problem, 2), one_by_one[1])
+    for logits, expected in zip(mixture(*problem, 2), one_by_one[2], strict=True):
+        np.testing.assert_array_equal(logits, expected)
 
 
 def test_search_and_out_of_fold_fits_on_ray(ray_of_two, problem, one_by_one):
