@@ -8,6 +8,7 @@ of what is timed. Two tables, from the same files in one run:
 
 * core seconds of an image: processor time of one process with one thread, which says little of
   what else the machine is doing, and the core hours of a million images that follow from it;
+  "pixels" is the part of reading, decoding and resizing, which a GPU does not take over;
 * wall clock, the engine "local" with one thread against Ray with one worker per core; Ray's start
   (processes, imports, models) stands apart from the pace of its shards after the first of each
   worker. Interleaved repeats; the best is shown, and the spread.
@@ -28,8 +29,10 @@ from PIL import Image
 
 from benchmarks.backbones import write_random_model
 from skmoecbm import ConceptEncoder
+from skmoecbm.backbones import load_backbone
 from skmoecbm.datasets import make_lesions
 from skmoecbm.distributed import encode
+from skmoecbm.images import load_image
 
 
 def write_images(folder, n_images):
@@ -60,6 +63,15 @@ def core_seconds(images, encoder, n_images):
         start = time.process_time()
         encode(images, encoder, f"{out}/all", engine="local")
         return (time.process_time() - start) / n_images
+
+
+def pixel_seconds(images, encoder):
+    """Return the processor seconds of reading, decoding and resizing alone, an image."""
+    backbone = load_backbone(encoder.backbone, precision="fp32")
+    start = time.process_time()
+    for path in images:
+        backbone._pixels([load_image(path)])
+    return (time.process_time() - start) / len(images)
 
 
 def wall_clock(images, encoder, engine, n_workers, shard_size):
@@ -103,11 +115,18 @@ def main(argv=None):
                 core_seconds(images, encoder, options.images) for _ in range(options.repeats)
             )
             result[precision] = spent
-            print(f"{precision:8s} {spent:12.4f} {1 / spent:15.1f} {1e6 * spent / 3600:24.1f}")
+            tell_cost(precision, spent)
+        result["pixels"] = pixel_seconds(images[:48], encoder)
+        tell_cost("pixels", result["pixels"])
         if not options.no_ray:
             encoder = encoder_of(options.model, options.precisions[0], folder)
             result["wall clock"] = compare_engines(images, encoder, options)
     print(json.dumps(result))
+
+
+def tell_cost(name, spent):
+    """Print one row of the first table."""
+    print(f"{name:8s} {spent:12.4f} {1 / spent:15.1f} {1e6 * spent / 3600:24.1f}")
 
 
 def compare_engines(images, encoder, options):

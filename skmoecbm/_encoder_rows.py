@@ -121,7 +121,11 @@ def as_text_list(X):
         If `X` is none of these, is empty, or holds something else than texts.
     """
     shape = getattr(X, "shape", None)
-    if isinstance(X, str) or not hasattr(X, "__len__") or (shape is not None and len(shape) > 2):
+    if (
+        isinstance(X, str | ImageEmbeddings)
+        or not hasattr(X, "__len__")
+        or (shape is not None and len(shape) > 2)
+    ):
         raise InputError(
             f"Expected a sequence of texts, got {type(X).__name__}. A single text goes in a list."
         )

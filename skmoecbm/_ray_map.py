@@ -60,6 +60,8 @@ def map_on_ray(task, shards, n_workers, resources, *, verbose):
         Let Ray tell what it does too.
     """
     ray = need_ray()
+    if not ray.is_initialized():
+        ray.init()  # the cluster of RAY_ADDRESS, or a new one on this machine
     if n_workers is None:
         there = ray.cluster_resources()
         room = [

@@ -87,7 +87,13 @@ class FileRows:
         self.n_rows = len(keys)
         digest = hashlib.blake2b(digest_size=16)
         for key in keys:
-            digest.update(os.fsencode(key) + b"\0")
+            try:
+                digest.update(key.encode() + b"\0")
+            except UnicodeEncodeError as error:
+                raise InputError(
+                    f"The name of the file {key!r} is not UTF-8, and Parquet files hold no other "
+                    "text. Rename it."
+                ) from error
         self.digest = digest.hexdigest()
 
     def placed(self, out, shard_size):

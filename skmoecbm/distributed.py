@@ -164,6 +164,7 @@ def encode(
             worker = ShardWorker(task)
             results = (worker({"shard": [shard]}) for shard in todo)
         _collect(results, plan, todo, verbose)
+        (out / MATRIX).unlink(missing_ok=True)  # made by who opened the folder meanwhile
     found = open_embeddings(out)
     found.failed.to_csv(out / FAILED, index=False)
     return found

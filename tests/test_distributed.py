@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,15 @@ from PIL import Image
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
-from skmoecbm import ConceptEncoder, ExpertUnion, GatedConceptBottleneckClassifier, InputError
+import skmoecbm
+from skmoecbm import (
+    BackboneError,
+    ConceptEncoder,
+    ExpertUnion,
+    GatedConceptBottleneckClassifier,
+    InputError,
+)
+from skmoecbm.backbones import clear_backbones, load_backbone
 from skmoecbm.datasets import make_lesions
 from skmoecbm.distributed import encode, open_embeddings
 from skmoecbm.images import image_key
@@ -64,8 +73,6 @@ def encoded(folder, tmp_path_factory):
 
 
 def rows_of(X):
-    from skmoecbm.backbones import load_backbone
-
     return X.rows_of(load_backbone("demo-general"))
 
 
@@ -235,6 +242,23 @@ def test_on_error_raise_names_the_image_and_keeps_what_is_done(folder, tmp_path)
     assert [path.name for path in (out / "shards").iterdir()] == ["shard-000000.parquet"]
 
 
+def test_a_run_does_not_go_on_with_other_weights(folder, tmp_path):
+    demo = Path(skmoecbm.__file__).parent / "_demo"
+    shutil.copytree(demo / "general", tmp_path / "model")
+    encoder = lesion_encoder(f"local-dir:{tmp_path / 'model'}")
+    encode(folder, encoder, tmp_path / "out", engine="local", shard_size=16)
+    (tmp_path / "out" / "shards" / "shard-000001.parquet").unlink()
+    shutil.rmtree(tmp_path / "model")
+    shutil.copytree(demo / "structures", tmp_path / "model")
+    clear_backbones()
+    with pytest.raises(BackboneError, match="another model here than the run began with"):
+        encode(folder, encoder, tmp_path / "out", engine="local")
+    # the same weights elsewhere are the same run
+    shutil.copytree(demo / "general", tmp_path / "elsewhere" / "model")
+    encoder.set_params(backbone=f"local-dir:{tmp_path / 'elsewhere' / 'model'}")
+    assert len(encode(folder, encoder, tmp_path / "out", engine="local")) == N
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -262,6 +286,20 @@ def test_an_encoder_of_another_model_is_told_what_differs(encoded):
     for encoder in (lesion_encoder(resize="pad"), lesion_encoder("demo-structures")):
         with pytest.raises(InputError, match=r"not of 'demo-\w+' as the encoder has it: .*differs"):
             encoder.fit(X).transform(X)
+
+
+def test_a_block_of_all_rows_is_mapped_and_texts_are_not_keys(encoded):
+    X = open_embeddings(encoded)
+    encoder = lesion_encoder()
+    block = encoder.fit_transform(X).blocks[0]
+    assert isinstance(block.embeddings, np.memmap) and not block.embeddings.flags.writeable
+    with pytest.raises(InputError, match="sequence of texts, got ImageEmbeddings"):
+        encoder.set_params(modality="text").fit(X)
+
+
+def test_a_name_that_parquet_cannot_hold_is_told(tmp_path):
+    with pytest.raises(InputError, match=r"not UTF-8.* Rename it"):
+        encode(["a\udcff.png"], lesion_encoder(), tmp_path / "out", engine="local")
 
 
 def test_folders_of_other_images_do_not_go_together(encoded, paths, tmp_path):
