@@ -24,7 +24,7 @@ from skmoecbm.exceptions import BackboneError, InputError
 
 __all__ = ["ImageEmbeddings", "encode", "open_embeddings"]
 
-SHARD_SIZE = 4096
+SHARD_SIZE = 1024
 FAILED = "failed.csv"
 
 
@@ -73,7 +73,7 @@ def encode(
     cpus_per_worker, gpus_per_worker : number, default=1, 0
         What each worker takes of the cluster; as many threads decode images in each.
     shard_size : int, default=None
-        Rows of a shard, the most that a killed worker loses; None is 4,096, or what the run began
+        Rows of a shard, the most that a killed worker loses; None is 1,024, or what the run began
         with.
     on_error : {"missing", "raise"}, default="missing"
         An image that cannot be read is listed with the reason, or stops the run.
