@@ -174,6 +174,7 @@ def _pack_encoder(model, arrays, prefix):
         backbone_identity=model.backbone_identity_,
         fingerprint=model.fingerprint_,
         notice=model.notice_,
+        training_summary=getattr(model, "training_summary_", None),
         concept_vectors=_pack_vectors(model.concept_vectors, arrays, f"{prefix}.concept_vectors"),
     )
 
@@ -203,10 +204,13 @@ def _unpack_encoder(node, arrays, prefix):
         model.class_embeddings_ = take(
             arrays, f"{prefix}.class_embeddings", (len(bank.classes), node.dim), "float32"
         )
-    model.backbone_identity_ = node.backbone_identity
+    model.backbone_identity_ = node.backbone_identity.model_dump(mode="json")
     model.fingerprint_ = node.fingerprint
     model.notice_ = node.notice
+    if node.training_summary is not None:
+        model.training_summary_ = node.training_summary.model_dump(mode="json")
     model.select_ = None
+    model._fitted_source = (model.backbone, model.revision)
     return _with_output(model, node)
 
 
