@@ -4,6 +4,8 @@ from skmoecbm.exceptions import InputError
 
 __all__ = ["check_same_backbone", "identity_differences"]
 
+# where a backbone came from, and in which format it computes; the other parts say what it is
+_NOT_CONTENT = ("model", "revision", "precision")
 _NAMED = 5  # differences that an error tells before it counts the others
 _SHOWN = 60  # characters of a value
 
@@ -11,7 +13,9 @@ _SHOWN = 60  # characters of a value
 def identity_differences(recorded, found):
     """Return what differs between two identities of backbones, a sentence a part.
 
-    Precision is left out: a model fitted on a GPU is used on a CPU.
+    Nothing where weights, architecture, tokenizer and preprocessing are the same: the network may
+    lie elsewhere, or its repository have a new README. Precision is never told: a model fitted on
+    a GPU is used on a CPU.
 
     Parameters
     ----------
@@ -25,10 +29,13 @@ def identity_differences(recorded, found):
         "preprocessing.mean ([0.5, 0.5, 0.5] was recorded, [0.48, 0.46, 0.41] is here)".
     """
     before, now = _leaves(recorded), _leaves(found)
+    paths = [p for p in before | now if before.get(p, _NOTHING) != now.get(p, _NOTHING)]
+    if all(path in _NOT_CONTENT for path in paths):
+        return []
     return [
         _told(path, before.get(path, _NOTHING), now.get(path, _NOTHING))
-        for path in before | now
-        if path != "precision" and before.get(path, _NOTHING) != now.get(path, _NOTHING)
+        for path in paths
+        if path != "precision"
     ]
 
 
@@ -39,9 +46,9 @@ def check_same_backbone(encoder, backbone):
         return
     more = f"; and {len(differences) - _NAMED} more" if len(differences) > _NAMED else ""
     raise InputError(
-        f"This ConceptEncoder was fitted with another model than {encoder.backbone!r} is now. "
-        f"These differ: {'; '.join(differences[:_NAMED])}{more}. Fit it again, set its parameters "
-        "back, or give the backbone that it was fitted with."
+        f"This ConceptEncoder was fitted with another model than {encoder.backbone!r} is now: "
+        f"{'; '.join(differences[:_NAMED])}{more}. Fit it again, set its parameters back, or give "
+        "the backbone that it was fitted with."
     )
 
 

@@ -2,6 +2,7 @@
 
 from sklearn.pipeline import Pipeline
 
+from skmoecbm._base import ConceptClassifier
 from skmoecbm._identity import check_same_backbone
 from skmoecbm._validation import resolve_device
 from skmoecbm.encoder import ConceptEncoder
@@ -67,7 +68,7 @@ def set_device(model, device):
     resolve_device(device, "load")
     steps = [step for _, step in model.steps] if isinstance(model, Pipeline) else [model]
     for part in [*steps, *encoders_of(model).values()]:
-        if hasattr(part, "device"):
+        if isinstance(part, ConceptEncoder | ConceptClassifier):
             part.set_params(device=str(device))
 
 

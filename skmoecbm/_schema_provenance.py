@@ -33,7 +33,7 @@ class BackboneIdentity(Part):
     revision: Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{40}$")] | None
     weights_sha256: Sha256
     architecture_sha256: Sha256
-    tokenizer_sha256: Sha256
+    tokenizer_sha256: Sha256 | None  # null is CLIP's own
     preprocessing: PreprocessingNode
     precision: Literal["fp32", "fp32-medium", "bf16", "fp16"]
 

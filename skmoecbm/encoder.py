@@ -367,8 +367,10 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         return str(resolve_device(self.device, self))
 
     def _expert_name(self):
-        kind, _, rest = self.backbone.partition(":")
-        name = Path(rest).name if kind == "local-dir" else self.backbone
+        # as it was fitted: a classifier knows its columns by it, wherever the model lies now
+        backbone = getattr(self, "_fitted_source", (self.backbone,))[0]
+        kind, _, rest = backbone.partition(":")
+        name = Path(rest).name if kind == "local-dir" else backbone
         return name.replace("__", "_") or "expert"
 
     def _features(self, rows, present):

@@ -84,6 +84,7 @@ def load(folder, *, backbones=None, device=None):
     Embeddings are cached in the default folder of this machine, wherever the saved model had its
     own: `set_params(cache_dir=...)` on an encoder changes that.
     """
+    set_device(None, device)  # that there is none is told before anything is read
     model = read_model(_folder_of("load", folder))
     set_backbones(model, backbones or {})
     set_device(model, device)

@@ -16,7 +16,6 @@ import skmoecbm
 from skmoecbm import (
     ConceptBottleneckClassifier,
     ConceptEncoder,
-    ExpertFeatures,
     ExpertUnion,
     FormatError,
     GatedConceptBottleneckClassifier,
@@ -264,7 +263,9 @@ def test_local_backbone_is_named_not_located_and_can_be_placed_on_load(lesions, 
     np.testing.assert_array_equal(again.transform(lesions[0][:3]), union.transform(lesions[0][:3]))
     with pytest.raises(skmoecbm.BackboneError):
         load(tmp_path / "model").transform(lesions[0][:3])
-    with pytest.raises(InputError, match=r"names 'other'; the model's experts with a backbone are \['mine'\]"):
+    with pytest.raises(
+        InputError, match=r"names 'other'; the model's experts with a backbone are \['mine'\]"
+    ):
         load(tmp_path / "model", backbones={"other": backbone})
 
 
@@ -311,7 +312,10 @@ def test_folders_that_are_not_a_model_say_so(tmp_path, saved):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda d: d.update(format_version=2), "format version 2, which needs skmoecbm 0.1 or newer"),
+        (
+            lambda d: d.update(format_version=2),
+            "format version 2, which needs skmoecbm 0.1 or newer",
+        ),
         (lambda d: d.pop("format_version"), "no 'format_version'"),
         (lambda d: d.update(surprise=1), "surprise"),
         (lambda d: d["model"].update(kind="os.system"), "kind|os.system"),
