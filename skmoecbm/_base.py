@@ -334,7 +334,7 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         n = len(data[0].values)
         self.classes_, codes = encode_labels(self, y, n)
         self.multilabel_ = not is_exclusive(codes)
-        for name in ("thresholds_", "set_calibration_", "edit_log_"):
+        for name in ("thresholds_", "set_calibration_", "edit_log_", "_not_saved"):
             vars(self).pop(name, None)  # they were made for another fit
         weights = row_weights(self, sample_weight, class_weight, self.classes_, codes)
         counts = row_weights(self, sample_weight, None, self.classes_, codes)

@@ -61,11 +61,14 @@ _SETS = ("scores", "weights", "codes", "shift")
 def build(cls, node, **parts):
     """Return an estimator with the parameters of its node."""
     try:
-        return cls(**unpack_parameters(cls, node.parameters, OBJECTS), **parts)
+        model = cls(**unpack_parameters(cls, node.parameters, OBJECTS), **parts)
     except TypeError as error:
         raise FormatError(
             f"config.json does not have the parameters of {cls.__name__}: {error}."
         ) from None
+    if node.not_saved:
+        model._not_saved = node.not_saved  # until a new fit: what is there is not what was fitted
+    return model
 
 
 def checked(check):

@@ -331,6 +331,7 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         self.n_concepts_ = len(bank)
         self.backbone_identity_ = backbone.identity
         self._fitted_source = (self.backbone, self.revision)
+        vars(self).pop("_not_saved", None)  # of a loaded model
         self.fingerprint_ = backbone.fingerprint
         self.notice_ = backbone.notice
         self.select_ = select
