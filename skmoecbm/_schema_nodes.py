@@ -150,6 +150,13 @@ class EncoderNode(_Estimator):
                 raise ValueError(f"not a bank of concepts: {error}") from None
         return data
 
+    @model_validator(mode="after")
+    def _counts_fit(self):
+        seen = self.training_summary
+        if seen is not None and seen.concepts.kept != len(self.bank["concepts"]):
+            raise ValueError("the concepts kept are not those of the bank")
+        return self
+
 
 class UnionExpert(Part):
     """One expert of an `ExpertUnion`; `columns` is packed as a parameter is, absent where all."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, StrictBool, StrictInt, StrictStr
+from pydantic import Field, JsonValue, StrictBool, StrictInt, StrictStr, model_validator
 
 from skmoecbm._schema_parts import Name, Number, Part, Sha256, Size, Text
 
@@ -60,6 +60,12 @@ class ConceptCounts(Part):
     given: Size
     known: Size
     kept: Size
+
+    @model_validator(mode="after")
+    def _none_appears(self):
+        if not self.kept <= self.known <= self.given:
+            raise ValueError("more concepts are kept than there were")
+        return self
 
 
 class EncoderTraining(Part):

@@ -385,6 +385,18 @@ def test_array_that_the_model_does_not_use_is_refused(saved):
         load(saved[0])
 
 
+def test_a_fingerprint_of_another_backbone_is_refused(pipeline, tmp_path):
+    save(pipeline, tmp_path / "model")
+    _edit_config(
+        tmp_path / "model",
+        lambda d: d["model"]["steps"][0]["node"]["experts"][0]["encoder"][
+            "backbone_identity"
+        ].update(weights_sha256="0" * 64),
+    )
+    with pytest.raises(FormatError, match="fingerprint is of another backbone_identity"):
+        load(tmp_path / "model")
+
+
 def test_saved_paths_for_cache_or_backbone_are_refused(pipeline, tmp_path):
     for change in ({"cache_dir": "/tmp/x"}, {"backbone": "local-dir:../../etc"}):
         save(pipeline, tmp_path / "model")

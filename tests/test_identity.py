@@ -1,3 +1,4 @@
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -83,6 +84,12 @@ def test_the_identity_of_a_real_backbone_has_its_form_and_survives_it(resize):
     assert [type(v) for v in again["preprocessing"].values()] == [
         type(identity["preprocessing"][key]) for key in again["preprocessing"]
     ]
+
+
+def test_whole_numbers_stay_whole():
+    settings = {**IDENTITY["preprocessing"], "mean": [0, 0, 0.5], "fill_color": [1, 2.5, 3]}
+    again = BackboneIdentity(**_with(preprocessing=settings)).model_dump(mode="json")
+    assert json.dumps(again) == json.dumps(_with(preprocessing=settings))
 
 
 def test_the_form_has_every_setting_of_open_clip():

@@ -1,6 +1,7 @@
 """The backbones of a loaded model: pinned to their commit, placed, checked, on a device."""
 
 import contextlib
+import json
 
 import huggingface_hub
 import numpy as np
@@ -23,8 +24,9 @@ from skmoecbm import (
     save,
 )
 from skmoecbm._model_backbones import check_backbones, encoders_of, set_backbones, set_device
+from skmoecbm._model_writing import model_files
 from skmoecbm.backbones import clear_backbones
-from tests.backbone_fixtures import write_clip
+from tests.backbone_fixtures import write_biomedclip, write_clip
 from tests.hub_server import commit_of, files_of, serve
 
 CONCEPTS = {"mel": ["streaks", "black color"], "nv": ["globules", "pigment network"]}
@@ -160,12 +162,38 @@ def test_a_hub_model_that_lies_in_a_folder_here_is_the_same(hub, images, tmp_pat
             tmp_path / "model", backbones={"ConceptEncoder": f"local-dir:{tmp_path / folder}"}
         )
         assert model.revision is None  # it was of the Hub
+        assert model_files(model) == model_files(encoder)
         context = contextlib.nullcontext()
         if problem:
             context = pytest.raises(InputError, match=rf"Expert 'ConceptEncoder': .*{problem}")
         with context:
             check_backbones(model)
             np.testing.assert_array_equal(np.asarray(model.transform(images)), expected)
+
+
+def test_a_text_tower_that_was_changed_in_its_own_repository_is_told(hub, tmp_path, monkeypatch):
+    write_biomedclip(tmp_path / "m")
+    files = files_of(tmp_path / "m")
+    config = files.pop("text_config.json")
+    served = {"org/biomed": {"main": files}, "someone/a-bert-on-the-hub": {"main": {}}}
+    bert = served["someone/a-bert-on-the-hub"]["main"]
+    bert["config.json"] = config
+    with serve(served) as (address, _):
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+        monkeypatch.setattr(
+            huggingface_hub.constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            address + "/{repo_id}/resolve/{revision}/{filename}",
+        )
+        encoder = ConceptEncoder(
+            "hf-hub:org/biomed", ["red dots", "no hair"], cache_dir=None, modality="text"
+        ).fit(["hair"])
+        encoder.transform(["hair"])
+        clear_backbones()
+        bert["config.json"] = json.dumps({**json.loads(config), "pad_token_id": 1}).encode()
+        told = r"is now: architecture \(sha256 \w{12} was recorded, \w{12} is here\)\. Fit"
+        with pytest.raises(InputError, match=told):
+            encoder.transform(["hair"])
 
 
 # Every kind of model
@@ -229,6 +257,8 @@ def test_backbones_are_placed_checked_and_named_in_every_kind(kind, images, tmp_
     # another name has another store, and texts in other batches round otherwise
     np.testing.assert_allclose(np.asarray(getattr(again, use)(X)), expected, atol=1e-5)
     assert {name: one.backbone for name, one in encoders_of(again).items()} == places
+    # where it lies here is not of the model
+    assert model_files(again) == model_files(model)
 
     name = sorted(KINDS[kind])[-1]
     wrong = "general" if name == "words" else "structures"

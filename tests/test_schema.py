@@ -1,3 +1,4 @@
+import functools
 import inspect
 import json
 from pathlib import Path
@@ -54,6 +55,55 @@ def test_bytes_and_text_are_read_alike():
 def test_what_is_no_config_ends_in_a_format_error(text, message):
     with pytest.raises(FormatError, match=message):
         parse_config(text)
+
+
+def _node(step, *rest):
+    return lambda data: functools.reduce(
+        lambda at, key: at[key], rest, data["model"]["steps"][step]["node"]
+    )
+
+
+ENCODER = _node(0, "experts", 0, "encoder")
+MIXTURE = _node(1)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda d: d.pop("needs_skmoecbm"), None),
+        (lambda d: d.update(needs_skmoecbm="latest"), "needs_skmoecbm"),
+        (lambda d: MIXTURE(d).pop("training_summary"), None),
+        (lambda d: MIXTURE(d)["training_summary"].update(when="today"), "when: Extra inputs"),
+        (lambda d: MIXTURE(d)["training_summary"].update(n_rows=-1), "n_rows"),
+        (lambda d: MIXTURE(d)["training_summary"].update(dtype="float16"), "dtype"),
+        (lambda d: MIXTURE(d)["training_summary"]["rows_per_class"].pop(), "one number per class"),
+        (
+            lambda d: MIXTURE(d)["training_summary"]["rows_per_expert"].pop("general"),
+            "rows_per_exp",
+        ),
+        (lambda d: MIXTURE(d)["training_summary"]["data_sha256"].update(features="x"), "features"),
+        (
+            lambda d: MIXTURE(d)["heads"][0].update(
+                training_summary=MIXTURE(d)["training_summary"]
+            ),
+            "a head of a mixture has a training of its own",
+        ),
+        (lambda d: ENCODER(d).pop("training_summary"), None),
+        (lambda d: ENCODER(d)["training_summary"]["concepts"].update(kept=1), "of the bank"),
+        (lambda d: ENCODER(d)["training_summary"]["concepts"].update(given=1), "more concepts are"),
+        (lambda d: ENCODER(d)["backbone_identity"].update(path="/x"), "path: Extra inputs"),
+        (lambda d: ENCODER(d)["backbone_identity"].update(revision="main"), "revision"),
+        (lambda d: ENCODER(d)["backbone_identity"].pop("weights_sha256"), "weights_sha256"),
+    ],
+)
+def test_what_version_1_says_of_a_training_is_checked(edit, message):
+    data = json.loads(CONFIG)
+    edit(data)
+    if message is None:
+        assert isinstance(parse_config(json.dumps(data)), ModelConfig)
+        return
+    with pytest.raises(FormatError, match=message):
+        parse_config(json.dumps(data))
 
 
 def test_errors_do_not_carry_the_content_of_the_file():
