@@ -47,7 +47,8 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
     modality : {"image", "text"}, default="image"
         `"text"` compares reports instead of images; None, NaN and blank texts are missing.
     revision : str, default=None
-        Commit, tag or branch of a Hub model.
+        Commit, tag or branch of a Hub model. Once fitted, the commit that it was is used until
+        this or `backbone` is set, or `fit` called, again.
     templates : list of str, or str, default=None
         Prompts with one `{}` each, in place of the bank's; or the name of those that the bank has
         for a kind of image ("dermoscopy").
@@ -283,8 +284,7 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         check_words(self)
 
     def _load(self, *, to_fit=False):
-        # Once fitted it is that commit, whatever a branch or tag has become; a fit, or another
-        # model set since, is as the parameters say.
+        # once fitted it is that commit, whatever a branch or tag has become since
         asked = (self.backbone, self.revision)
         fitted = not to_fit and asked == getattr(self, "_fitted_source", None)
         return load_backbone(

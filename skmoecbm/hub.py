@@ -7,7 +7,7 @@ from skmoecbm._model_backbones import set_backbones, set_device
 from skmoecbm._model_folder import refuse_other_files
 from skmoecbm._model_reading import read_folder_config, read_model
 from skmoecbm._model_writing import model_files, replace_folder
-from skmoecbm._validation import parameter_error
+from skmoecbm._validation import parameter_error, resolve_device
 
 __all__ = ["load", "read_config", "save"]
 
@@ -84,7 +84,8 @@ def load(folder, *, backbones=None, device=None):
     Embeddings are cached in the default folder of this machine, wherever the saved model had its
     own: `set_params(cache_dir=...)` on an encoder changes that.
     """
-    set_device(None, device)  # that there is none is told before anything is read
+    if device is not None:
+        resolve_device(device, "load")  # that there is none is told before anything is read
     model = read_model(_folder_of("load", folder))
     set_backbones(model, backbones or {})
     set_device(model, device)
