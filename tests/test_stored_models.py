@@ -8,11 +8,12 @@ import pytest
 
 from skmoecbm import ExpertFeatures, load, save
 from skmoecbm._conversions import convert
+from skmoecbm._model_backbones import check_backbones
 from skmoecbm.hub import read_config
 from skmoecbm.schema import FORMAT_VERSION
 
 DATA = Path(__file__).parent / "data"
-STORED = ["model_v0", "model_v1", "model_v1_labels"]
+STORED = ["model_v0", "model_v0_pipeline", "model_v1", "model_v1_labels"]
 FILES = ("config.json", "model.safetensors", "README.md")
 
 
@@ -46,20 +47,32 @@ def test_version_0_predicts_what_it_did():
     assert not hasattr(model, "training_summary_")  # nobody wrote it down then
 
 
-def test_version_1_predicts_what_it_did():
-    reference, model = _reference("model_v1"), load(DATA / "model_v1")
+def _features(model, reference):
+    """Return the features of stored embeddings, as the encoders of a loaded model make them."""
     blocks = []
     for name, encoder in model[0].experts_:
         rows = np.array(reference["embeddings"][name], dtype=np.float32)
         block = encoder._features(rows, np.ones(len(rows), dtype=bool)).blocks[0]
         blocks.append(block.rename(name))
-    features, classifier = ExpertFeatures(blocks), model[-1]
+    return ExpertFeatures(blocks)
+
+
+@pytest.mark.parametrize("name", ["model_v0_pipeline", "model_v1"])
+def test_a_pipeline_predicts_what_it_did(name):
+    reference, model = _reference(name), load(DATA / name)
+    features, classifier = _features(model, reference), model[-1]
     for got, key in (
         (classifier.predict_proba(features), "probabilities"),
         (classifier.gate_weights(features), "gate_weights"),
     ):
         np.testing.assert_allclose(got, reference[key], atol=1e-6)
     assert classifier.predict(features).tolist() == reference["predictions"]
+    check_backbones(model)  # the demonstration experts are as they were
+
+
+def test_version_1_has_its_sets_its_edits_and_its_training():
+    reference, model = _reference("model_v1"), load(DATA / "model_v1")
+    features, classifier = _features(model, reference), model[-1]
     assert classifier.predict_set(features, 0.8).tolist() == reference["sets"]
     assert classifier.edit_log_[0]["action"] == "forbid"
     assert classifier.training_summary_["refits"]
