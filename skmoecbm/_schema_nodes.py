@@ -269,7 +269,7 @@ class GatedNode(_Classifier):
             raise ValueError("masked_experts are not some of the experts")
         if any(head.classes != self.classes for head in self.heads):
             raise ValueError("heads have other classes than the mixture")
-        if any(head.training_summary is not None for head in self.heads):
+        if any(getattr(head, "training_summary", None) is not None for head in self.heads):
             raise ValueError("a head of a mixture has a training of its own")
         seen = self.training_summary
         if seen is not None and list(seen.rows_per_expert) != names:

@@ -82,7 +82,7 @@ class EncoderTraining(Part):
 class RefitNode(Part):
     """A refit of some experts after the training, by `edit`."""
 
-    experts: Annotated[tuple[Name, ...], Field(min_length=1, max_length=256)]
+    experts: Annotated[tuple[Name, ...], Field(min_length=1, max_length=256, fail_fast=True)]
     n_rows: _Count
     n_used_rows: _Count
     data_sha256: DataNode
@@ -102,7 +102,7 @@ class ClassifierTraining(Part):
     n_rows: _Count
     n_used_rows: _Count
     n_missing_rows: _Count
-    rows_per_class: Annotated[tuple[_Count, ...], Field(max_length=100_000)]
+    rows_per_class: Annotated[tuple[_Count, ...], Field(max_length=100_000, fail_fast=True)]
     rows_per_expert: Annotated[dict[Name, _Count], Field(max_length=256)]
     sample_weight: StrictBool
     n_groups: _Count | None
@@ -112,4 +112,4 @@ class ClassifierTraining(Part):
     device: Literal["cpu", "cuda"]
     dtype: Literal["float64"]
     data_sha256: DataNode
-    refits: Annotated[tuple[RefitNode, ...], Field(max_length=10_000)]
+    refits: Annotated[tuple[RefitNode, ...], Field(max_length=10_000, fail_fast=True)]
