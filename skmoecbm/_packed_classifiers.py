@@ -61,11 +61,14 @@ _SETS = ("scores", "weights", "codes", "shift")
 def build(cls, node, **parts):
     """Return an estimator with the parameters of its node."""
     try:
-        return cls(**unpack_parameters(cls, node.parameters, OBJECTS), **parts)
+        model = cls(**unpack_parameters(cls, node.parameters, OBJECTS), **parts)
     except TypeError as error:
         raise FormatError(
             f"config.json does not have the parameters of {cls.__name__}: {error}."
         ) from None
+    if node.not_saved:
+        model._not_saved = node.not_saved  # until a new fit: what is there is not what was fitted
+    return model
 
 
 def checked(check):
@@ -285,6 +288,7 @@ def _pack_common(model, arrays, prefix):
         "n_iter": int(model.n_iter_),
         "sets": _pack_sets(model, arrays, f"{prefix}.sets"),
         "edits": getattr(model, "edit_log_", ()),
+        "training_summary": getattr(model, "training_summary_", None),
     }
 
 
@@ -304,6 +308,8 @@ def _unpack_common(model, node, arrays, prefix):
     model.n_features_in_, model.n_iter_ = node.n_features_in, node.n_iter
     if node.edits:
         model.edit_log_ = [edit.model_dump() for edit in node.edits]
+    if node.training_summary is not None:
+        model.training_summary_ = node.training_summary.model_dump(mode="json")
     if node.feature_names_in is not None:
         if len(node.feature_names_in) != node.n_features_in:
             raise FormatError("feature_names_in and n_features_in differ; save the model again.")

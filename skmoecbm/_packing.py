@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from skmoecbm._model_cache import json_sha256
 from skmoecbm._packed_classifiers import (
     OBJECTS,
     build,
@@ -151,11 +152,13 @@ def _pack_encoder(model, arrays, prefix):
     skipped = ["backbone", "cache_dir", "concepts"]
     skipped += [] if model.concept_vectors is None else ["concept_vectors"]
     parameters, left_out = pack_parameters(model, OBJECTS, skip=skipped)
-    backbone = model.backbone
+    # what it was fitted with; where that lies on this machine since is not of the model
+    backbone, revision = getattr(model, "_fitted_source", (model.backbone, model.revision))
     if backbone.startswith(_LOCAL):
         # a path says where, on one machine; the fingerprint says what
         backbone = _LOCAL + backbone.rstrip("/\\").replace("\\", "/").split(":")[-1].split("/")[-1]
-    parameters |= {"backbone": backbone, "cache_dir": None if model.cache_dir is None else "auto"}
+    cache_dir = None if model.cache_dir is None else "auto"
+    parameters |= {"backbone": backbone, "revision": revision, "cache_dir": cache_dir}
     try:
         given = as_bank(model.concepts)
     except (FormatError, InputError):  # a file that is gone; what was fitted is still here
@@ -174,6 +177,7 @@ def _pack_encoder(model, arrays, prefix):
         backbone_identity=model.backbone_identity_,
         fingerprint=model.fingerprint_,
         notice=model.notice_,
+        training_summary=getattr(model, "training_summary_", None),
         concept_vectors=_pack_vectors(model.concept_vectors, arrays, f"{prefix}.concept_vectors"),
     )
 
@@ -203,10 +207,15 @@ def _unpack_encoder(node, arrays, prefix):
         model.class_embeddings_ = take(
             arrays, f"{prefix}.class_embeddings", (len(bank.classes), node.dim), "float32"
         )
-    model.backbone_identity_ = node.backbone_identity
+    model.backbone_identity_ = node.backbone_identity.model_dump(mode="json")
+    if json_sha256(model.backbone_identity_) != node.fingerprint:
+        raise FormatError("The fingerprint is of another backbone_identity; save the model again.")
     model.fingerprint_ = node.fingerprint
     model.notice_ = node.notice
+    if node.training_summary is not None:
+        model.training_summary_ = node.training_summary.model_dump(mode="json")
     model.select_ = None
+    model._fitted_source = (model.backbone, model.revision)
     return _with_output(model, node)
 
 

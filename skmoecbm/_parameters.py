@@ -52,6 +52,9 @@ def pack_parameters(estimator, registry, *, skip=()):
     for name in _names(type(estimator)):
         if name in skip:
             continue
+        if name in getattr(estimator, "_not_saved", ()) and _is_default(estimator, name):
+            left_out.append(name)  # it was left out before; nobody has set it since
+            continue
         try:
             packed[name] = pack_value(getattr(estimator, name), registry)
         except _NotJSON as error:
@@ -80,6 +83,12 @@ def unpack_parameters(cls, packed, registry):
             "the file is damaged or of another version of skmoecbm."
         )
     return {name: unpack_value(value, registry) for name, value in packed.items()}
+
+
+def _is_default(estimator, name):
+    default = inspect.signature(type(estimator).__init__).parameters[name].default
+    value = getattr(estimator, name)
+    return type(value) is type(default) and value == default
 
 
 def _names(cls):

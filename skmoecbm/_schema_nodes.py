@@ -4,18 +4,17 @@ from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     StrictBool,
-    StrictFloat,
     StrictInt,
     StrictStr,
     field_validator,
     model_validator,
 )
 
+from skmoecbm._schema_parts import Flag, Label, Name, Number, Part, Size, Text
+from skmoecbm._schema_provenance import BackboneIdentity, ClassifierTraining, EncoderTraining
 from skmoecbm.concepts import ConceptBank
 from skmoecbm.exceptions import InputError
 
@@ -39,17 +38,9 @@ __all__ = [
     "VectorsNode",
 ]
 
-Label = StrictBool | StrictInt | StrictFloat | StrictStr
-Name = Annotated[StrictStr, Field(min_length=1, max_length=4096)]
-Text = Annotated[StrictStr, Field(max_length=65536)]
-Size = Annotated[StrictInt, Field(ge=0, le=2**31)]
-Number = StrictFloat | StrictInt
-# Absent unless it is true: models without it are written as they always were.
-Flag = Annotated[StrictBool, Field(exclude_if=lambda value: not value)]
 
-
-class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+def _is_none(value):
+    return value is None
 
 
 class ArrayEntry(Part):
@@ -141,11 +132,13 @@ class EncoderNode(_Estimator):
     all_concepts: dict[Name, JsonValue] | None = None
     has_class_embeddings: StrictBool
     dim: Size
-    backbone_identity: Annotated[dict[Name, JsonValue], Field(max_length=256)]
+    backbone_identity: BackboneIdentity
     fingerprint: Name
     notice: Text | None = None
+    # absent from models of format version 0
+    training_summary: EncoderTraining | None = Field(default=None, exclude_if=_is_none)
     # absent where there are none: models without them are written as they always were
-    concept_vectors: VectorsNode | None = Field(default=None, exclude_if=lambda node: node is None)
+    concept_vectors: VectorsNode | None = Field(default=None, exclude_if=_is_none)
 
     @field_validator("bank", "all_concepts")
     @classmethod
@@ -156,6 +149,13 @@ class EncoderNode(_Estimator):
             except (InputError, TypeError) as error:
                 raise ValueError(f"not a bank of concepts: {error}") from None
         return data
+
+    @model_validator(mode="after")
+    def _counts_fit(self):
+        seen = self.training_summary
+        if seen is not None and seen.concepts.kept != len(self.bank["concepts"]):
+            raise ValueError("the concepts kept are not those of the bank")
+        return self
 
 
 class UnionExpert(Part):
@@ -211,15 +211,20 @@ class _Classifier(_Estimator):
     feature_names_in: tuple[Name, ...] | None = None
     n_iter: Size
     # absent unless `calibrate_sets` was called
-    sets: SetsNode | None = Field(default=None, exclude_if=lambda node: node is None)
+    sets: SetsNode | None = Field(default=None, exclude_if=_is_none)
     edits: Annotated[tuple[EditNode, ...], Field(max_length=100_000)] = Field(
         default=(), exclude_if=lambda edits: not edits
     )
+    # absent from models of format version 0, and from a mixture's heads: it has one for all
+    training_summary: ClassifierTraining | None = Field(default=None, exclude_if=_is_none)
 
     @model_validator(mode="after")
     def _at_least_two_classes(self):
         if len(self.classes.values) < 2:
             raise ValueError("a classifier has at least two classes")
+        seen = self.training_summary
+        if seen is not None and len(seen.rows_per_class) != len(self.classes.values):
+            raise ValueError("rows_per_class does not have one number per class")
         return self
 
 
@@ -264,6 +269,11 @@ class GatedNode(_Classifier):
             raise ValueError("masked_experts are not some of the experts")
         if any(head.classes != self.classes for head in self.heads):
             raise ValueError("heads have other classes than the mixture")
+        if any(getattr(head, "training_summary", None) is not None for head in self.heads):
+            raise ValueError("a head of a mixture has a training of its own")
+        seen = self.training_summary
+        if seen is not None and list(seen.rows_per_expert) != names:
+            raise ValueError("rows_per_expert is not of the experts")
         return self
 
 

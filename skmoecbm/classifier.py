@@ -142,6 +142,9 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         Only after `calibrate_sets`: what `predict_set` needs.
     routing_information_ : float
         Mutual information between row and expert, in nats.
+    training_summary_ : dict
+        What the training saw, as counts and one-way digests: rows, classes, experts, groups,
+        folds, device, `data_sha256`. Plain values, no dates.
 
     References
     ----------
@@ -238,6 +241,7 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         data, gate_values, codes, weights, groups, present = self._start_fit(
             X, y, sample_weight, groups, self.class_weight, self.experts, gate_columns
         )
+        self.training_summary_["device"] = device.type
         layout, n_experts = self._layout, len(data)
         check_top_k(gate, n_experts)
         if self.experts == "auto" and layout.names == ["expert"] and data[0].block is None:
@@ -270,6 +274,7 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
                 X, y, data, target, head, directions, gate, groups=groups, **settings
             )
         folds, no_folds = make_folds(self, self.cv, codes, weights, groups, present)
+        self.training_summary_.update(n_folds=len(folds or ()), no_folds=no_folds)
 
         context = self._init_callback_context(max_subtasks=n_experts + 2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)

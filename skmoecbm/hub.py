@@ -3,10 +3,11 @@
 import os
 from pathlib import Path
 
+from skmoecbm._model_backbones import set_backbones, set_device
 from skmoecbm._model_folder import refuse_other_files
-from skmoecbm._model_reading import read_folder_config, read_model, set_backbones
+from skmoecbm._model_reading import read_folder_config, read_model
 from skmoecbm._model_writing import model_files, replace_folder
-from skmoecbm._validation import parameter_error
+from skmoecbm._validation import parameter_error, resolve_device
 
 __all__ = ["load", "read_config", "save"]
 
@@ -52,7 +53,7 @@ def save(model, folder, *, label_map=None):
     replace_folder(folder, model_files(model, label_map=label_map))
 
 
-def load(folder, *, backbones=None):
+def load(folder, *, backbones=None, device=None):
     """Load a model that `save` wrote, ready to predict, explain and evaluate.
 
     Only JSON and safetensors are read: no pickle, no import by name, no download. Backbones are
@@ -64,6 +65,8 @@ def load(folder, *, backbones=None):
     backbones : dict of str to str, default=None
         Expert name -> backbone, for experts whose backbone lies elsewhere here, such as
         `{"biomedclip": "local-dir:/models/biomedclip"}`. A single encoder's name is its step's.
+    device : {"auto", "cpu", "cuda", "cuda:N"}, default=None
+        Where encoders and classifiers compute; None is what each was fitted with.
 
     Returns
     -------
@@ -74,15 +77,18 @@ def load(folder, *, backbones=None):
     FormatError
         If the folder is not a saved model, is damaged, or is of a newer version.
     InputError
-        If `backbones` names an expert that the model does not have.
+        If `backbones` names an expert that the model does not have, or there is no such `device`.
 
     Notes
     -----
     Embeddings are cached in the default folder of this machine, wherever the saved model had its
     own: `set_params(cache_dir=...)` on an encoder changes that.
     """
+    if device is not None:
+        resolve_device(device, "load")  # that there is none is told before anything is read
     model = read_model(_folder_of("load", folder))
     set_backbones(model, backbones or {})
+    set_device(model, device)
     return model
 
 

@@ -1,12 +1,14 @@
-"""The `config.json` of a saved model, format version 0: what may stand in it and nothing else."""
+"""The `config.json` of a saved model, format version 1: what may stand in it and nothing else."""
 
 import json
 import platform
+import re
 from importlib import metadata
 from typing import Annotated, Literal
 
 from pydantic import Field, StrictStr, ValidationError
 
+from skmoecbm._conversions import convert
 from skmoecbm._schema_nodes import (
     ArrayEntry,
     EncoderNode,
@@ -32,14 +34,18 @@ __all__ = [
     "tell",
 ]
 
-FORMAT_VERSION = 0
+FORMAT_VERSION = 1
+# the first release that reads this version
+_NEEDS = "0.1"
+_RELEASE = r"^[0-9]{1,4}(\.[0-9]{1,4}){1,2}$"
 _MAX_DEPTH = 40  # nested lists and objects
 
 
 class ModelConfig(Part):
     """A whole `config.json`."""
 
-    format_version: Literal[0] = FORMAT_VERSION
+    format_version: Literal[1] = FORMAT_VERSION
+    needs_skmoecbm: Annotated[StrictStr, Field(pattern=_RELEASE)] = _NEEDS
     library_versions: Annotated[dict[Name, Name], Field(max_length=32)]
     notices: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
     label_map: dict[Name, Label] | None = None
@@ -56,11 +62,9 @@ class ModelConfig(Part):
 
 def library_versions():
     """Return the versions that a model is saved under, package -> version."""
-    import skmoecbm  # by then whole; at the top of this file it would import itself
-
     packages = ("scikit-learn", "numpy", "torch", "open_clip_torch", "safetensors")
     return {
-        "skmoecbm": skmoecbm.__version__,
+        "skmoecbm": _own_version(),
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in packages},
     }
@@ -95,16 +99,15 @@ def parse_config(text):
         )
     version = data["format_version"]
     if version > FORMAT_VERSION:
-        raise FormatError(
-            f"The model is of format version {version}; this skmoecbm reads up to version "
-            f"{FORMAT_VERSION}. Update it: pip install --upgrade skmoecbm."
-        )
+        raise FormatError(_too_new(version, data.get("needs_skmoecbm")))
+    if version < 0:
+        raise FormatError(f"There is no format version {str(version)[:20]}; the file is damaged.")
     try:
-        return ModelConfig.model_validate(data)
+        return ModelConfig.model_validate(convert(data, FORMAT_VERSION))
     except ValidationError as error:
         raise FormatError(
-            f"config.json does not follow format version 0: {tell(error)}. The file is damaged; "
-            "fetch or save it again."
+            f"config.json does not follow format version {version}: {tell(error)}. The file is "
+            "damaged; fetch or save it again."
         ) from None
 
 
@@ -114,6 +117,25 @@ def tell(error):
     told = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}"[:300] for one in findings[:3]]
     more = f", and {len(findings) - 3} more" if len(findings) > 3 else ""
     return "; ".join(told) + more
+
+
+def _too_new(version, needed):
+    """Return the sentence for a model that only a later release can read."""
+    if isinstance(needed, str) and re.fullmatch(_RELEASE, needed):
+        which, update = f"needs skmoecbm {needed} or newer", f"'skmoecbm>={needed}'"
+    else:
+        which, update = "needs a newer skmoecbm", "skmoecbm"
+    return (
+        f"The model is of format version {str(version)[:20]}, which {which}; this is "
+        f"skmoecbm {_own_version()}, which reads up to version {FORMAT_VERSION}. Update it: pip "
+        f"install --upgrade {update}."
+    )
+
+
+def _own_version():
+    import skmoecbm  # by then whole; at the top of this file it would import itself
+
+    return skmoecbm.__version__
 
 
 def _no_constant(name):

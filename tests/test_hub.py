@@ -16,7 +16,6 @@ import skmoecbm
 from skmoecbm import (
     ConceptBottleneckClassifier,
     ConceptEncoder,
-    ExpertFeatures,
     ExpertUnion,
     FormatError,
     GatedConceptBottleneckClassifier,
@@ -32,7 +31,6 @@ from skmoecbm.datasets import make_lesions
 from skmoecbm.hub import read_config
 from tests.brute_force import make_table
 
-STORED = Path(__file__).parent / "data" / "model_v0"
 EXPERTS = [("left", slice(0, 3)), ("right", [3, 4, 5, 6])]
 
 
@@ -265,7 +263,9 @@ def test_local_backbone_is_named_not_located_and_can_be_placed_on_load(lesions, 
     np.testing.assert_array_equal(again.transform(lesions[0][:3]), union.transform(lesions[0][:3]))
     with pytest.raises(skmoecbm.BackboneError):
         load(tmp_path / "model").transform(lesions[0][:3])
-    with pytest.raises(InputError, match=r"names 'other'; the model's experts are \['mine'\]"):
+    with pytest.raises(
+        InputError, match=r"names 'other'; the model's experts with a backbone are \['mine'\]"
+    ):
         load(tmp_path / "model", backbones={"other": backbone})
 
 
@@ -312,7 +312,10 @@ def test_folders_that_are_not_a_model_say_so(tmp_path, saved):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda d: d.update(format_version=1), "format version 1; this skmoecbm reads up to"),
+        (
+            lambda d: d.update(format_version=2),
+            "format version 2, which needs skmoecbm 0.1 or newer",
+        ),
         (lambda d: d.pop("format_version"), "no 'format_version'"),
         (lambda d: d.update(surprise=1), "surprise"),
         (lambda d: d["model"].update(kind="os.system"), "kind|os.system"),
@@ -382,6 +385,18 @@ def test_array_that_the_model_does_not_use_is_refused(saved):
         load(saved[0])
 
 
+def test_a_fingerprint_of_another_backbone_is_refused(pipeline, tmp_path):
+    save(pipeline, tmp_path / "model")
+    _edit_config(
+        tmp_path / "model",
+        lambda d: d["model"]["steps"][0]["node"]["experts"][0]["encoder"][
+            "backbone_identity"
+        ].update(weights_sha256="0" * 64),
+    )
+    with pytest.raises(FormatError, match="fingerprint is of another backbone_identity"):
+        load(tmp_path / "model")
+
+
 def test_saved_paths_for_cache_or_backbone_are_refused(pipeline, tmp_path):
     for change in ({"cache_dir": "/tmp/x"}, {"backbone": "local-dir:../../etc"}):
         save(pipeline, tmp_path / "model")
@@ -393,22 +408,6 @@ def test_saved_paths_for_cache_or_backbone_are_refused(pipeline, tmp_path):
         )
         with pytest.raises(FormatError, match="which a saved model may not"):
             load(tmp_path / "model")
-
-
-def test_stored_model_of_version_0_still_loads_and_predicts_what_it_did():
-    reference = json.loads((STORED.parent / "model_v0_predictions.json").read_text())
-    model = load(STORED)
-    features = ExpertFeatures.from_similarities(
-        {
-            name: (np.array(rows), model.concept_names_[e])
-            for e, (name, rows) in enumerate(reference["similarities"].items())
-        }
-    )
-    np.testing.assert_allclose(
-        model.predict_proba(features), reference["probabilities"], atol=1e-12
-    )
-    assert model.predict(features).tolist() == reference["predictions"]
-    assert read_config(STORED).label_map == {"M": "mel", "N": "nv", "B": "bcc"}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
