@@ -106,7 +106,8 @@ def _boosting(part):
     trees = part.estimators_
     good = trees.ndim == 2 and trees.shape[1] == n_outputs == part.n_trees_per_iteration_
     good = good and all(
-        type(t) is DecisionTreeRegressor and t.tree_.value.shape[1:] == (1, 1) for t in trees.ravel()
+        type(t) is DecisionTreeRegressor and t.tree_.value.shape[1:] == (1, 1)
+        for t in trees.ravel()
     )
     if isinstance(part.init_, str) or not good:
         return good
@@ -154,7 +155,9 @@ def _neighbours(part):
     good = m == part.n_features_in_ and n == part.n_samples_fit_ == len(labels)
     good = good and part._tree is None and labels.shape[1] == len(classes)
     good = good and labels.dtype.kind in "iu" and (labels >= 0).all()
-    return good and all((column < len(own)).all() for column, own in zip(labels.T, classes, strict=True))
+    return good and all(
+        (column < len(own)).all() for column, own in zip(labels.T, classes, strict=True)
+    )
 
 
 def _vocabulary(part):

@@ -50,7 +50,7 @@ def pack_foreign(what, estimator, arrays, name, trusted=()):
         If skops is not installed, or cannot hold the estimator, or it has a type that nobody
         vouches for.
     """
-    skops_io = _skops(InputError, f"{what} is a {type(estimator).__name__}; to save one")
+    skops_io = _skops(f"{what} is a {type(estimator).__name__}; to save one")
     otherwise = "or keep the model with joblib for use on your own machine."
     try:
         content = normal_form(skops_io.dumps(estimator), _unseeded(skops_io))
@@ -100,7 +100,7 @@ def unpack_foreign(node, array, trusted=()):
     InputError
         If skops is not installed.
     """
-    skops_io = _skops(InputError, f"The model holds a {node.class_name:.80}; to load it")
+    skops_io = _skops(f"The model holds a {node.class_name:.80}; to load it")
     try:
         schema, members = read_archive(array.tobytes())
         gate = Gate(schema, members, trusted)
@@ -115,7 +115,7 @@ def unpack_foreign(node, array, trusted=()):
                 f"it: load(..., trusted={untrusted[:20]})."
             )
         _check_imports(gate.types & set(trusted))
-        estimator = _construct(skops_io, content, trusted)
+        estimator = _construct(skops_io, content, gate.types & (VOUCHED | set(trusted)))
         check_numbers(estimator)
     except FormatError as error:
         raise FormatError(f"The model is not loaded: {error}") from error.__cause__
@@ -130,11 +130,13 @@ def unpack_foreign(node, array, trusted=()):
     return estimator
 
 
-def _skops(error, why):
+def _skops(why):
     try:
         return importlib.import_module("skops.io")
     except ImportError:
-        raise error(f"{why}, the package skops is needed. Run: pip install 'skmoecbm[skops]'") from None
+        raise InputError(
+            f"{why}, the package skops is needed. Run: pip install 'skmoecbm[skops]'"
+        ) from None
 
 
 def _audit(skops_io, content, trusted):
@@ -149,12 +151,11 @@ def _audit(skops_io, content, trusted):
 
 def _construct(skops_io, content, trusted):
     """Return what skops makes of bytes that passed the gate."""
-    vouched = sorted(VOUCHED | set(trusted))
     try:
         with warnings.catch_warnings():
             # the caller says it, once for the model
             warnings.simplefilter("ignore", InconsistentVersionWarning)
-            return skops_io.loads(content, trusted=vouched)
+            return skops_io.loads(content, trusted=sorted(trusted))
     # The types are trusted, their attributes are anything: __setstate__ may raise what it likes.
     except Exception as error:
         raise FormatError(f"skops cannot make an estimator: {str(error)[:200]}.") from error
@@ -183,7 +184,8 @@ def _unseeded(skops_io):
     """
     fixed = skops_io.dumps(np.random.RandomState(0))
     schema, members = read_archive(normal_form(fixed))
-    node = {name: part for name, part in schema.items() if name not in ("protocol", "_skops_version")}
-    node["content"]["content"]["state"]["content"]["key"]["file"] = "unseeded.npy"
+    for name in ("protocol", "_skops_version"):
+        del schema[name]
+    schema["content"]["content"]["state"]["content"]["key"]["file"] = "unseeded.npy"
     (key,) = members.values()
-    return {id(check_random_state(None)): (node, {"unseeded.npy": key})}
+    return {id(check_random_state(None)): (schema, {"unseeded.npy": key})}

@@ -13,7 +13,7 @@ from skmoecbm.schema import parse_config
 __all__ = ["read_folder_config", "read_model", "set_backbones"]
 
 _MAX_ARRAYS_BYTES = 4 * 2**30
-_DTYPES = {"F64": "float64", "F32": "float32", "I64": "int64", "BOOL": "bool"}
+_DTYPES = {"F64": "float64", "F32": "float32", "I64": "int64", "BOOL": "bool", "U8": "uint8"}
 
 
 def read_folder_config(folder):
@@ -21,11 +21,11 @@ def read_folder_config(folder):
     return parse_config(read_config_bytes(folder))
 
 
-def read_model(folder):
-    """Return the fitted model of a folder."""
+def read_model(folder, *, trusted=()):
+    """Return the fitted model of a folder; `trusted` are types of others, by name."""
     config = read_folder_config(folder)
     arrays = _read_arrays(folder, config)
-    model = unpack(config.model, arrays)
+    model = unpack(config.model, arrays, trusted=trusted)
     if arrays:
         raise FormatError(
             f"'{folder / ARRAYS}' has an array {min(arrays)!r} that its model does not use; the "
@@ -36,16 +36,15 @@ def read_model(folder):
 
 def set_backbones(model, backbones):
     """Give encoders of a model backbones that lie elsewhere on this machine, expert -> name."""
-    first = model.steps[0][1] if hasattr(model, "steps") else model
-    encoders = dict(getattr(first, "experts_", [])) or (
-        {model.steps[0][0] if hasattr(model, "steps") else first.__class__.__name__: first}
-        if hasattr(first, "backbone")
-        else {}
-    )
+    steps = dict(getattr(model, "steps", [(type(model).__name__, model)]))
+    encoders = {}
+    for name, step in steps.items():
+        experts = dict(getattr(step, "experts_", [])) or {name: step}
+        encoders |= {name: one for name, one in experts.items() if hasattr(one, "backbone")}
     unknown = sorted(set(backbones) - set(encoders))
     if unknown:
         raise InputError(
-            f"The 'backbones' parameter of load names {unknown[0]!r}; the model's experts are "
+            f"The 'backbones' parameter of load names {unknown[0]!r}; the model's encoders are "
             f"{list(encoders)}."
         )
     for name, backbone in backbones.items():

@@ -38,6 +38,7 @@ __all__ = [
     "VectorsNode",
 ]
 
+
 class ArrayEntry(Part):
     """Shape and dtype that an array of `model.safetensors` must have."""
 
@@ -148,9 +149,7 @@ class UnionExpert(Part):
     """One expert of an `ExpertUnion`; `columns` is packed as a parameter is, absent where all."""
 
     name: Name
-    encoder: Annotated[
-        EncoderNode | ForeignNode | PassthroughNode, Field(discriminator="kind")
-    ]
+    encoder: Annotated[EncoderNode | ForeignNode | PassthroughNode, Field(discriminator="kind")]
     columns: JsonValue = None
     has_columns: StrictBool = False
 

@@ -81,7 +81,7 @@ def read_archive(content):
 
 
 def write_archive(schema, members):
-    """Return the zip: stored, members in their order, no time; the same parts give the same bytes."""
+    """Return the zip of a schema and its members: stored, in their order, of no time."""
     buffer = io.BytesIO()
     text = json.dumps(schema, separators=(",", ":"), ensure_ascii=False).encode()
     with zipfile.ZipFile(buffer, "w") as archive:

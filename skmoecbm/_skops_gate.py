@@ -224,7 +224,8 @@ class Gate:
 
     def _LossNode(self, content, node):
         arguments, state = self._reduced(content)
-        if not all(type(plain_value(one)) in (int, float) for one in arguments) or plain(state, self):
+        values = [plain_value(one) for one in arguments]
+        if not all(type(one) in (int, float) for one in values) or plain(state, self):
             raise FormatError("an estimator has a loss that is not made of numbers.")
 
     def _TreeNode(self, content, node):

@@ -8,6 +8,7 @@ __all__ = ["NODE", "mapping", "of_kind", "plain", "plain_value", "values_of"]
 
 NODE = {"__class__", "__module__", "__loader__"}  # what every node has
 
+
 def plain(node, gate):
     """Return the value of a checked node of lists, tuples, dicts, numbers and plain values."""
     match mapping(node):
