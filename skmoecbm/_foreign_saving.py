@@ -53,13 +53,12 @@ def pack_foreign(what, estimator, arrays, name, trusted=()):
     skops_io = _skops(f"{what} is a {type(estimator).__name__}; to save one")
     otherwise = "or keep the model with joblib for use on your own machine."
     try:
-        content = normal_form(skops_io.dumps(estimator), _unseeded(skops_io))
+        content = normal_form(_dumps(skops_io, estimator), _unseeded(skops_io))
         gate = Gate(*read_archive(content), trusted)
-    # skops raises whatever the objects in an estimator raise when they are asked for their state
-    except Exception as error:
+    except FormatError as error:
         raise InputError(
-            f"{what} is a {type(estimator).__name__}, which has no safe form: "
-            f"{str(error)[:300]} Give it an estimator of scikit-learn, {otherwise}"
+            f"{what} is a {type(estimator).__name__}, which has no safe form: {error} "
+            f"Give it an estimator of scikit-learn, {otherwise}"
         ) from error
     untrusted = sorted(gate.untrusted | _audit(skops_io, content, trusted))
     if untrusted:
@@ -137,6 +136,14 @@ def _skops(why):
         raise InputError(
             f"{why}, the package skops is needed. Run: pip install 'skmoecbm[skops]'"
         ) from None
+
+
+def _dumps(skops_io, estimator):
+    try:
+        return skops_io.dumps(estimator)
+    # It raises whatever the objects in an estimator raise when they are asked for their state.
+    except Exception as error:
+        raise FormatError(f"skops cannot write it: {str(error)[:300]}") from error
 
 
 def _audit(skops_io, content, trusted):

@@ -58,7 +58,7 @@ def unpack_passthrough(node, arrays, prefix, trusted):
     return transformer
 
 
-def pack_foreign_head(head, columns, arrays, prefix, trusted):
+def pack_foreign_head(head, columns, sees_gaps, arrays, prefix, trusted):
     """Return the node of a `ForeignHead` on columns of these names."""
     constant = () if np.isnan(head.constant).all() else head.constant.tolist()
     what = f"The head of expert {head.name!r}"
@@ -68,6 +68,7 @@ def pack_foreign_head(head, columns, arrays, prefix, trusted):
         n_features_in=len(columns),
         floor=float(head.floor),
         constant=[None if one != one else int(one) for one in constant],
+        sees_gaps=sees_gaps,
         estimator=pack_foreign(what, head.estimator, arrays, f"{prefix}.skops", trusted),
     )
 

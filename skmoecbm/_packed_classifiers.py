@@ -143,7 +143,8 @@ def pack_gated(model, arrays, prefix, trusted=()):
     for e, head in enumerate(model.heads_):
         own = f"{prefix}.heads.{e}"
         if isinstance(head, ForeignHead):
-            heads.append(pack_foreign_head(head, model.concept_names_[e], arrays, own, trusted))
+            seen = (model.concept_names_[e], head.name in model._layout.gaps)
+            heads.append(pack_foreign_head(head, *seen, arrays, own, trusted))
             if hasattr(model, "concept_quantiles_"):
                 arrays[f"{own}.concept_quantiles"] = model.concept_quantiles_[e]
         else:
@@ -250,6 +251,7 @@ def unpack_gated(node, arrays, prefix, trusted=()):
         model.expert_columns_,
         model.concept_names_,
         np.array(node.gate_columns, dtype=int),
+        frozenset(head.expert_name for head in node.heads if getattr(head, "sees_gaps", False)),
     )
     if node.masked_experts:
         model.masked_experts_ = node.masked_experts

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StrictFloat
 
-from skmoecbm._schema_parts import Name, Part, Size, Text
+from skmoecbm._schema_parts import Flag, Name, Part, Size, Text
 
 __all__ = ["ForeignHeadNode", "ForeignNode", "PassthroughNode"]
 
@@ -44,6 +44,8 @@ class ForeignHeadNode(Part):
     constant: Annotated[tuple[Literal[0, 1] | None, ...], Field(max_length=100_000)] = Field(
         default=(), exclude_if=lambda values: not values
     )
+    # whether rows of which some columns are NaN may be shown to it
+    sees_gaps: Flag = False
     estimator: ForeignNode
 
     @property

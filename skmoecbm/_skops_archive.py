@@ -24,6 +24,9 @@ _MAX_DEPTH = 200  # nested lists and objects; an estimator within another takes 
 # Of these it makes no difference whether two are one object, and chance decides whether they are.
 _VALUES = {"DTypeNode", "FunctionNode", "JsonNode", "TypeNode"}
 
+# An attribute of scikit-learn that is an address; it may be anything.
+_NOTHING = {"_stop_words_id": {"content": "null"}}
+
 
 def read_archive(content):
     """Return the schema and the other members of a zip in normal form.
@@ -132,7 +135,10 @@ class _Renaming:
         if not isinstance(part, dict):
             return part
         if "__loader__" not in part:  # a mapping of names to nodes
-            return {name: self._renamed(one) for name, one in part.items()}
+            return {
+                name: {**one, **_NOTHING[name]} if name in _NOTHING else one
+                for name, one in zip(part, map(self._renamed, part.values()), strict=True)
+            }
         key = part.get("__id__")
         if key in self.done:
             return self.done[key]  # skops reads an object where it stands first, and only there
