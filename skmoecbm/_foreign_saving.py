@@ -106,7 +106,7 @@ def unpack_foreign(node, array, trusted=()):
         if (gate.class_name, _named(gate)) != (node.class_name, node.trusted_types):
             raise FormatError("an estimator has other types than config.json lists for it.")
         content = write_archive(schema, members)  # what was looked at, and not a byte more
-        untrusted = sorted(gate.untrusted | _audit(skops_io, content, trusted))
+        untrusted = sorted(gate.untrusted or _audit(skops_io, content, trusted))
         if untrusted:
             raise FormatError(
                 f"a {node.class_name} is made of {', '.join(untrusted)[:500]}, which could do "
@@ -181,7 +181,9 @@ def _check_imports(names):
 
 
 def _named(gate):
-    return tuple(sorted(name for name in gate.types if not name.startswith(_PLAIN)))
+    """Return the types that stand in config.json: of Python and numpy only what is unusual."""
+    named = {name for name in gate.types if not name.startswith(_PLAIN)}
+    return tuple(sorted(named | gate.unusual))
 
 
 def _unseeded(skops_io):

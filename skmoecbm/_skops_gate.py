@@ -45,6 +45,8 @@ class Gate:
     ----------
     types : set of str
         All types that are named.
+    unusual : set of str
+        Those that this package does not trust.
     untrusted : set of str
         Those that neither this package nor the user trusts.
 
@@ -56,7 +58,7 @@ class Gate:
 
     def __init__(self, schema, members, trusted=()):
         self.members, self.trusted = members, frozenset(trusted)
-        self.types, self.untrusted = set(), set()
+        self.types, self.unusual, self.untrusted = set(), set(), set()
         self._allowed, self._seen, self._used, self._arrays = default_types(), {}, set(), {}
         schema = dict(mapping(schema))
         protocol, version = schema.pop("protocol", None), schema.pop("_skops_version", None)
@@ -104,6 +106,7 @@ class Gate:
         name = f"{module}.{own}"
         self.types.add(name)
         if name not in self._allowed[loader]:
+            self.unusual.add(name)
             if name not in self.trusted or loader not in _OF_USERS:
                 self.untrusted.add(name)
         content = {key: part for key, part in node.items() if key not in (*NODE, "__id__")}

@@ -1,16 +1,14 @@
 """Models with parts of other libraries are saved by skops, and what is loaded can do no harm."""
 
-import io
 import json
 import os
 import subprocess
 import sys
-import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.decomposition import PCA
@@ -32,18 +30,15 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
-import skmoecbm
 from skmoecbm import (
     ConceptBottleneckClassifier,
     ConceptEncoder,
     ExpertUnion,
-    FormatError,
     GatedConceptBottleneckClassifier,
     InputError,
-    SkmoecbmWarning,
     explain,
     load,
     save,
@@ -162,7 +157,8 @@ def test_gaps_unseen_classes_and_views_come_back(tmp_path):
     X[y == 2, 4:] = np.nan  # the head never sees this class
     clf = mixture(HistGradientBoostingClassifier(max_iter=5), cv=2).fit(X, y)
     assert_comes_back(clf, X, tmp_path / "model")
-    assert_comes_back(clf.without("words"), X, tmp_path / "view")
+    seen = ~np.isnan(X[:, 4:]).all(axis=1)
+    assert_comes_back(clf.without("words"), X[seen], tmp_path / "view" / "model")
 
 
 def test_heads_of_others_alone_have_no_penalty(tmp_path):
@@ -240,9 +236,7 @@ def test_a_table_of_every_kind_of_expert_comes_back(clinic, table, tmp_path):
     rows.loc[0, ["age", "height", "site"]] = np.nan
     np.testing.assert_array_equal(again.predict_proba(rows), clinic.predict_proba(rows))
     refitted = clone(again).fit(*table)
-    np.testing.assert_array_equal(
-        refitted.predict_proba(table[0]), clinic.predict_proba(table[0])
-    )
+    np.testing.assert_array_equal(refitted.predict_proba(table[0]), clinic.predict_proba(table[0]))
 
 
 def test_steps_around_the_union_come_back(tmp_path):
