@@ -44,7 +44,7 @@ def set_backbones(model, backbones):
     unknown = sorted(set(backbones) - set(encoders))
     if unknown:
         raise InputError(
-            f"The 'backbones' parameter of load names {unknown[0]!r}; the model's encoders are "
+            f"The 'backbones' parameter of load names {unknown[0]!r}; the model's experts are "
             f"{list(encoders)}."
         )
     for name, backbone in backbones.items():

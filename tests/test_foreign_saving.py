@@ -259,7 +259,7 @@ def test_backbones_of_experts_beside_others_are_placed(clinic, tmp_path):
     save(clinic, tmp_path / "model")
     again = load(tmp_path / "model", backbones={"photo": "demo-general"})
     assert again[0].named_experts_["photo"].backbone == "demo-general"
-    with pytest.raises(InputError, match="names 'words'; the model's encoders are"):
+    with pytest.raises(InputError, match="names 'words'; the model's experts are"):
         load(tmp_path / "model", backbones={"words": "demo-general"})
 
 
