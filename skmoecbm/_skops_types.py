@@ -6,10 +6,35 @@ import numpy as np
 
 __all__ = ["VOUCHED", "default_types", "hint"]
 
+# Parts of scikit-learn's estimators that newer versions of skops trust; no estimators themselves.
+_PARTS = {
+    "sklearn._loss.link.HalfLogitLink",
+    "sklearn._loss.link.IdentityLink",
+    "sklearn._loss.link.Interval",
+    "sklearn._loss.link.LogLink",
+    "sklearn._loss.link.LogitLink",
+    "sklearn._loss.link.MultinomialLogit",
+    "sklearn._loss.loss.ExponentialLoss",
+    "sklearn._loss.loss.HalfBinomialLoss",
+    "sklearn._loss.loss.HalfMultinomialLoss",
+    "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
+}
+_LOSSES = {
+    "sklearn._loss._loss.CyExponentialLoss",
+    "sklearn._loss._loss.CyHalfBinomialLoss",
+    "sklearn._loss._loss.CyHalfMultinomialLoss",
+    "sklearn.linear_model._sgd_fast.EpsilonInsensitive",
+    "sklearn.linear_model._sgd_fast.Hinge",
+    "sklearn.linear_model._sgd_fast.ModifiedHuber",
+    "sklearn.linear_model._sgd_fast.SquaredEpsilonInsensitive",
+    "sklearn.linear_model._sgd_fast.SquaredHinge",
+}
 # Beyond what skops trusts: plain Python of scikit-learn, without which calibrated, stacked and
 # neural classifiers could not be saved; and trees, whose numbers `_skops_numbers` looks through.
 VOUCHED = frozenset(
-    {
+    _PARTS
+    | _LOSSES
+    | {
         "numpy.dtype",
         "numpy.mean",
         "sklearn.calibration._CalibratedClassifier",
@@ -38,19 +63,6 @@ VOUCHED = frozenset(
     }
 )
 _FUNCTIONS = {name for name in VOUCHED if name.rpartition(".")[2].islower()} - {"numpy.dtype"}
-# Parts of scikit-learn's estimators that skops trusts and `all_estimators` does not list.
-_PARTS = {
-    "sklearn._loss.link.HalfLogitLink",
-    "sklearn._loss.link.IdentityLink",
-    "sklearn._loss.link.Interval",
-    "sklearn._loss.link.LogLink",
-    "sklearn._loss.link.LogitLink",
-    "sklearn._loss.link.MultinomialLogit",
-    "sklearn._loss.loss.ExponentialLoss",
-    "sklearn._loss.loss.HalfBinomialLoss",
-    "sklearn._loss.loss.HalfMultinomialLoss",
-    "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
-}
 # Compiled code of theirs trusts its numbers, and nothing here looks through them.
 _UNCHECKED = {
     "sklearn.ensemble._gb.GradientBoostingRegressor",
@@ -58,16 +70,6 @@ _UNCHECKED = {
     "sklearn.svm._classes.NuSVR",
     "sklearn.svm._classes.OneClassSVM",
     "sklearn.svm._classes.SVR",
-}
-_LOSSES = {
-    "sklearn._loss._loss.CyExponentialLoss",
-    "sklearn._loss._loss.CyHalfBinomialLoss",
-    "sklearn._loss._loss.CyHalfMultinomialLoss",
-    "sklearn.linear_model._sgd_fast.EpsilonInsensitive",
-    "sklearn.linear_model._sgd_fast.Hinge",
-    "sklearn.linear_model._sgd_fast.ModifiedHuber",
-    "sklearn.linear_model._sgd_fast.SquaredEpsilonInsensitive",
-    "sklearn.linear_model._sgd_fast.SquaredHinge",
 }
 
 
@@ -86,8 +88,14 @@ def default_types():
     dtypes -= {"numpy.object_", "numpy.void"}
     primitives = {f"builtins.{name}" for name in ("bool", "float", "int", "str")}
     ufuncs = {name for name in dir(np) if isinstance(getattr(np, name), np.ufunc)}
-    objects = {name for name in (*estimators, *VOUCHED) if name.startswith("sklearn.")} | _PARTS
-    objects -= {*_FUNCTIONS, *_UNCHECKED, "sklearn.tree._tree.Tree", "sklearn.utils._bunch.Bunch"}
+    objects = {name for name in (*estimators, *VOUCHED) if name.startswith("sklearn.")}
+    objects -= {
+        *_FUNCTIONS,
+        *_LOSSES,
+        *_UNCHECKED,
+        "sklearn.tree._tree.Tree",
+        "sklearn.utils._bunch.Bunch",
+    }
     return {
         "BytearrayNode": {"builtins.bytearray"},
         "BytesNode": {"builtins.bytes"},
