@@ -13,7 +13,7 @@ from skmoecbm.schema import parse_config
 __all__ = ["read_folder_config", "read_model"]
 
 _MAX_ARRAYS_BYTES = 4 * 2**30
-_DTYPES = {"F64": "float64", "F32": "float32", "I64": "int64", "BOOL": "bool"}
+_DTYPES = {"F64": "float64", "F32": "float32", "I64": "int64", "BOOL": "bool", "U8": "uint8"}
 
 
 def read_folder_config(folder):
@@ -21,11 +21,11 @@ def read_folder_config(folder):
     return parse_config(read_config_bytes(folder))
 
 
-def read_model(folder):
-    """Return the fitted model of a folder."""
+def read_model(folder, *, trusted=()):
+    """Return the fitted model of a folder; `trusted` are types of others, by name."""
     config = read_folder_config(folder)
     arrays = _read_arrays(folder, config)
-    model = unpack(config.model, arrays)
+    model = unpack(config.model, arrays, trusted=trusted)
     if arrays:
         raise FormatError(
             f"'{folder / ARRAYS}' has an array {min(arrays)!r} that its model does not use; the "

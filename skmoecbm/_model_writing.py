@@ -18,11 +18,11 @@ from skmoecbm.schema import ArrayEntry, ModelConfig, library_versions, parse_con
 __all__ = ["model_files", "replace_folder"]
 
 
-def model_files(model, *, label_map=None):
+def model_files(model, *, label_map=None, trusted=()):
     """Return the files of a fitted model, name -> bytes; the same model gives the same bytes."""
     arrays = {}
     try:
-        node = pack(model, arrays)
+        node = pack(model, arrays, trusted=trusted)
         arrays = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
         content = safetensors.numpy.save(arrays)
         config = ModelConfig(
@@ -39,7 +39,8 @@ def model_files(model, *, label_map=None):
     except ValidationError as error:
         raise InputError(f"The model cannot be saved: {tell(error)}.") from None
     text = config.to_json()
-    unpack(parse_config(text).model, dict(arrays))  # what cannot be loaded is not saved
+    # what cannot be loaded is not saved
+    unpack(parse_config(text).model, dict(arrays), trusted=trusted)
     return {CONFIG: text.encode(), ARRAYS: content, CARD: model_card(config).encode()}
 
 

@@ -3,7 +3,9 @@
 import numpy as np
 
 from skmoecbm._columns import Layout
-from skmoecbm._foreign import inner
+from skmoecbm._foreign import ForeignHead
+from skmoecbm._foreign_steps import pack_foreign_head, unpack_foreign_head
+from skmoecbm._foreign_templates import ForeignTemplate, pack_templates, unpack_templates
 from skmoecbm._gate_inputs import input_shapes
 from skmoecbm._gates import (
     ConstantGate,
@@ -41,6 +43,7 @@ OBJECTS = {
     for cls in (
         ConceptBottleneckClassifier,
         ConstantGate,
+        ForeignTemplate,
         GaussianGate,
         JointTraining,
         LaplaceGate,
@@ -96,7 +99,7 @@ def take(arrays, name, shape, dtype):
     return array
 
 
-def pack_head(model, arrays, prefix):
+def pack_head(model, arrays, prefix, trusted=()):
     """Return the `HeadNode` of a fitted classifier of one expert."""
     for name in _head_shapes(1, 1, False):
         arrays[f"{prefix}.{name}"] = getattr(model, f"{name}_")
@@ -110,7 +113,7 @@ def pack_head(model, arrays, prefix):
     )
 
 
-def unpack_head(node, arrays, prefix):
+def unpack_head(node, arrays, prefix, trusted=()):
     """Return the fitted classifier of a `HeadNode`."""
     model = build(ConceptBottleneckClassifier, node)
     checked(model._check_parameters)
@@ -124,34 +127,32 @@ def unpack_head(node, arrays, prefix):
     model.expert_name_ = node.expert_name
     model.prior_used_ = node.prior_used
     if f"{prefix}.concept_quantiles" in arrays:
-        shape, name = (m, len(LEVELS)), f"{prefix}.concept_quantiles"
-        dtype = "float32" if arrays[name].dtype == np.float32 else "float64"
-        model.concept_quantiles_ = take(arrays, name, shape, dtype)
-        if (np.diff(model.concept_quantiles_, axis=1) < 0).any():
-            raise FormatError(f"{prefix}.concept_quantiles must not fall; save the model again.")
+        model.concept_quantiles_ = _take_quantiles(arrays, prefix, m)
     model._layout = Layout(
         [node.expert_name], [np.arange(m)], [model.concept_names_], np.array([], dtype=int)
     )
     return model
 
 
-def pack_gated(model, arrays, prefix):
+def pack_gated(model, arrays, prefix, trusted=()):
     """Return the `GatedNode` of a fitted mixture; its out-of-fold logits are not kept.
 
     Raises
     ------
     InputError
-        If an expert has a head that is not of this package.
+        If an expert has a head that has no safe form.
     """
-    for head in model.heads_:
-        if not isinstance(head, ConceptBottleneckClassifier):
-            kind = type(inner(head.estimator)).__name__
-            raise InputError(
-                f"The mixture cannot be saved: expert {head.name!r} has a {kind} for a head, and "
-                "nothing but a pickle, which can run code where it is loaded, could hold one. "
-                "Give that expert a head of this package, (name, columns) in experts, or keep the "
-                "model with joblib for use on your own machine."
-            )
+    heads = []
+    for e, head in enumerate(model.heads_):
+        own = f"{prefix}.heads.{e}"
+        if isinstance(head, ForeignHead):
+            seen = (model.concept_names_[e], head.name in model._layout.gaps)
+            heads.append(pack_foreign_head(head, *seen, arrays, own, trusted))
+            if hasattr(model, "concept_quantiles_"):
+                arrays[f"{own}.concept_quantiles"] = model.concept_quantiles_[e]
+        else:
+            heads.append(pack_head(head, arrays, own))
+    experts, templates = pack_templates(model, arrays, f"{prefix}.templates", trusted)
     for name in ("expert_scale", "pool_scale", "class_log_prior"):
         arrays[f"{prefix}.{name}"] = getattr(model, f"{name}_")
     for name, array in model.gate_state_.arrays.items():
@@ -160,12 +161,11 @@ def pack_gated(model, arrays, prefix):
         arrays[f"{prefix}.gate_input.{name}"] = array
     components = model.gate_input_state_.get("components")
     hidden = model.gate_state_.arrays.get("hidden_bias", ())
-    common = _pack_common(model, arrays, prefix)
+    common = _pack_common(model, arrays, prefix, experts=experts)
     return GatedNode(
         **common,
-        heads=[
-            pack_head(head, arrays, f"{prefix}.heads.{e}") for e, head in enumerate(model.heads_)
-        ],
+        heads=heads,
+        templates=templates,
         expert_columns=[columns.tolist() for columns in model.expert_columns_],
         gate_columns=model._layout.gate_columns.tolist(),
         masked_experts=getattr(model, "masked_experts_", ()),
@@ -180,7 +180,7 @@ def pack_gated(model, arrays, prefix):
     )
 
 
-def unpack_gated(node, arrays, prefix):
+def unpack_gated(node, arrays, prefix, trusted=()):
     """Return the fitted mixture of a `GatedNode`."""
     model = build(GatedConceptBottleneckClassifier, node)
     checked(model._check_parameters)
@@ -188,9 +188,18 @@ def unpack_gated(node, arrays, prefix):
         arrays, f"{prefix}.class_log_prior", (len(node.classes.values),), "float64"
     )
     _unpack_common(model, node, arrays, prefix)
-    model.heads_ = [
-        unpack_head(head, arrays, f"{prefix}.heads.{e}") for e, head in enumerate(node.heads)
-    ]
+    classes, exclusive = model.classes_, not node.multilabel
+    model.heads_ = []
+    for e, head in enumerate(node.heads):
+        own = f"{prefix}.heads.{e}"
+        if head.kind == "foreign head":
+            other = unpack_foreign_head(head, classes, exclusive, arrays, own, trusted)
+            if f"{own}.concept_quantiles" in arrays:
+                other.concept_quantiles_ = _take_quantiles(arrays, own, head.n_features_in, True)
+            model.heads_.append(other)
+        else:
+            model.heads_.append(unpack_head(head, arrays, own))
+    unpack_templates(model, node, arrays, f"{prefix}.templates", trusted)
     n_experts, m = len(node.heads), sum(head.n_features_in for head in node.heads)
     for name in ("expert_scale", "pool_scale"):
         setattr(model, f"{name}_", take(arrays, f"{prefix}.{name}", (n_experts,), "float64"))
@@ -245,6 +254,7 @@ def unpack_gated(node, arrays, prefix):
         model.expert_columns_,
         model.concept_names_,
         np.array(node.gate_columns, dtype=int),
+        frozenset(head.expert_name for head in node.heads if getattr(head, "sees_gaps", False)),
     )
     if node.masked_experts:
         model.masked_experts_ = node.masked_experts
@@ -256,6 +266,20 @@ def unpack_gated(node, arrays, prefix):
     if all(hasattr(head, "concept_quantiles_") for head in model.heads_):
         model.concept_quantiles_ = [head.concept_quantiles_ for head in model.heads_]
     return model
+
+
+def _take_quantiles(arrays, prefix, m, gaps=False):
+    """Take the quantiles of m concepts out; with `gaps` a concept without a value has none."""
+    name = f"{prefix}.concept_quantiles"
+    stored = arrays[name]
+    dtype = "float32" if stored.dtype == np.float32 else "float64"
+    if gaps and stored.dtype.name == dtype:
+        empty = np.isnan(stored)
+        arrays[name] = np.where(empty, stored.dtype.type(0), stored)
+    found = take(arrays, name, (m, len(LEVELS)), dtype)
+    if (np.diff(found, axis=1) < 0).any():
+        raise FormatError(f"{name} must not fall; save the model again.")
+    return np.where(empty, found.dtype.type(np.nan), found) if gaps else found
 
 
 def _head_shapes(m, n_classes, multilabel):
@@ -270,18 +294,18 @@ def _head_shapes(m, n_classes, multilabel):
     }
 
 
-def _pack_common(model, arrays, prefix):
+def _pack_common(model, arrays, prefix, experts=None):
     for name in _OPTIONAL:
         if hasattr(model, f"{name}_"):
             arrays[f"{prefix}.{name}"] = getattr(model, f"{name}_")
-    parameters, left_out = pack_parameters(model, OBJECTS)
+    parameters, left_out = pack_parameters(model, OBJECTS, instead={"experts": experts})
     names = getattr(model, "feature_names_in_", None)
     return {
         "parameters": parameters,
         "not_saved": left_out,
         "classes": Labels.of(model.classes_),
         "multilabel": model.multilabel_,
-        "alpha": float(model.alpha_),
+        "alpha": None if model.alpha_ is None else float(model.alpha_),
         "alpha_path": {name: [float(v) for v in path] for name, path in model.alpha_path_.items()},
         "n_features_in": int(model.n_features_in_),
         "feature_names_in": None if names is None else names.tolist(),

@@ -32,7 +32,7 @@ class _NotJSON(Exception):
     """A value that has no form in JSON here."""
 
 
-def pack_parameters(estimator, registry, *, skip=()):
+def pack_parameters(estimator, registry, *, skip=(), instead=None):
     """Return the constructor parameters as JSON, and the names of those left out.
 
     Parameters
@@ -42,6 +42,8 @@ def pack_parameters(estimator, registry, *, skip=()):
         Classes whose instances may be values, by the name they are stored under.
     skip : collection of str
         Parameters that the caller stores in another way.
+    instead : dict of str to value, default=None
+        Values to store in the place of the estimator's own; None is its own.
 
     Raises
     ------
@@ -55,8 +57,10 @@ def pack_parameters(estimator, registry, *, skip=()):
         if name in getattr(estimator, "_not_saved", ()) and _is_default(estimator, name):
             left_out.append(name)  # it was left out before; nobody has set it since
             continue
+        value = (instead or {}).get(name)
+        value = getattr(estimator, name) if value is None else value
         try:
-            packed[name] = pack_value(getattr(estimator, name), registry)
+            packed[name] = pack_value(value, registry)
         except _NotJSON as error:
             if name not in _FIT_ONLY:
                 raise InputError(

@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from skmoecbm._schema_foreign import ForeignHeadNode, ForeignNode, PassthroughNode
 from skmoecbm._schema_parts import Flag, Label, Name, Number, Part, Size, Text
 from skmoecbm._schema_provenance import BackboneIdentity, ClassifierTraining, EncoderTraining
 from skmoecbm.concepts import ConceptBank
@@ -47,7 +48,7 @@ class ArrayEntry(Part):
     """Shape and dtype that an array of `model.safetensors` must have."""
 
     shape: Annotated[tuple[Size, ...], Field(max_length=4)]
-    dtype: Literal["float64", "float32", "int64", "bool"]
+    dtype: Literal["float64", "float32", "int64", "bool", "uint8"]
 
 
 class Labels(Part):
@@ -162,7 +163,7 @@ class UnionExpert(Part):
     """One expert of an `ExpertUnion`; `columns` is packed as a parameter is, absent where all."""
 
     name: Name
-    encoder: EncoderNode
+    encoder: Annotated[EncoderNode | ForeignNode | PassthroughNode, Field(discriminator="kind")]
     columns: JsonValue = None
     has_columns: StrictBool = False
 
@@ -241,7 +242,16 @@ class GatedNode(_Classifier):
     """A fitted `GatedConceptBottleneckClassifier`; one head per expert, in order."""
 
     kind: Literal["GatedConceptBottleneckClassifier"] = "GatedConceptBottleneckClassifier"
-    heads: Annotated[tuple[HeadNode, ...], Field(min_length=1, max_length=256)]
+    # a mixture of heads of others alone has no penalty
+    alpha: Number | None
+    heads: Annotated[
+        tuple[Annotated[HeadNode | ForeignHeadNode, Field(discriminator="kind")], ...],
+        Field(min_length=1, max_length=256),
+    ]
+    # what `experts` names that is not of this package, as it was before it was fitted
+    templates: Annotated[tuple[ForeignNode, ...], Field(max_length=256)] = Field(
+        default=(), exclude_if=lambda nodes: not nodes
+    )
     expert_columns: tuple[tuple[Size, ...], ...]
     gate_columns: tuple[Size, ...] = ()
     masked_experts: tuple[Name, ...] = ()
@@ -267,7 +277,8 @@ class GatedNode(_Classifier):
             raise ValueError("expert_columns and gate_columns are not distinct features")
         if not set(self.masked_experts) < set(names):
             raise ValueError("masked_experts are not some of the experts")
-        if any(head.classes != self.classes for head in self.heads):
+        own = [head for head in self.heads if head.kind != "foreign head"]
+        if any(head.classes != self.classes for head in own):
             raise ValueError("heads have other classes than the mixture")
         if any(getattr(head, "training_summary", None) is not None for head in self.heads):
             raise ValueError("a head of a mixture has a training of its own")
@@ -281,7 +292,10 @@ class Step(Part):
     """One step of a pipeline."""
 
     name: Name
-    node: Annotated[EncoderNode | UnionNode | HeadNode | GatedNode, Field(discriminator="kind")]
+    node: Annotated[
+        EncoderNode | UnionNode | HeadNode | GatedNode | ForeignNode | PassthroughNode,
+        Field(discriminator="kind"),
+    ]
 
 
 class PipelineNode(_Estimator):

@@ -27,6 +27,7 @@ def model_card(config):
             f"\nBackbone `{_inline(encoder.parameters['backbone'])}`, "
             f"{len(encoder.bank['concepts'])} concepts"
             for encoder in encoders
+            if encoder.kind == "ConceptEncoder"
         ]
         if hasattr(part, "classes"):
             names = ", ".join(f"`{_inline(str(label))}`" for label in part.classes.values)

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from skmoecbm._foreign_saving import check_trusted
 from skmoecbm._model_backbones import set_backbones, set_device
 from skmoecbm._model_folder import refuse_other_files
 from skmoecbm._model_reading import read_folder_config, read_model
@@ -12,7 +13,7 @@ from skmoecbm._validation import parameter_error, resolve_device
 __all__ = ["load", "read_config", "save"]
 
 
-def save(model, folder, *, label_map=None):
+def save(model, folder, *, label_map=None, trusted=()):
     """Save a fitted model as `config.json`, `model.safetensors` and a `README.md`.
 
     The backbones are named and fingerprinted, not contained; neither are images, training rows,
@@ -28,12 +29,23 @@ def save(model, folder, *, label_map=None):
         a save that fails leaves it as it was.
     label_map : dict of str to label, default=None
         Codes in the user's table -> class, kept beside the model; see `read_config`.
+    trusted : list of str, default=()
+        Types of your own or of other libraries ("mypkg.MyTransformer") that heads, steps and
+        experts may be made of. Whoever loads the model must name them too, and have them
+        installed.
 
     Raises
     ------
     InputError
-        If the model is not fitted, has a step or parameter without a safe form, or the folder
-        holds other files.
+        If the model is not fitted, has a step or parameter without a safe form, a type that is
+        not in `trusted`, or the folder holds other files.
+
+    Notes
+    -----
+    Heads, steps and experts that are estimators of scikit-learn are kept in the format of skops
+    (``pip install 'skmoecbm[skops]'``), never as pickles. Of their types all of scikit-learn's
+    are trusted but those whose compiled code would follow any number in a file, and that are
+    not checked here: neighbours by trees, splines.
 
     Examples
     --------
@@ -50,10 +62,11 @@ def save(model, folder, *, label_map=None):
     """
     folder = _folder_of("save", folder)
     refuse_other_files(folder)
-    replace_folder(folder, model_files(model, label_map=label_map))
+    trusted = check_trusted("save", trusted)
+    replace_folder(folder, model_files(model, label_map=label_map, trusted=trusted))
 
 
-def load(folder, *, backbones=None, device=None):
+def load(folder, *, backbones=None, device=None, trusted=()):
     """Load a model that `save` wrote, ready to predict, explain and evaluate.
 
     Only JSON and safetensors are read: no pickle, no import by name, no download. Backbones are
@@ -67,6 +80,10 @@ def load(folder, *, backbones=None, device=None):
         `{"biomedclip": "local-dir:/models/biomedclip"}`. A single encoder's name is its step's.
     device : {"auto", "cpu", "cuda", "cuda:N"}, default=None
         Where encoders and classifiers compute; None is what each was fitted with.
+    trusted : list of str, default=()
+        Types beyond scikit-learn's that you know and that the model may be made of, such as
+        "mypkg.MyTransformer"; the error names those that it needs. They are imported and run:
+        name only what you would run from where the model comes from.
 
     Returns
     -------
@@ -75,9 +92,16 @@ def load(folder, *, backbones=None, device=None):
     Raises
     ------
     FormatError
-        If the folder is not a saved model, is damaged, or is of a newer version.
+        If the folder is not a saved model, is damaged, is of a newer version, or needs types that
+        are not in `trusted`.
     InputError
-        If `backbones` names an expert that the model does not have, or there is no such `device`.
+        If `backbones` names an expert that the model does not have, or there is no such `device`;
+        if skops is needed, or a type of `trusted`, and is not installed.
+
+    Warns
+    -----
+    SkmoecbmWarning
+        If a part was saved with another version of scikit-learn.
 
     Notes
     -----
@@ -86,7 +110,7 @@ def load(folder, *, backbones=None, device=None):
     """
     if device is not None:
         resolve_device(device, "load")  # that there is none is told before anything is read
-    model = read_model(_folder_of("load", folder))
+    model = read_model(_folder_of("load", folder), trusted=check_trusted("load", trusted))
     set_backbones(model, backbones or {})
     set_device(model, device)
     return model

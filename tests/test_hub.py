@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import safetensors.numpy
+from sklearn.cluster import Birch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -235,15 +236,15 @@ def test_a_save_that_fails_leaves_the_old_model_as_it_was(saved, monkeypatch, fu
 def test_what_is_not_ours_or_not_fitted_is_refused_with_the_reason(tmp_path):
     X, y = _data()
     folder = tmp_path / "model"
-    scaled = make_pipeline(StandardScaler(), ConceptBottleneckClassifier(alpha=1.0)).fit(X, y)
-    with pytest.raises(InputError, match=r"standardscaler \(StandardScaler\)"):
+    scaled = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
+    with pytest.raises(InputError, match="no step of this package"):
         save(scaled, folder)
     with pytest.raises(InputError, match="A LogisticRegression cannot be saved"):
         save(LogisticRegression().fit(X, y), folder)
     with pytest.raises(InputError, match="A Mine cannot be saved"):
         save(type("Mine", (ConceptBottleneckClassifier,), {})(alpha=1.0).fit(X, y), folder)
-    union = ExpertUnion([("table", StandardScaler())]).fit(X)
-    with pytest.raises(InputError, match="Expert 'table' is a StandardScaler"):
+    union = ExpertUnion([("table", Birch())]).fit(X)
+    with pytest.raises(InputError, match="Expert 'table' is a Birch, which has no safe form"):
         save(union, folder)
     with pytest.raises(ValueError, match="not fitted"):
         save(ConceptBottleneckClassifier(), folder)
