@@ -146,7 +146,9 @@ BAD_NODES = {
         "scipy.sparse", "csr_matrix", "SparseMatrixNode", type="scipy", file="0.npy"
     ),
     "no such loader": node_of("builtins", "str", "os.system", content=""),
-    "a name in a name": node_of("sklearn", "linear_model.LogisticRegression", "ObjectNode"),
+    "a name in a name": node_of(
+        "sklearn.linear_model", "_logistic.LogisticRegression", "ObjectNode"
+    ),
     "a prefix": node_of("sklearn.linear_model._logistic", "np", "ObjectNode"),
     "a trusted name as another kind": node_of("sklearn.tree._tree", "Tree", "ObjectNode"),
     "a list as JSON": node_of("builtins", "str", "JsonNode", content="[[]]", is_json=True),
