@@ -44,6 +44,9 @@ Name = Annotated[StrictStr, Field(min_length=1, max_length=4096)]
 Text = Annotated[StrictStr, Field(max_length=65536)]
 Size = Annotated[StrictInt, Field(ge=0, le=2**31)]
 Number = StrictFloat | StrictInt
+# Of a million bad entries one is told, not a million findings made.
+Many = Field(fail_fast=True)
+_MAX_LABEL_BYTES = 2**24  # 100,000 labels of 40 letters
 # Absent unless it is true: models without it are written as they always were.
 Flag = Annotated[StrictBool, Field(exclude_if=lambda value: not value)]
 
@@ -63,12 +66,15 @@ class Labels(Part):
     """The classes in their order, with the numpy dtype that predictions have."""
 
     dtype: Annotated[StrictStr, Field(pattern=r"^(<U\d{1,5}|\|O|\|b1|[<|][iu][1248]|<f[248])$")]
-    values: Annotated[tuple[Label, ...], Field(min_length=1, max_length=100_000)]
+    values: Annotated[tuple[Label, ...], Field(min_length=1, max_length=100_000), Many]
 
     @model_validator(mode="after")
     def _values_fit_dtype(self):
         kinds = {"U": (str,), "b": (bool,), "i": (int,), "u": (int,), "f": (float, int)}
-        wanted = kinds.get(np.dtype(self.dtype).kind, (str, bool, int, float))
+        dtype = np.dtype(self.dtype)
+        if dtype.itemsize * len(self.values) > _MAX_LABEL_BYTES:
+            raise ValueError(f"{len(self.values)} labels of dtype {self.dtype} are too large")
+        wanted = kinds.get(dtype.kind, (str, bool, int, float))
         for value in self.values:
             if type(value) not in wanted:
                 raise ValueError(f"label {value!r:.80} is not of dtype {self.dtype}")
@@ -102,7 +108,11 @@ class TableNode(Part):
     """A small table: the names of its columns, and its rows; null is NaN."""
 
     columns: Annotated[tuple[Name, ...], Field(max_length=64)]
-    rows: Annotated[tuple[tuple[StrictStr | Number | None, ...], ...], Field(max_length=100_000)]
+    rows: Annotated[
+        tuple[Annotated[tuple[StrictStr | Number | None, ...], Many], ...],
+        Field(max_length=100_000),
+        Many,
+    ]
 
     @model_validator(mode="after")
     def _rows_fit(self):
@@ -116,8 +126,8 @@ class TableNode(Part):
 class VectorsNode(Part):
     """The `concept_vectors` of an encoder; the vectors, offsets and shares are arrays."""
 
-    names: Annotated[tuple[Text, ...], Field(min_length=1, max_length=100_000)]
-    dropped: dict[Name, Text]
+    names: Annotated[tuple[Text, ...], Field(min_length=1, max_length=100_000), Many]
+    dropped: Annotated[dict[Name, Text], Field(max_length=100_000)]
     fingerprint: Name | None
     table: TableNode | None
 
@@ -172,7 +182,7 @@ class UnionNode(_Estimator):
 
     kind: Literal["ExpertUnion"] = "ExpertUnion"
     output: Literal["default", "pandas", "polars"] | None = None
-    experts: Annotated[tuple[UnionExpert, ...], Field(min_length=1, max_length=256)]
+    experts: Annotated[tuple[UnionExpert, ...], Field(min_length=1, max_length=256), Many]
 
 
 class SetsNode(Part):
@@ -206,13 +216,13 @@ class _Classifier(_Estimator):
     classes: Labels
     multilabel: Flag = False
     alpha: Number
-    alpha_path: dict[Name, tuple[Number, ...]]
+    alpha_path: Annotated[dict[Name, Annotated[tuple[Number, ...], Many]], Field(max_length=1000)]
     n_features_in: Size
-    feature_names_in: tuple[Name, ...] | None = None
+    feature_names_in: Annotated[tuple[Name, ...], Many] | None = None
     n_iter: Size
     # absent unless `calibrate_sets` was called
     sets: SetsNode | None = Field(default=None, exclude_if=lambda node: node is None)
-    edits: Annotated[tuple[EditNode, ...], Field(max_length=100_000)] = Field(
+    edits: Annotated[tuple[EditNode, ...], Field(max_length=100_000), Many] = Field(
         default=(), exclude_if=lambda edits: not edits
     )
 
@@ -227,7 +237,7 @@ class HeadNode(_Classifier):
     """A fitted `ConceptBottleneckClassifier`."""
 
     kind: Literal["ConceptBottleneckClassifier"] = "ConceptBottleneckClassifier"
-    concept_names: Annotated[tuple[Text, ...], Field(min_length=1)]
+    concept_names: Annotated[tuple[Text, ...], Field(min_length=1), Many]
     expert_name: Name
     prior_used: Text | None
 
@@ -236,16 +246,16 @@ class GatedNode(_Classifier):
     """A fitted `GatedConceptBottleneckClassifier`; one head per expert, in order."""
 
     kind: Literal["GatedConceptBottleneckClassifier"] = "GatedConceptBottleneckClassifier"
-    heads: Annotated[tuple[HeadNode, ...], Field(min_length=1, max_length=256)]
-    expert_columns: tuple[tuple[Size, ...], ...]
-    gate_columns: tuple[Size, ...] = ()
-    masked_experts: tuple[Name, ...] = ()
+    heads: Annotated[tuple[HeadNode, ...], Field(min_length=1, max_length=256), Many]
+    expert_columns: Annotated[tuple[Annotated[tuple[Size, ...], Many], ...], Many]
+    gate_columns: Annotated[tuple[Size, ...], Many] = ()
+    masked_experts: Annotated[tuple[Name, ...], Many] = ()
     gate: Literal["uniform", "expert", "constant", "linear", "gaussian", "laplace", "mlp"]
     gate_hidden: Size = 0
     gate_components: Size | None
     selected: Text
     fallback: Text | None
-    oof_log_loss: dict[Name, Number]
+    oof_log_loss: Annotated[dict[Name, Number], Field(max_length=1000)]
     routing_information: Number
     specialized: Flag = False
 
@@ -264,6 +274,8 @@ class GatedNode(_Classifier):
             raise ValueError("masked_experts are not some of the experts")
         if any(head.classes != self.classes for head in self.heads):
             raise ValueError("heads have other classes than the mixture")
+        if any(head.multilabel != self.multilabel for head in self.heads):
+            raise ValueError("heads and mixture differ in how many labels a row may have")
         return self
 
 
@@ -278,4 +290,13 @@ class PipelineNode(_Estimator):
     """A fitted `sklearn.pipeline.Pipeline` of an encoder or union and a classifier."""
 
     kind: Literal["Pipeline"] = "Pipeline"
-    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=16)]
+    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=16), Many]
+
+    @model_validator(mode="after")
+    def _steps_follow(self):
+        names = [step.name for step in self.steps]
+        if len(set(names)) < len(names) or any("__" in name for name in names):
+            raise ValueError("names of steps must differ and be without '__'")
+        if any(isinstance(step.node, _Classifier) for step in self.steps[:-1]):
+            raise ValueError("a classifier can only be the last step")
+        return self
