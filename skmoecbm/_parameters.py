@@ -95,6 +95,8 @@ def unpack_parameters(cls, packed, registry):
 
 
 def _names(cls):
+    if cls.__init__ is object.__init__:  # whose signature names *args and **kwargs
+        return []
     return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
 
 

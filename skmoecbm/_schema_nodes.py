@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from skmoecbm.concepts import ConceptBank
+from skmoecbm.concepts import Concept, ConceptBank, ConceptClass
 from skmoecbm.exceptions import InputError
 
 __all__ = [
@@ -138,6 +138,13 @@ class VectorsNode(Part):
         return self
 
 
+class _StoredBank(ConceptBank):
+    """A bank of which one bad entry is told, where a user's own is told several."""
+
+    classes: tuple[ConceptClass, ...] = Field(default=(), fail_fast=True)
+    concepts: tuple[Concept, ...] = Field(min_length=1, fail_fast=True)
+
+
 class EncoderNode(_Estimator):
     """A fitted `ConceptEncoder`.
 
@@ -162,7 +169,7 @@ class EncoderNode(_Estimator):
     def _is_a_bank(cls, data):
         if data is not None:
             try:
-                ConceptBank(**data)
+                _StoredBank(**data)
             except (InputError, TypeError) as error:
                 raise ValueError(f"not a bank of concepts: {error}") from None
         return data

@@ -59,8 +59,8 @@ class ConceptBank(Part):
     format_version: Literal[1] = 1
     name: str
     description: str = Field(default="", min_length=0)
-    classes: tuple[ConceptClass, ...] = Field(default=(), fail_fast=True)
-    concepts: tuple[Concept, ...] = Field(min_length=1, fail_fast=True)
+    classes: tuple[ConceptClass, ...] = ()
+    concepts: tuple[Concept, ...] = Field(min_length=1)
     facets: tuple[Facet, ...] = ()
     templates: tuple[str, ...] = Field(default=("{}",), min_length=1)
     modality_templates: dict[str, tuple[str, ...]] = Field(default={}, min_length=0)
