@@ -56,10 +56,11 @@ def open_file(folder, name, limit):
         ) from None
     except OSError as error:
         raise FormatError(f"'{path}' cannot be read: {error.strerror or error}.") from error
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise FormatError(f"'{path}' is no regular file; fetch or save the model again.")
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise FormatError(f"'{path}' is no regular file; fetch or save the model again.")
         if found.st_size > limit:
             raise FormatError(f"'{path}' is larger than {limit / 2**20:.0f} MB; it is not loaded.")
         try:

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import struct
+from copy import deepcopy
 
 import numpy as np
 
@@ -134,6 +135,31 @@ def _numbers(files, models, rng):
     return {**files, CONFIG: _dumped(data, rng)}
 
 
+def _parameters(files, models, rng):
+    """Give constructor parameters other values, which the estimators check and not the schema."""
+    data = json.loads(files[CONFIG])
+    for _ in range(rng.choice([1, 1, 2])):
+        parameters = rng.choice(list(_all_parameters(data["model"])))
+        value = _anything(rng)
+        if parameters and rng.random() < 0.9:
+            key = rng.choice(sorted(parameters))
+        else:
+            key = rng.choice(["n_jobs", "memory", "steps", "concepts", "cv", "prior", "device"])
+        parameters[key] = value
+    return {**files, CONFIG: _dumped(data, rng)}
+
+
+def _all_parameters(node):
+    if isinstance(node, dict):
+        if isinstance(node.get("parameters"), dict):
+            yield node["parameters"]
+        for child in node.values():
+            yield from _all_parameters(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _all_parameters(child)
+
+
 def _numbers_of_arrays(files, models, rng):
     arrays = read_arrays(files[ARRAYS])
     for _ in range(rng.choice([1, 1, 2, 3])):
@@ -203,7 +229,9 @@ def _header(files, models, rng):
     header, body = _parts(files[ARRAYS])
     name = rng.choice(sorted(header))
     entry = header[name]
-    how = rng.choice(["offsets", "shape", "dtype", "more", "length", "order", "meta", "drop", "raw"])
+    how = rng.choice(
+        ["offsets", "shape", "dtype", "more", "length", "order", "meta", "drop", "raw"]
+    )
     lie = None
     if how == "offsets":
         begin, end = entry["data_offsets"]
@@ -232,7 +260,16 @@ def _header(files, models, rng):
     text = json.dumps(header, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
     if how == "raw":
         text = rng.choice(
-            [b"[" * 3000, b"{}", b"", b'{"a":' * 500, b"null", text + b" " * 9, text + text, text[1:]]
+            [
+                b"[" * 3000,
+                b"{}",
+                b"",
+                b'{"a":' * 500,
+                b"null",
+                text + b" " * 9,
+                text + text,
+                text[1:],
+            ]
         )
     length = len(text) if lie is None else (len(text) - 1 if lie == -1 else lie)
     files[ARRAYS] = struct.pack("<Q", length) + text + body
@@ -269,7 +306,9 @@ def _raw_json(files, models, rng):
     elif how == "encoding":
         return {**files, CONFIG: text.encode(rng.choice(["utf-16", "utf-32", "utf-8-sig"]))}
     elif how == "comment":
-        text = rng.choice(["// x\n" + text, text + "x", text + "\0", text.rstrip("}\n"), "'" + text])
+        text = rng.choice(
+            ["// x\n" + text, text + "x", text + "\0", text.rstrip("}\n"), "'" + text]
+        )
     elif how == "deep":
         n = rng.choice([10, 39, 60, 2000, 20_000])
         text = text[:start] + "[" * n + "1" + "]" * n + text[stop:]
@@ -285,6 +324,7 @@ KINDS = {
     "bytes of arrays": _bytes_of_arrays,
     "values": _values,
     "numbers": _numbers,
+    "parameters": _parameters,
     "numbers of arrays": _numbers_of_arrays,
     "shapes": _shapes,
     "header": _header,
@@ -317,15 +357,20 @@ def _damaged(content, rng):
     return bytes(content)
 
 
+def _anything(rng):
+    kinds = [STRINGS, NUMBERS, OBJECTS, [None, True, False, [1, 2], ["a", "b"], [[0, 1]] * 3]]
+    return deepcopy(rng.choice(rng.choice(kinds)))  # a part that held itself would have no end
+
+
 def _change_value(data, models, rng):
     parent, key = _a_place(data, rng)
     how = rng.choice(["replace", "replace", "delete", "insert", "swap", "graft", "wrap", "repeat"])
     if how == "replace":
-        parent[key] = rng.choice([*STRINGS, *NUMBERS, *OBJECTS, None, True, False])
+        parent[key] = _anything(rng)
     elif how == "delete":
         del parent[key]
     elif how == "insert":
-        value = rng.choice([*STRINGS, *NUMBERS, *OBJECTS, None])
+        value = _anything(rng)
         if isinstance(parent, dict):
             others = ["surprise", "n_jobs", "memory", "steps", "concepts", "self", "sets", "edits"]
             parent[rng.choice([*STRINGS, *others])] = value
@@ -333,15 +378,14 @@ def _change_value(data, models, rng):
             parent.insert(rng.randrange(len(parent) + 1), value)
     elif how == "swap":
         other, name = _a_place(data, rng)
-        # copies: a part that held itself would have no end
-        parent[key], other[name] = (json.loads(json.dumps(v)) for v in (other[name], parent[key]))
+        parent[key], other[name] = deepcopy(other[name]), deepcopy(parent[key])
     elif how == "graft":
         other, name = _a_place(json.loads(models[rng.choice(sorted(models))][CONFIG]), rng)
         parent[key] = other[name]
     elif how == "wrap":
         parent[key] = rng.choice([[parent[key]], {"a": parent[key]}, {"$tuple": [parent[key]]}])
     elif isinstance(parent, list):
-        parent.extend(json.loads(json.dumps([parent[key]])) * rng.choice([1, 3, 1000]))
+        parent.extend([deepcopy(parent[key])] * rng.choice([1, 3, 1000]))
 
 
 def _a_place(data, rng, leaf=False):
