@@ -78,8 +78,9 @@ def test_a_whole_surrogate_pair_is_text():
 
 
 BOMBS = {
-    "objects": lambda: b'{"a":[' + b"{}," * 800_000 + b"0]}",
+    "objects": lambda: b'{"a":[' + b"{}," * 150_000 + b"0]}",
     "lists": lambda: b'{"a":[' + b"[]," * 800_000 + b"0]}",
+    "values": lambda: b'{"a":[' + b"0," * 1_500_000 + b"0]}",
     "keys": lambda: b"{" + b",".join(b'"%d":0' % i for i in range(100_001)) + b"}",
     "deep": lambda: b"[" * 1_000_000,
     "deep objects": lambda: b'{"a":' * 200_000,
