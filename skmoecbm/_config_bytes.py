@@ -12,8 +12,8 @@ __all__ = ["read_object"]
 
 # A concept of a bank is about 250 bytes and 13 values, so that a bank of 50,000 concepts (the size
 # of ImageNet's) is 12.6 MB and 0.65 million values: there is room for two of them with the names
-# of their columns. A model of HAM10000 has 0.3 MB. What is refused within these bounds takes under a
-# second and 300 MB; a bank of 150,000 concepts loads in 2.3 s and 120 MB.
+# of their columns. A model of HAM10000 has 0.3 MB. What is refused within these bounds takes
+# a second and 300 MB; a bank of 150,000 concepts loads in 2.3 s and 120 MB.
 _MAX_BYTES = 48 * 2**20
 _MAX_VALUES = 1_500_000
 _MAX_OBJECTS = 150_000  # a concept is one; made, it has over a kilobyte
