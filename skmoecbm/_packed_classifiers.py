@@ -331,6 +331,8 @@ def _unpack_common(model, node, arrays, prefix):
     if node.feature_names_in is not None:
         if len(node.feature_names_in) != node.n_features_in:
             raise FormatError("feature_names_in and n_features_in differ; save the model again.")
+        if len(set(node.feature_names_in)) < node.n_features_in:
+            raise FormatError("feature_names_in has a name twice; save the model again.")
         model.feature_names_in_ = np.array(node.feature_names_in, dtype=object)
 
 

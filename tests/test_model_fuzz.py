@@ -142,6 +142,10 @@ HOSTILE = {
         ),
     ),
     "a seed that is none": ("linear", lambda m: m["parameters"].update(random_state=0.11)),
+    "two columns of one name": (
+        "single",
+        lambda m: m["feature_names_in"].__setitem__(3, m["feature_names_in"][4]),
+    ),
     "frequencies of other classes": (
         "single",
         lambda m: m["parameters"].update(target_prevalence={"$pairs": [["other", 0.5]]}),
