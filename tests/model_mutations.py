@@ -302,7 +302,7 @@ def _raw_json(files, models, rng):
     if how == "number":
         text = text[:start] + rng.choice(RAW) + text[stop:]
     elif how == "twice":
-        text = text.replace('"format_version": 0', '"format_version": 0, "format_version": 0', 1)
+        text = text.replace("{", '{"format_version": 0, ', 1)
     elif how == "encoding":
         return {**files, CONFIG: text.encode(rng.choice(["utf-16", "utf-32", "utf-8-sig"]))}
     elif how == "comment":
