@@ -59,6 +59,8 @@ OBJECTS = {
 # Arrays of one number a class that a model need not have: files older than they are lack them.
 _OPTIONAL = ("class_prevalence", "thresholds")
 _SETS = ("scores", "weights", "codes", "shift")
+_POSITIVE = ("scale", "gate_scale", "inverse_temperature", "expert_scale", "pool_scale")
+_LARGEST = 1e30
 
 
 def build(cls, node, **parts):
@@ -75,15 +77,19 @@ def build(cls, node, **parts):
 
 
 def checked(check):
-    """Run an estimator's own check of its parameters on what a file says."""
+    """Return what an estimator's own check of its parameters says of those of a file."""
     try:
-        check()
+        return check()
     except InputError as error:
         raise FormatError(f"config.json has a bad parameter. {error}") from None
 
 
-def take(arrays, name, shape, dtype):
-    """Take an array out, checked: shape, dtype and finite numbers."""
+def take(arrays, name, shape, dtype, *, positive=False):
+    """Take an array out, checked: shape and dtype before it is read, then its numbers.
+
+    Beyond 1e30, or with `positive` below 1e-30, they belong to no model: products of a few of them
+    would leave float64, and probabilities be NaN.
+    """
     if name not in arrays:
         raise FormatError(
             f"The model needs an array {name!r}, which is not there. Fetch or save it again."
@@ -94,8 +100,16 @@ def take(arrays, name, shape, dtype):
             f"The array {name!r} must be {dtype} of shape {shape}. Got {array.dtype} of shape "
             f"{array.shape}; fetch or save the model again."
         )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise FormatError(f"The array {name!r} has numbers that are not finite; save it again.")
+    array = np.asarray(array)  # only now read from its file
+    if array.dtype.kind == "f":
+        low, high = array.min(initial=0.0), array.max(initial=0.0)
+        if not (low >= -_LARGEST and high <= _LARGEST):
+            raise FormatError(
+                f"The array {name!r} has numbers that are not finite, or beyond {_LARGEST:g}; save "
+                "the model again."
+            )
+    if positive and not array.min(initial=1.0) >= 1.0 / _LARGEST:
+        raise FormatError(f"The array {name!r} must be positive; save the model again.")
     return array
 
 
@@ -119,8 +133,9 @@ def unpack_head(node, arrays, prefix, trusted=()):
     checked(model._check_parameters)
     m, n_classes = len(node.concept_names), len(node.classes.values)
     for name, shape in _head_shapes(m, n_classes, node.multilabel).items():
-        setattr(model, f"{name}_", take(arrays, f"{prefix}.{name}", shape, "float64"))
-    if node.n_features_in != m or (model.scale_ <= 0).any():
+        array = take(arrays, f"{prefix}.{name}", shape, "float64", positive=name in _POSITIVE)
+        setattr(model, f"{name}_", array)
+    if node.n_features_in != m:
         raise FormatError(f"{prefix}: the head does not fit its {m} concepts; save it again.")
     _unpack_common(model, node, arrays, prefix)
     model.concept_names_ = list(node.concept_names)
@@ -202,7 +217,8 @@ def unpack_gated(node, arrays, prefix, trusted=()):
     unpack_templates(model, node, arrays, f"{prefix}.templates", trusted)
     n_experts, m = len(node.heads), sum(head.n_features_in for head in node.heads)
     for name in ("expert_scale", "pool_scale"):
-        setattr(model, f"{name}_", take(arrays, f"{prefix}.{name}", (n_experts,), "float64"))
+        array = take(arrays, f"{prefix}.{name}", (n_experts,), "float64", positive=True)
+        setattr(model, f"{name}_", array)
 
     there = {
         name.removeprefix(f"{prefix}.gate_input."): array.shape
@@ -212,7 +228,13 @@ def unpack_gated(node, arrays, prefix, trusted=()):
     shapes, width = input_shapes(there, m, n_experts, len(node.gate_columns), node.gate_components)
     dtypes = {"expert": "int64", "index": "int64", "top_k": "int64"}
     model.gate_input_state_ = {
-        name: take(arrays, f"{prefix}.gate_input.{name}", shape, dtypes.get(name, "float64"))
+        name: take(
+            arrays,
+            f"{prefix}.gate_input.{name}",
+            shape,
+            dtypes.get(name, "float64"),
+            positive=name in _POSITIVE,
+        )
         for name, shape in shapes.items()
     }
     hidden = node.gate_hidden
@@ -273,7 +295,8 @@ def _take_quantiles(arrays, prefix, m, gaps=False):
     name = f"{prefix}.concept_quantiles"
     stored = arrays[name]
     dtype = "float32" if stored.dtype == np.float32 else "float64"
-    if gaps and stored.dtype.name == dtype:
+    if gaps and (stored.shape, stored.dtype.name) == ((m, len(LEVELS)), dtype):
+        stored = np.asarray(stored)
         empty = np.isnan(stored)
         arrays[name] = np.where(empty, stored.dtype.type(0), stored)
     found = take(arrays, name, (m, len(LEVELS)), dtype)
@@ -326,7 +349,10 @@ def _unpack_common(model, node, arrays, prefix):
             setattr(model, f"{name}_", array)
     if node.sets is not None:
         model.set_calibration_ = _unpack_sets(node, arrays, f"{prefix}.sets")
-    checked(lambda: prevalence_shift(model, model.target_prevalence))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shift = checked(lambda: prevalence_shift(model, model.target_prevalence))
+    if not np.isfinite(shift).all():
+        raise FormatError(f"{prefix} has a target_prevalence that no class frequencies allow.")
     model.alpha_ = node.alpha
     model.alpha_path_ = {name: list(path) for name, path in node.alpha_path.items()}
     model.n_features_in_, model.n_iter_ = node.n_features_in, node.n_iter
@@ -337,6 +363,8 @@ def _unpack_common(model, node, arrays, prefix):
     if node.feature_names_in is not None:
         if len(node.feature_names_in) != node.n_features_in:
             raise FormatError("feature_names_in and n_features_in differ; save the model again.")
+        if len(set(node.feature_names_in)) < node.n_features_in:
+            raise FormatError("feature_names_in has a name twice; save the model again.")
         model.feature_names_in_ = np.array(node.feature_names_in, dtype=object)
 
 

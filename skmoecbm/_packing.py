@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from skmoecbm._backbone_names import is_portable_name, is_portable_revision, portable_name
 from skmoecbm._foreign_steps import pack_step, passthrough, unpack_passthrough, unpack_step
 from skmoecbm._model_cache import json_sha256
 from skmoecbm._packed_classifiers import (
@@ -36,8 +37,6 @@ from skmoecbm.encoder import ConceptEncoder, ExpertUnion
 from skmoecbm.exceptions import FormatError, InputError
 
 __all__ = ["pack", "unpack"]
-
-_LOCAL = "local-dir:"
 
 
 def pack(model, arrays, prefix="model", trusted=()):
@@ -154,7 +153,7 @@ def _unpack_union(node, arrays, prefix, trusted):
     experts = []
     for e, expert in enumerate(node.experts):
         encoder = unpack(expert.encoder, arrays, f"{prefix}.{e}", trusted)
-        columns = [unpack_value(expert.columns, OBJECTS)] if expert.has_columns else []
+        columns = [_columns_of(expert)] if expert.has_columns else []
         experts.append((expert.name, encoder, *columns))
     given = [
         (name, "passthrough" if expert.encoder.kind == "passthrough" else encoder, *columns)
@@ -167,17 +166,29 @@ def _unpack_union(node, arrays, prefix, trusted):
     return _with_output(model, node)
 
 
+def _columns_of(expert):
+    """Return what an expert sees of a table: a name, a number, or a list of either."""
+    columns = unpack_value(expert.columns, OBJECTS)
+    kinds = {type(one) for one in (columns if isinstance(columns, list) else [columns])}
+    if not (kinds <= {str} or kinds <= {int}):
+        raise FormatError(
+            f"config.json gives the expert {expert.name!r:.80} columns that are neither names nor "
+            "numbers; the file is damaged, fetch or save it again."
+        )
+    return columns
+
+
 def _pack_encoder(model, arrays, prefix, trusted):
     skipped = ["backbone", "cache_dir", "concepts"]
     skipped += [] if model.concept_vectors is None else ["concept_vectors"]
     parameters, left_out = pack_parameters(model, OBJECTS, skip=skipped)
     # what it was fitted with; where that lies on this machine since is not of the model
     backbone, revision = getattr(model, "_fitted_source", (model.backbone, model.revision))
-    if backbone.startswith(_LOCAL):
-        # a path says where, on one machine; the fingerprint says what
-        backbone = _LOCAL + backbone.rstrip("/\\").replace("\\", "/").split(":")[-1].split("/")[-1]
-    cache_dir = None if model.cache_dir is None else "auto"
-    parameters |= {"backbone": backbone, "revision": revision, "cache_dir": cache_dir}
+    parameters |= {
+        "backbone": portable_name(backbone),
+        "revision": revision,
+        "cache_dir": None if model.cache_dir is None else "auto",
+    }
     try:
         given = as_bank(model.concepts)
     except (FormatError, InputError):  # a file that is gone; what was fitted is still here
@@ -213,9 +224,11 @@ def _unpack_encoder(node, arrays, prefix, trusted):
         raise FormatError(
             "config.json names a folder for the cache of embeddings, which a saved model may not."
         )
-    local = model.backbone.startswith(_LOCAL)
-    if local and any(part in model.backbone[len(_LOCAL) :] for part in ("/", "\\", "..", ":")):
-        raise FormatError("config.json names a path for a backbone, which a saved model may not.")
+    if not is_portable_name(model.backbone) or not is_portable_revision(model.revision):
+        raise FormatError(
+            "config.json names a path, an address or nothing known for a backbone or its revision, "
+            f"which a saved model may not: {model.backbone!r:.80}, {model.revision!r:.80}."
+        )
     model.bank_ = bank
     model.n_concepts_ = len(bank)
     model.concept_embeddings_ = take(

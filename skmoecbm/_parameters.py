@@ -28,6 +28,9 @@ _FIT_ONLY = {
 }
 
 
+_MAX_JOBS = 1024  # joblib would start as many threads as it is told to
+
+
 class _NotJSON(Exception):
     """A value that has no form in JSON here."""
 
@@ -86,7 +89,16 @@ def unpack_parameters(cls, packed, registry):
             f"config.json has the parameter {unknown[0]!r}, which {cls.__name__} does not have; "
             "the file is damaged or of another version of skmoecbm."
         )
-    return {name: unpack_value(value, registry) for name, value in packed.items()}
+    parameters = {name: unpack_value(value, registry) for name, value in packed.items()}
+    if parameters.get("memory") is not None:
+        raise FormatError("config.json names a folder for a cache, which a saved model may not.")
+    n_jobs = parameters.get("n_jobs")
+    if n_jobs is not None and not (type(n_jobs) is int and 1 <= abs(n_jobs) <= _MAX_JOBS):
+        raise FormatError(
+            f"config.json asks for n_jobs={n_jobs!r:.40}; a saved model may ask for at most "
+            f"{_MAX_JOBS} threads."
+        )
+    return parameters
 
 
 def _is_default(estimator, name):
@@ -96,6 +108,8 @@ def _is_default(estimator, name):
 
 
 def _names(cls):
+    if cls.__init__ is object.__init__:  # whose signature names *args and **kwargs
+        return []
     return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
 
 

@@ -227,7 +227,11 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         if not isinstance(head, ConceptBottleneckClassifier):
             raise parameter_error(self, "head", "a ConceptBottleneckClassifier or None", self.head)
         self._check_head(head, "head")
-        check_random_state(self.random_state)  # what is wrong with it is told before the work
+        try:  # what is wrong with it is told before the work
+            check_random_state(self.random_state)
+        except ValueError:
+            wanted = "an int of at least 0 and below 2**32, a RandomState or None"
+            raise parameter_error(self, "random_state", wanted, self.random_state) from None
         kind, columns = resolve_gate_input(self, self.gate_input)
         gate = resolve_gate(self, self.gate)
         if self.training != "staged":

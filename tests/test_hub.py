@@ -370,7 +370,7 @@ def test_truncated_arrays_end_in_a_format_error(saved, cut):
         (lambda a: a.update(more=np.zeros(2)), "does not list"),
         (lambda a: a.update({"model.pool_scale": np.ones(3)}), r"shape \(2,\). Got"),
         (lambda a: a.update({"model.pool_scale": np.array([1, np.nan])}), "not finite"),
-        (lambda a: a.update({"model.heads.0.scale": np.zeros(3)}), "does not fit its 3 concepts"),
+        (lambda a: a.update({"model.heads.0.scale": np.zeros(3)}), "must be positive"),
     ],
 )
 def test_changed_arrays_end_in_a_format_error(saved, edit, message):
