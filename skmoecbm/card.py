@@ -1,72 +1,324 @@
-"""The model card: what a saved model is, and what it is not."""
+"""The model card: what a saved model is, what it was measured to do, and what it is not."""
 
-__all__ = ["model_card"]
+import re
+
+from huggingface_hub import ModelCardData
+
+from skmoecbm._audit_result import Audit
+from skmoecbm._card_details import CardDetails, ReportedMetrics, reported_metrics
+from skmoecbm._card_metrics import eval_results, metric_sections
+from skmoecbm._card_model import (
+    SHOWN_EXPERTS,
+    association_rows,
+    associations,
+    banks,
+    class_rows,
+    encoders_of,
+    expert_rows,
+    parts_of,
+)
+from skmoecbm._card_pictures import example_files, weights_files
+from skmoecbm._card_words import Inert, code, fenced, one_line, prose
+from skmoecbm._model_folder import CARD
+from skmoecbm._parameters import unpack_value
+from skmoecbm._validation import parameter_error
+
+__all__ = ["CardDetails", "ReportedMetrics", "card_files", "model_card"]
+
+_TITLE = "A concept bottleneck model"
+_PARTS = ("description", "intended_use", "out_of_scope", "training_data", "limits")
 
 
-def model_card(config):
-    """Return the text of a first `README.md`: what the model is, and what it is not."""
-    parts = [config.model]
-    if config.model.kind == "Pipeline":
-        parts = [step.node for step in config.model.steps]
-    lines = [
-        "---",
-        "library_name: skmoecbm",
-        "tags: [skmoecbm, concept-bottleneck, interpretability]",
-        "---",
-        "",
-        "# A concept bottleneck model",
-        "",
-        "**Not a medical device.** For research: not for diagnosis or treatment.",
+def card_files(model, config, arrays, *, card=None, repo_id=None, **told):
+    """Return the card of a model and the pictures beside it, name -> bytes.
+
+    Parameters
+    ----------
+    model : fitted estimator
+        Asked what it says of the images in `card`.
+    config : ModelConfig
+    arrays : dict of str to ndarray
+    card : CardDetails, default=None
+    repo_id : str, default=None
+        Where the model will be on the Hub; then its weights are drawn unless `card` says no.
+    **told
+        `metrics`, `audit` and `revision` of `model_card`.
+
+    Raises
+    ------
+    InputError
+        If an argument is not of its kind, or an image cannot be read.
+    """
+    details = _details(card)
+    files, pictures, examples = {}, [], []
+    node, prefix = _classifier(config)
+    if node is not None and (repo_id is not None if details.pictures is None else details.pictures):
+        found = associations(node, prefix, arrays)[:SHOWN_EXPERTS]
+        files, pictures = weights_files(found, node.classes.values)
+    if details.images:
+        first = next((e for _, e in encoders_of(config) if hasattr(e, "backbone_identity")), None)
+        reads = node is not None and _takes_images_alone(config)
+        value_range = getattr(first, "parameters", {}).get("value_range")
+        shown, examples = example_files(
+            model if reads else None, details.images, unpack_value(value_range, {})
+        )
+        files |= shown
+    text = model_card(
+        config,
+        arrays,
+        card=details,
+        repo_id=repo_id,
+        pictures=pictures,
+        examples=examples,
+        **told,
+    )
+    return {CARD: text.encode(), **files}
+
+
+def model_card(
+    config,
+    arrays,
+    *,
+    metrics=None,
+    audit=None,
+    card=None,
+    repo_id=None,
+    revision=None,
+    pictures=(),
+    examples=(),
+):
+    """Return the text of a model's `README.md`: the same arguments give the same text.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    arrays : dict of str to ndarray
+        All of the model, by the names in `config.arrays`.
+    metrics : Evaluation, ReportedMetrics, mapping, or list of these, default=None
+    audit : Audit, default=None
+    card : CardDetails, default=None
+    repo_id : str, default=None
+        Where on the Hub the model will be, for the lines that load it.
+    revision : str, default=None
+        The tag it will have there.
+    pictures : list of (expert, file name), default=()
+        Pictures of the concepts' weights beside the card.
+    examples : list of (file name, words), default=()
+        Images beside the card, and what the model says of them.
+
+    Raises
+    ------
+    InputError
+        If an argument is not of its kind.
+    """
+    details = _details(card)
+    if audit is not None and not isinstance(audit, Audit):
+        raise parameter_error("save", "audit", "an Audit that audit() returned", audit)
+    reported = reported_metrics(metrics)
+    encoders = encoders_of(config)
+    node, prefix = _classifier(config)
+    experts = expert_rows(config, node)
+    title = one_line(details.title or _TITLE, 200)
+    version = config.library_versions.get("skmoecbm", "")
+    view = {
+        "front_matter": _front_matter(
+            details,
+            repo_id.rpartition("/")[2] if repo_id else title,
+            experts,
+            encoders,
+            node,
+            reported,
+        ),
+        "title": title,
+        "notices": [prose(notice) for notice in config.notices],
+        "said": {name: _paragraphs(getattr(details, name)) for name in _PARTS},
+        "author": [prose(one) for one in details.authors],
+        "license": details.license,
+        "datasets": [code(one) for one in details.datasets],
+        "kind": config.model.kind if node is None else node.kind,
+        "has_images": _takes_images(encoders),
+        "experts": experts,
+        "banks": banks(encoders),
+        "classifier": node,
+        "n_concepts": sum(expert.get("n_concepts", 0) for expert in experts),
+        "metrics": metric_sections(reported),
+        "audit": audit and _audit(audit),
+        "label_map": [(code(k), code(v)) for k, v in (config.label_map or {}).items()][:100],
+        "load": fenced(_loading(repo_id, revision), "python"),
+        "versions": [code(f"{k} {v}") for k, v in config.library_versions.items()],
+        "format_version": config.format_version,
+        "package_version": Inert(re.sub(r"[^\w.+-]", "", version)),
+        "citation": None if details.citation is None else fenced(details.citation, "bibtex"),
+        "pictures": {code(expert): Inert(name) for expert, name in pictures},
+        "examples": [(Inert(name), words) for name, words in examples],
+        "tables": [],
+        "n_without_table": 0,
+    }
+    if node is not None:
+        view |= _of_classifier(node, prefix, arrays, encoders)
+    return _render(view)
+
+
+def _details(card):
+    if card is not None and not isinstance(card, CardDetails):
+        raise parameter_error("save", "card", "a CardDetails", card)
+    return CardDetails() if card is None else card
+
+
+def _classifier(config):
+    """Return the node of a model's classifier and the prefix of its arrays, or (None, None)."""
+    found = [(node, prefix) for node, prefix in parts_of(config) if hasattr(node, "classes")]
+    return found[-1] if found else (None, None)
+
+
+def _takes_images_alone(config):
+    """Return whether images are all that a model asks for: no column of a table beside them."""
+    encoders = encoders_of(config)
+    first = parts_of(config)[0][0]
+    mixed = any(expert.has_columns for expert in getattr(first, "experts", ()))
+    return bool(encoders) and not mixed and all(_takes_images([one]) for one in encoders)
+
+
+def _of_classifier(node, prefix, arrays, encoders):
+    """Return what the template needs of a classifier."""
+    labels = node.classes.values
+    rows, n_hidden = class_rows(node, prefix, arrays, encoders)
+    told = associations(node, prefix, arrays)
+    tables = []
+    for one in told[:SHOWN_EXPERTS]:
+        lines, left_out = association_rows(one, labels)
+        tables.append(
+            {
+                "expert": code(one.expert),
+                "n_concepts": len(one.concepts),
+                "unit": one.unit,
+                "rows": lines,
+                "n_hidden": left_out,
+            }
+        )
+    heads = getattr(node, "heads", (node,))
+    return {
+        "classes": rows,
+        "n_hidden_classes": n_hidden,
+        "tables": tables,
+        "n_without_table": len(heads) - len(tables),
+        "head_names": [code(head.expert_name) for head in heads],
+        "selected": code(getattr(node, "selected", "")),
+        "fallback": prose(getattr(node, "fallback", None) or ""),
+        "masked": [code(name) for name in getattr(node, "masked_experts", ())],
+        "edits": [_edit_in_words(edit) for edit in getattr(node, "edits", ())],
+        "sets": getattr(node, "sets", None),
+        "gate": getattr(node, "gate", None),
+        "summary": _summary(getattr(node, "training_summary", None)),
+    }
+
+
+def _front_matter(details, name, experts, encoders, node, reported):
+    """Return the YAML block of the card, as the Hub reads it."""
+    images = _takes_images(encoders)
+    task = "image-classification" if images else "tabular-classification"
+    bases = list(dict.fromkeys(e["repository"] for e in experts if e["repository"]))
+    tags = ["skmoecbm", "concept-bottleneck", "interpretability"]
+    if node is not None and node.kind == "GatedConceptBottleneckClassifier":
+        tags.append("mixture-of-experts")
+    results = eval_results(reported, task)
+    data = ModelCardData(
+        language=list(details.language),
+        license=details.license,
+        library_name="skmoecbm",
+        pipeline_tag=task if images and node is not None else None,
+        tags=tags,
+        base_model=bases or None,
+        datasets=list(details.datasets) or None,
+        metrics=list(dict.fromkeys(one.metric_type for one in results)) or None,
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+    return Inert(f"---\n{data.to_yaml()}\n---")
+
+
+def _takes_images(encoders):
+    return any(
+        getattr(node, "parameters", {}).get("modality", "image") == "image"
+        and hasattr(node, "backbone_identity")
+        for _, node in encoders
+    )
+
+
+def _loading(repo_id, revision):
+    """Return the lines that load the model, and predict."""
+    if repo_id is None:
+        how = 'model = skmoecbm.load("path/to/this/folder")'
+    else:
+        how = f'model = skmoecbm.from_pretrained("{repo_id}", revision="{revision or "main"}")'
+        if revision is None:
+            how += "  # better a tag or commit: what it names does not change"
+    return f"import skmoecbm\n\n{how}"
+
+
+def _audit(audit):
+    """Return what an audit says, in words; never its tables, which may name patients."""
+    by_status = {}
+    for check in audit.checks.values():
+        by_status.setdefault(check.status, []).append(check.name)
+    units = "" if audit.n_groups == audit.n else f" in {audit.n_groups:,} groups"
+    return {
+        "about": f"On {audit.n:,} row{'s' * (audit.n != 1)}{units}.",
+        "concerns": by_status.get("concern", []),
+        "checks": [
+            (check.name, check.question, check.status, prose(check.verdict))
+            for check in audit.checks.values()
+        ],
+    }
+
+
+def _summary(summary):
+    """Return the (name, value) pairs of a recorded summary of the training, as text."""
+    if summary is None:
+        return []
+    told = summary if isinstance(summary, dict) else summary.model_dump(mode="json")
+    return [
+        (prose(name.replace("_", " ")), code(value))
+        for name, value in told.items()
+        if isinstance(value, str | int | float) and not isinstance(value, bool)
     ]
-    lines += [f"\n**Notice:** {_inline(notice)}" for notice in config.notices]
-    for part in parts:
-        encoders = [part] if part.kind == "ConceptEncoder" else []
-        if part.kind == "ExpertUnion":
-            encoders = [expert.encoder for expert in part.experts]
-        lines += [
-            f"\nBackbone `{_inline(encoder.parameters['backbone'])}`, "
-            f"{len(encoder.bank['concepts'])} concepts"
-            for encoder in encoders
-        ]
-        if hasattr(part, "classes"):
-            names = ", ".join(f"`{_inline(str(label))}`" for label in part.classes.values)
-            lines.append(f"\nClasses: {names}")
-        if hasattr(part, "heads"):
-            names = ", ".join(
-                f"`{_inline(head.expert_name)}` ({len(head.concept_names)} concepts)"
-                for head in part.heads
-            )
-            lines.append(f"\nExperts: {names}; mixed by: `{_inline(part.selected)}`")
-        if getattr(part, "edits", ()):
-            lines.append("\nEdited after training:\n")
-            lines += [f"- {_edit_in_words(edit)}" for edit in part.edits]
-    lines += [
-        "",
-        "```python",
-        "import skmoecbm",
-        "",
-        'model = skmoecbm.load("path/to/this/folder")',
-        "```",
-        "",
-        f"Saved with skmoecbm {config.library_versions['skmoecbm']}, format version "
-        f"{config.format_version}.",
-    ]
-    return "\n".join(lines) + "\n"
+
+
+def _paragraphs(text):
+    """Return each paragraph of an author's text as a line of prose."""
+    parts = (text or "").replace("\r\n", "\n").split("\n\n")
+    return [prose(part) for part in parts if part.strip()]
 
 
 def _edit_in_words(edit):
     """Return one line of a model's log of edits, for its card."""
-    concept = f"`{_inline(edit.concept)}` of `{_inline(edit.expert)}`"
+    concept = f"{code(edit.concept)} of {code(edit.expert)}"
     how = "the expert fitted again" if edit.refit else "nothing fitted again"
     if edit.action == "forbid":
-        return f"{concept}: forbidden (its largest weight was {edit.before:.3g}), {how}"
+        return Inert(f"{concept}: forbidden (its largest weight was {edit.before:.3g}), {how}")
     wanted = "positive" if edit.sign == "+" else "negative"
-    return (
-        f"{concept}: may only be {wanted} for `{_inline(str(edit.label))}` "
+    return Inert(
+        f"{concept}: may only be {wanted} for {code(edit.label)} "
         f"(weight {edit.before:.3g}, now {edit.after:.3g}), {how}"
     )
 
 
-def _inline(text):
-    """Return text that stays on its line and inside its back-ticks, and is no HTML."""
-    return " ".join(text.replace("`", "'").replace("<", "‹").replace(">", "›").split())
+def _render(view):
+    """Return the card; what a template prints is escaped unless it is `Inert` or a number."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("skmoecbm", "templates"),
+        autoescape=False,
+        finalize=lambda v: v if isinstance(v, Inert | int) else prose(v, 10**6),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["listed"] = lambda parts: Inert(", ".join(map(_shown, parts)))
+    environment.filters["thousands"] = lambda number: Inert(f"{number:,}")
+    return environment.get_template("card.md.j2").render(view).strip() + "\n"
+
+
+def _shown(part):
+    return part if isinstance(part, Inert) else prose(part)

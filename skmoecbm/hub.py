@@ -11,7 +11,7 @@ from skmoecbm._validation import parameter_error
 __all__ = ["load", "read_config", "save"]
 
 
-def save(model, folder, *, label_map=None):
+def save(model, folder, *, label_map=None, metrics=None, audit=None, card=None):
     """Save a fitted model as `config.json`, `model.safetensors` and a `README.md`.
 
     The backbones are named and fingerprinted, not contained; neither are images, training rows,
@@ -27,6 +27,14 @@ def save(model, folder, *, label_map=None):
         a save that fails leaves it as it was.
     label_map : dict of str to label, default=None
         Codes in the user's table -> class, kept beside the model; see `read_config`.
+    metrics : Evaluation, ReportedMetrics, mapping, or list of these, default=None
+        Measured numbers for the card, best as `ReportedMetrics`, which say on which data. The
+        folder keeps them in the card alone: give them again when a loaded model is saved.
+    audit : Audit, default=None
+        Its verdicts stand in the card; its tables, which may name groups, do not.
+    card : CardDetails, default=None
+        Title, intended use, licence and the like, pictures of the concepts' weights, and images
+        that may become public.
 
     Raises
     ------
@@ -49,7 +57,8 @@ def save(model, folder, *, label_map=None):
     """
     folder = _folder_of("save", folder)
     refuse_other_files(folder)
-    replace_folder(folder, model_files(model, label_map=label_map))
+    files = model_files(model, label_map=label_map, metrics=metrics, audit=audit, card=card)
+    replace_folder(folder, files)
 
 
 def load(folder, *, backbones=None):
