@@ -14,6 +14,12 @@ _DISJOINT = {
     False: "It shares lesions, patients or studies with the training data: the numbers flatter.",
     None: "Whether it shares lesions, patients or studies with the training data is not stated.",
 }
+_CLASS_METRICS = {
+    "recall": "recall",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "f1": "F1",
+}
 _NOT_STATED = "not stated"
 _SHOWN_CLASSES = 60
 
@@ -113,7 +119,7 @@ def _section(one):
         "how": how,
         "disjoint": _DISJOINT[one.group_disjoint],
         "rows": rows,
-        "class_metrics": [code(name.replace("_", " ")) for name in names],
+        "class_metrics": [_CLASS_METRICS.get(name) or code(name) for name in names],
         "classes": [
             (
                 code(row["class"]),

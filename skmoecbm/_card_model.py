@@ -20,6 +20,7 @@ __all__ = [
 SHOWN_EXPERTS = 8  # with a table and a picture
 _SHOWN_CLASSES, _SHOWN_IN_TABLES = 200, 40
 _FOR, _AGAINST = 5, 3
+_LEAST = 0.005  # a weight that would be shown as 0.00 says nothing
 
 
 class Association:
@@ -39,14 +40,14 @@ class Association:
         self.expert, self.concepts, self.table, self.unit = expert, concepts, table, unit
 
     def strongest(self, k, n_classes, *, against=False):
-        """Return the (concept, weight) that speak most for class `k`, or against it."""
+        """Return the (concept, weight) that speak most for class `k`, or against it, if any."""
         column = self.table[:, k] if self.table.shape[1] > 1 else self.table[:, 0] * (2 * k - 1)
         order = np.argsort(column if against else -column, kind="stable")
         order = order[: _AGAINST if against else _FOR]
         return [
             (self.concepts[j], float(column[j]))
             for j in order
-            if (column[j] < 0 if against else column[j] > 0)
+            if (column[j] <= -_LEAST if against else column[j] >= _LEAST)
         ]
 
 
@@ -112,7 +113,7 @@ def association_rows(association, labels):
 
 
 def class_rows(node, prefix, arrays, encoders):
-    """Return what is known of each class: (class, name, share, threshold), None where it is not.
+    """Return what is known of each class: (class, name, share, threshold, rows), None where it is not.
 
     Parameters
     ----------
@@ -135,12 +136,14 @@ def class_rows(node, prefix, arrays, encoders):
                 names.setdefault(entry["key"], entry["name"])
     shares = arrays.get(f"{prefix}.class_prevalence")
     limits = arrays.get(f"{prefix}.thresholds")
+    counts = getattr(getattr(node, "training_summary", None), "rows_per_class", None)
     rows = [
         (
             code(label),
             names.get(label),
             None if shares is None else Inert(f"{100 * shares[k]:.1f} %"),
             None if limits is None else Inert(f"{limits[k]:.3f}"),
+            None if counts is None else Inert(f"{counts[k]:,}"),
         )
         for k, label in enumerate(node.classes.values[:_SHOWN_CLASSES])
     ]
@@ -160,6 +163,7 @@ def _expert(name, encoder):
     if not isinstance(backbone, str):
         return {"name": code(name), "backbone": code(encoder.kind), "repository": None}
     identity = encoder.backbone_identity
+    identity = identity if isinstance(identity, dict) else identity.model_dump(mode="json")
     settings = identity.get("preprocessing")
     settings = settings if isinstance(settings, dict) else {}
     size = settings.get("size")

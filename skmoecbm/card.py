@@ -209,7 +209,7 @@ def _of_classifier(node, prefix, arrays, encoders):
         "edits": [_edit_in_words(edit) for edit in getattr(node, "edits", ())],
         "sets": getattr(node, "sets", None),
         "gate": getattr(node, "gate", None),
-        "summary": _summary(getattr(node, "training_summary", None)),
+        "training": _training(getattr(node, "training_summary", None)),
     }
 
 
@@ -272,16 +272,23 @@ def _audit(audit):
     }
 
 
-def _summary(summary):
-    """Return the (name, value) pairs of a recorded summary of the training, as text."""
+def _training(summary):
+    """Return the counts of a recorded training as lines; its digests are for machines."""
     if summary is None:
         return []
     told = summary if isinstance(summary, dict) else summary.model_dump(mode="json")
-    return [
-        (prose(name.replace("_", " ")), code(value))
-        for name, value in told.items()
-        if isinstance(value, str | int | float) and not isinstance(value, bool)
-    ]
+    lines = []
+    if isinstance(told.get("n_rows"), int):
+        groups = told.get("n_groups")
+        inside = f" in {groups:,} groups" if isinstance(groups, int) else ", no groups given"
+        lines.append(Inert(f"{told['n_rows']:,} rows{inside}"))
+    rows = told.get("rows_per_expert") or {}
+    if len(set(rows.values())) > 1:
+        counts = ", ".join(f"{code(name)} {count:,}" for name, count in rows.items())
+        lines.append(Inert(f"rows that an expert saw: {counts}"))
+    if told.get("n_folds"):
+        lines.append(Inert(f"{told['n_folds']} folds, to weigh what was not fitted on"))
+    return lines
 
 
 def _paragraphs(text):
