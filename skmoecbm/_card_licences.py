@@ -30,11 +30,11 @@ def licence_of(backbone):
     """
     if backbone in DEMO_NAMES:
         return "BSD-3-Clause, as this package"
-    if backbone.startswith("local-dir:"):
-        return _UNKNOWN
-    if backbone.endswith("/openai") and "/" not in backbone.removesuffix("/openai"):
-        return _OPENAI
     repository = hub_repository(backbone)
+    # open_clip fetches OpenAI's weights from timm's copy, whose page may say something else
+    is_tag = not backbone.startswith("hf-hub:")
+    if is_tag and backbone.endswith("/openai") and repository is not None:
+        return _OPENAI
     for pattern, licence in _STATED:
         if repository is not None and pattern.fullmatch(repository):
             return licence

@@ -113,7 +113,7 @@ def association_rows(association, labels):
 
 
 def class_rows(node, prefix, arrays, encoders):
-    """Return what is known of each class: (class, name, share, threshold, rows), None where it is not.
+    """Return (class, name, share, threshold, rows) of each class, None what is not known.
 
     Parameters
     ----------
