@@ -91,7 +91,7 @@ def _draw(association, labels):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
-        AssociationDisplay(
+        display = AssociationDisplay(
             table[rows],
             [association.concepts[j] for j in rows],
             list(labels) if table.shape[1] > 1 else [labels[-1]],
@@ -99,6 +99,8 @@ def _draw(association, labels):
             left_out=float(rest.max()) if len(rest) else 0.0,
             unit=association.unit,
         ).plot(figure.add_subplot())
+        for text in display.texts_:
+            text.set_in_layout(False)  # inside their cells; measuring them takes twice as long
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()

@@ -153,7 +153,7 @@ Saved in format version \d+ with (`[\w-]+ [\w.+-]+`(, )?)+\.
   title = {{[\w: ]+}},
   author = {{{{[\w ]+}}}},
   version = {{[\w.+-]+}},
-  year = {{2026}}
+  year = \{{2026\}}
 }}
 ```
 
