@@ -9,7 +9,7 @@ from skmoecbm._evaluation import Evaluation
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import InputError
 
-__all__ = ["CardDetails", "ReportedMetrics", "reported_metrics"]
+__all__ = ["CardDetails", "ReportedMetrics", "checked_details", "reported_metrics"]
 
 MAX_IMAGES = 16
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
@@ -94,7 +94,7 @@ class CardDetails:
         Of the concepts: codes of two or three letters.
     pictures : bool, default=None
         Whether to draw the concepts' weights, a PNG for each expert. None: where the model is
-        pushed to the Hub, since drawing takes about half a second.
+        pushed to the Hub, since each takes about a second.
     images : list of at most 16 images, default=()
         Shown in the card, made smaller (512 pixels) and freed of names and EXIF data, each with
         what the model says of it. **They become public with the card**: never give an image of a
@@ -155,6 +155,13 @@ class CardDetails:
                 f"A card shows at most {MAX_IMAGES} images. Got {len(self.images):,}; choose some."
             )
         object.__setattr__(self, "images", tuple(self.images))
+
+
+def checked_details(card):
+    """Return the `CardDetails` that `save(card=...)` was given, or empty ones."""
+    if card is not None and not isinstance(card, CardDetails):
+        raise parameter_error("save", "card", "a CardDetails", card)
+    return CardDetails() if card is None else card
 
 
 def reported_metrics(metrics):

@@ -12,9 +12,11 @@ __all__ = [
     "associations",
     "banks",
     "class_rows",
+    "classifier_of",
     "encoders_of",
     "expert_rows",
-    "parts_of",
+    "takes_images",
+    "takes_images_alone",
 ]
 
 SHOWN_EXPERTS = 8  # with a table and a picture
@@ -51,7 +53,7 @@ class Association:
         ]
 
 
-def parts_of(config):
+def _parts_of(config):
     """Return the nodes of a model with the prefix of their arrays: [(node, prefix)]."""
     if config.model.kind != "Pipeline":
         return [(config.model, "model")]
@@ -61,12 +63,35 @@ def parts_of(config):
 def encoders_of(config):
     """Return (name, node) of each expert that has an encoder; without a name it is None."""
     found = []
-    for node, _ in parts_of(config):
+    for node, _ in _parts_of(config):
         if node.kind == "ConceptEncoder":
             found.append((None, node))
         elif node.kind == "ExpertUnion":
             found += [(expert.name, expert.encoder) for expert in node.experts]
     return found
+
+
+def classifier_of(config):
+    """Return the node of a model's classifier and the prefix of its arrays, or (None, None)."""
+    found = [(node, prefix) for node, prefix in _parts_of(config) if hasattr(node, "classes")]
+    return found[-1] if found else (None, None)
+
+
+def takes_images(encoders):
+    """Return whether an image-text model among the experts is given images."""
+    return any(
+        getattr(node, "parameters", {}).get("modality", "image") == "image"
+        and hasattr(node, "backbone_identity")
+        for _, node in encoders
+    )
+
+
+def takes_images_alone(config):
+    """Return whether images are all that a model asks for: no column of a table beside them."""
+    encoders = encoders_of(config)
+    first = _parts_of(config)[0][0]
+    mixed = any(expert.has_columns for expert in getattr(first, "experts", ()))
+    return bool(encoders) and not mixed and all(takes_images([one]) for one in encoders)
 
 
 def associations(node, prefix, arrays):

@@ -9,9 +9,9 @@ import numpy as np
 import safetensors.numpy
 from pydantic import ValidationError
 
+from skmoecbm._card_files import card_files
 from skmoecbm._model_folder import ARRAYS, CONFIG
 from skmoecbm._packing import pack, unpack
-from skmoecbm.card import card_files
 from skmoecbm.exceptions import InputError
 from skmoecbm.schema import ArrayEntry, ModelConfig, library_versions, parse_config, tell
 

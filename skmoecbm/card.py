@@ -5,7 +5,12 @@ import re
 from huggingface_hub import ModelCardData
 
 from skmoecbm._audit_result import Audit
-from skmoecbm._card_details import CardDetails, ReportedMetrics, reported_metrics
+from skmoecbm._card_details import (
+    CardDetails,
+    ReportedMetrics,
+    checked_details,
+    reported_metrics,
+)
 from skmoecbm._card_metrics import eval_results, metric_sections
 from skmoecbm._card_model import (
     SHOWN_EXPERTS,
@@ -13,66 +18,18 @@ from skmoecbm._card_model import (
     associations,
     banks,
     class_rows,
+    classifier_of,
     encoders_of,
     expert_rows,
-    parts_of,
+    takes_images,
 )
-from skmoecbm._card_pictures import example_files, weights_files
 from skmoecbm._card_words import Inert, code, fenced, one_line, prose
-from skmoecbm._model_folder import CARD
-from skmoecbm._parameters import unpack_value
 from skmoecbm._validation import parameter_error
 
-__all__ = ["CardDetails", "ReportedMetrics", "card_files", "model_card"]
+__all__ = ["CardDetails", "ReportedMetrics", "model_card"]
 
 _TITLE = "A concept bottleneck model"
 _PARTS = ("description", "intended_use", "out_of_scope", "training_data", "limits")
-
-
-def card_files(model, config, arrays, *, card=None, repo_id=None, **told):
-    """Return the card of a model and the pictures beside it, name -> bytes.
-
-    Parameters
-    ----------
-    model : fitted estimator
-        Asked what it says of the images in `card`.
-    config : ModelConfig
-    arrays : dict of str to ndarray
-    card : CardDetails, default=None
-    repo_id : str, default=None
-        Where the model will be on the Hub; then its weights are drawn unless `card` says no.
-    **told
-        `metrics`, `audit` and `revision` of `model_card`.
-
-    Raises
-    ------
-    InputError
-        If an argument is not of its kind, or an image cannot be read.
-    """
-    details = _details(card)
-    files, pictures, examples = {}, [], []
-    node, prefix = _classifier(config)
-    if node is not None and (repo_id is not None if details.pictures is None else details.pictures):
-        found = associations(node, prefix, arrays)[:SHOWN_EXPERTS]
-        files, pictures = weights_files(found, node.classes.values)
-    if details.images:
-        first = next((e for _, e in encoders_of(config) if hasattr(e, "backbone_identity")), None)
-        reads = node is not None and _takes_images_alone(config)
-        value_range = getattr(first, "parameters", {}).get("value_range")
-        shown, examples = example_files(
-            model if reads else None, details.images, unpack_value(value_range, {})
-        )
-        files |= shown
-    text = model_card(
-        config,
-        arrays,
-        card=details,
-        repo_id=repo_id,
-        pictures=pictures,
-        examples=examples,
-        **told,
-    )
-    return {CARD: text.encode(), **files}
 
 
 def model_card(
@@ -111,12 +68,12 @@ def model_card(
     InputError
         If an argument is not of its kind.
     """
-    details = _details(card)
+    details = checked_details(card)
     if audit is not None and not isinstance(audit, Audit):
         raise parameter_error("save", "audit", "an Audit that audit() returned", audit)
     reported = reported_metrics(metrics)
     encoders = encoders_of(config)
-    node, prefix = _classifier(config)
+    node, prefix = classifier_of(config)
     experts = expert_rows(config, node)
     title = one_line(details.title or _TITLE, 200)
     version = config.library_versions.get("skmoecbm", "")
@@ -136,7 +93,7 @@ def model_card(
         "license": details.license,
         "datasets": [code(one) for one in details.datasets],
         "kind": config.model.kind if node is None else node.kind,
-        "has_images": _takes_images(encoders),
+        "has_images": takes_images(encoders),
         "experts": experts,
         "banks": banks(encoders),
         "classifier": node,
@@ -157,26 +114,6 @@ def model_card(
     if node is not None:
         view |= _of_classifier(node, prefix, arrays, encoders)
     return _render(view)
-
-
-def _details(card):
-    if card is not None and not isinstance(card, CardDetails):
-        raise parameter_error("save", "card", "a CardDetails", card)
-    return CardDetails() if card is None else card
-
-
-def _classifier(config):
-    """Return the node of a model's classifier and the prefix of its arrays, or (None, None)."""
-    found = [(node, prefix) for node, prefix in parts_of(config) if hasattr(node, "classes")]
-    return found[-1] if found else (None, None)
-
-
-def _takes_images_alone(config):
-    """Return whether images are all that a model asks for: no column of a table beside them."""
-    encoders = encoders_of(config)
-    first = parts_of(config)[0][0]
-    mixed = any(expert.has_columns for expert in getattr(first, "experts", ()))
-    return bool(encoders) and not mixed and all(_takes_images([one]) for one in encoders)
 
 
 def _of_classifier(node, prefix, arrays, encoders):
@@ -215,7 +152,7 @@ def _of_classifier(node, prefix, arrays, encoders):
 
 def _front_matter(details, name, experts, encoders, node, reported):
     """Return the YAML block of the card, as the Hub reads it."""
-    images = _takes_images(encoders)
+    images = takes_images(encoders)
     task = "image-classification" if images else "tabular-classification"
     bases = list(dict.fromkeys(e["repository"] for e in experts if e["repository"]))
     tags = ["skmoecbm", "concept-bottleneck", "interpretability"]
@@ -235,14 +172,6 @@ def _front_matter(details, name, experts, encoders, node, reported):
         eval_results=results or None,
     )
     return Inert(f"---\n{data.to_yaml()}\n---")
-
-
-def _takes_images(encoders):
-    return any(
-        getattr(node, "parameters", {}).get("modality", "image") == "image"
-        and hasattr(node, "backbone_identity")
-        for _, node in encoders
-    )
 
 
 def _loading(repo_id, revision):
