@@ -15,6 +15,7 @@ __all__ = [
     "classifier_of",
     "encoders_of",
     "expert_rows",
+    "foreign_classes",
     "takes_images",
     "takes_images_alone",
 ]
@@ -182,11 +183,24 @@ def expert_rows(config, classifier):
     return [_expert(name or alone or "expert", encoder) for name, encoder in encoders]
 
 
+def foreign_classes(config):
+    """Return the classes of other libraries that a model holds by way of skops, sorted."""
+    found, level = set(), [config.model.model_dump(mode="json")]
+    while level:
+        node = level.pop()
+        if isinstance(node, dict) and node.get("kind") == "foreign":
+            found.add(str(node.get("class_name")))
+        if isinstance(node, dict | list):
+            level += node.values() if isinstance(node, dict) else node
+    return sorted(found)
+
+
 def _expert(name, encoder):
-    parameters = encoder.parameters
+    parameters = getattr(encoder, "parameters", {})
     backbone = parameters.get("backbone")
-    if not isinstance(backbone, str):
-        return {"name": code(name), "backbone": code(encoder.kind), "repository": None}
+    if not isinstance(backbone, str):  # no image-text model: an estimator of another library
+        kind = getattr(encoder, "class_name", None) or encoder.kind
+        return {"name": code(name), "backbone": code(kind), "repository": None}
     identity = encoder.backbone_identity
     identity = identity if isinstance(identity, dict) else identity.model_dump(mode="json")
     settings = identity.get("preprocessing")

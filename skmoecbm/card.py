@@ -21,6 +21,7 @@ from skmoecbm._card_model import (
     classifier_of,
     encoders_of,
     expert_rows,
+    foreign_classes,
     takes_images,
 )
 from skmoecbm._card_words import Inert, code, fenced, one_line, prose
@@ -109,7 +110,8 @@ def model_card(
         "pictures": {code(expert): Inert(name) for expert, name in pictures},
         "examples": [(Inert(name), words) for name, words in examples],
         "tables": [],
-        "n_without_table": 0,
+        "without_table": [],
+        "foreign": [code(name) for name in foreign_classes(config)][:20],
     }
     if node is not None:
         view |= _of_classifier(node, prefix, arrays, encoders)
@@ -134,11 +136,13 @@ def _of_classifier(node, prefix, arrays, encoders):
             }
         )
     heads = getattr(node, "heads", (node,))
+    shown = {one.expert for one in told[:SHOWN_EXPERTS]}
+    hidden = [code(head.expert_name) for head in heads if head.expert_name not in shown]
     return {
         "classes": rows,
         "n_hidden_classes": n_hidden,
         "tables": tables,
-        "n_without_table": len(heads) - len(tables),
+        "without_table": hidden[:100],
         "head_names": [code(head.expert_name) for head in heads],
         "selected": code(getattr(node, "selected", "")),
         "fallback": prose(getattr(node, "fallback", None) or ""),

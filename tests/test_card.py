@@ -29,6 +29,7 @@ from skmoecbm import (
     tune_thresholds,
 )
 from skmoecbm._card_licences import hub_repository, licence_of
+from skmoecbm._card_model import foreign_classes
 from skmoecbm._model_writing import model_files
 from skmoecbm.datasets import make_lesions
 from tests.brute_force import make_table
@@ -244,7 +245,7 @@ def test_shares_thresholds_sets_edits_and_codes_are_told(table):
     assert "Sets of classes were calibrated on 30 rows (`lac`)" in text
     assert "## Edits" not in text
     assert "Codes in the author's table: `Q` is `2`." in text
-    shares = re.findall(r"^\| `\d` \| (\d+\.\d) % \|$", text, flags=re.M)
+    shares = re.findall(r"^\| `\d` \|(?: \d+ \|)? (\d+\.\d) % \|$", text, flags=re.M)
     assert [float(s) for s in shares] == [round(100 * (y[:90] == k).mean(), 1) for k in range(3)]
     text = card_of(edit(model, forbid="left__x0"))
     assert "## Edits" in text and "- `x0` of `left`: forbidden" in text
@@ -253,7 +254,7 @@ def test_shares_thresholds_sets_edits_and_codes_are_told(table):
     labels = ConceptBottleneckClassifier(alpha=1.0).fit(X, many)
     labels = tune_thresholds(labels, X, many, cv=2)
     text = card_of(labels)
-    limits = re.findall(r"^\| `\d` \| \d+\.\d % \| (\d\.\d{3}) \|$", text, flags=re.M)
+    limits = re.findall(r"^\| `\d` \|(?: \d+ \|)? \d+\.\d % \| (\d\.\d{3}) \|$", text, flags=re.M)
     assert limits == [f"{limit:.3f}" for limit in labels.thresholds_]
     assert "A row may have several of them, or none; a label is said from its threshold on." in text
 
@@ -408,6 +409,9 @@ def test_every_kind_of_model_has_a_card_that_parses(kind, pipeline, table):
     }[kind]
     text = card_of(model)
     headings = [h.replace("features", getattr(model, "expert_name_", "")) for h in headings]
+    last = model[-1] if kind == "pipeline" else model
+    if "Classes" in headings and hasattr(last, "training_summary_"):
+        headings.insert(headings.index("Classes") + 1, "Training data")
     assert_inert(text, headings)
     assert ModelCard(text).data.library_name == "skmoecbm"
     assert "**Not a medical device.**" in text
@@ -475,3 +479,10 @@ def test_recorded_training_is_told_in_counts(mixture):
     assert not any("0000" in line for line in _training(told))
     assert _training(None) == []
     assert skmoecbm.CardDetails is CardDetails
+
+
+def test_estimators_of_other_libraries_are_named():
+    head = {"kind": "foreign head", "estimator": {"kind": "foreign", "class_name": "a.B"}}
+    dumped = {"steps": [{"node": {"heads": [head, {"kind": "x", "class_name": "no"}]}}]}
+    config = SimpleNamespace(model=SimpleNamespace(model_dump=lambda mode: dumped))
+    assert foreign_classes(config) == ["a.B"]
