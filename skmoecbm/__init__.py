@@ -6,6 +6,7 @@ from importlib import import_module
 _ROOMS = {
     "_aggregate": ("aggregate_predictions",),
     "_audit": ("Audit", "audit"),
+    "_card_details": ("CardDetails", "ReportedMetrics"),
     "_conformal": ("calibrate_sets", "predict_set", "sets_to_lists"),
     "_editing": ("edit",),
     "_evaluate": ("Evaluation", "evaluate"),

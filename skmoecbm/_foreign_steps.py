@@ -109,4 +109,4 @@ def take_foreign(node, arrays, name, trusted):
             f"The array {name!r} must be {node.n_bytes} numbers of uint8; fetch or save the model "
             "again."
         )
-    return unpack_foreign(node, array, trusted)
+    return unpack_foreign(node, np.asarray(array), trusted)

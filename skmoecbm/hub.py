@@ -13,7 +13,9 @@ from skmoecbm._validation import parameter_error, resolve_device
 __all__ = ["load", "read_config", "save"]
 
 
-def save(model, folder, *, label_map=None, trusted=()):
+def save(
+    model, folder, *, label_map=None, trusted=(), metrics=None, audit=None, card=None
+):
     """Save a fitted model as `config.json`, `model.safetensors` and a `README.md`.
 
     The backbones are named and fingerprinted, not contained; neither are images, training rows,
@@ -33,6 +35,14 @@ def save(model, folder, *, label_map=None, trusted=()):
         Types of your own or of other libraries ("mypkg.MyTransformer") that heads, steps and
         experts may be made of. Whoever loads the model must name them too, and have them
         installed.
+    metrics : Evaluation, ReportedMetrics, mapping, or list of these, default=None
+        Measured numbers for the card, best as `ReportedMetrics`, which say on which data. The
+        folder keeps them in the card alone: give them again when a loaded model is saved.
+    audit : Audit, default=None
+        Its verdicts stand in the card; its tables, which may name groups, do not.
+    card : CardDetails, default=None
+        Title, intended use, licence and the like, pictures of the concepts' weights, and images
+        that may become public.
 
     Raises
     ------
@@ -62,8 +72,15 @@ def save(model, folder, *, label_map=None, trusted=()):
     """
     folder = _folder_of("save", folder)
     refuse_other_files(folder)
-    trusted = check_trusted("save", trusted)
-    replace_folder(folder, model_files(model, label_map=label_map, trusted=trusted))
+    files = model_files(
+        model,
+        label_map=label_map,
+        trusted=check_trusted("save", trusted),
+        metrics=metrics,
+        audit=audit,
+        card=card,
+    )
+    replace_folder(folder, files)
 
 
 def load(folder, *, backbones=None, device=None, trusted=()):
