@@ -7,10 +7,10 @@ import safetensors
 
 from skmoecbm._model_folder import ARRAYS, read_bytes, read_config_bytes
 from skmoecbm._packing import unpack
-from skmoecbm.exceptions import FormatError, InputError
+from skmoecbm.exceptions import FormatError
 from skmoecbm.schema import parse_config
 
-__all__ = ["read_folder_config", "read_model", "set_backbones"]
+__all__ = ["read_folder_config", "read_model"]
 
 _MAX_ARRAYS_BYTES = 4 * 2**30
 _DTYPES = {"F64": "float64", "F32": "float32", "I64": "int64", "BOOL": "bool"}
@@ -32,24 +32,6 @@ def read_model(folder):
             "file is damaged, fetch or save it again."
         )
     return model
-
-
-def set_backbones(model, backbones):
-    """Give encoders of a model backbones that lie elsewhere on this machine, expert -> name."""
-    first = model.steps[0][1] if hasattr(model, "steps") else model
-    encoders = dict(getattr(first, "experts_", [])) or (
-        {model.steps[0][0] if hasattr(model, "steps") else first.__class__.__name__: first}
-        if hasattr(first, "backbone")
-        else {}
-    )
-    unknown = sorted(set(backbones) - set(encoders))
-    if unknown:
-        raise InputError(
-            f"The 'backbones' parameter of load names {unknown[0]!r}; the model's experts are "
-            f"{list(encoders)}."
-        )
-    for name, backbone in backbones.items():
-        encoders[name].set_params(backbone=backbone)
 
 
 def _read_arrays(folder, config):

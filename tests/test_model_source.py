@@ -11,7 +11,8 @@ import torch
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 from PIL import Image
 
-from skmoecbm._model_source import WAY_ON, hub_reason
+from skmoecbm._hub_errors import hub_reason
+from skmoecbm._model_source import WAY_ON
 from skmoecbm.backbones import clear_backbones, load_backbone
 from skmoecbm.exceptions import BackboneError, InputError
 from tests.backbone_fixtures import (

@@ -1,0 +1,191 @@
+"""What went wrong at the Hugging Face Hub, in one sentence with a remedy; and what is tried again."""
+
+import time
+
+from huggingface_hub import errors as hub_errors
+from huggingface_hub import get_token
+
+from skmoecbm.exceptions import HubError
+
+__all__ = ["hub_error", "hub_reason", "is_outage", "patiently", "status_of"]
+
+_ATTEMPTS = 5
+_LONGEST_WAIT = 60  # seconds; who is told to come back later than that is told so
+_PASSING = (408, 429, 500, 502, 503, 504)
+_CLIENTS = ("httpx", "httpx2", "httpcore", "requests", "urllib3")  # of any huggingface_hub
+_LOGIN = "Log in with `hf auth login`, set HF_TOKEN, or give a token that may"
+
+
+def patiently(call, *, again_if_unclear=True):
+    """Return what `call` returns; where the Hub asks to wait or stumbles, wait and try again.
+
+    huggingface_hub itself does so for up- and downloads of files, not for what only asks or
+    changes something.
+
+    Parameters
+    ----------
+    call : callable without parameters
+    again_if_unclear : bool, default=True
+        Also where the request may have been carried out, though its answer is an error or lost.
+        False is for what must not happen twice.
+    """
+    pause = 1.0
+    for attempt in range(_ATTEMPTS):
+        try:
+            return call()
+        except Exception as error:
+            wait = _retry_after(error)
+            wait = pause if wait is None else wait
+            is_refused = status_of(error) == 429
+            worth = is_refused or (again_if_unclear and is_outage(error))
+            if not worth or wait > _LONGEST_WAIT or attempt == _ATTEMPTS - 1:
+                raise
+        time.sleep(wait)
+        pause *= 2
+    raise AssertionError("the last attempt returns or raises")
+
+
+def is_outage(error):
+    """Return whether an error is the network's or the Hub's, and may pass."""
+    error = _root(error)
+    if isinstance(error, hub_errors.OfflineModeIsEnabled):
+        return False
+    status = status_of(error)
+    return status in _PASSING if status is not None else _is_of_network(error)
+
+
+def status_of(error):
+    """Return the HTTP status that an error tells of, or None."""
+    return getattr(getattr(_root(error), "response", None), "status_code", None)
+
+
+def hub_error(problem, error, *, local_files_only=False, remedy=None):
+    """Return the `HubError` that says a problem, its reason and a way on; raise it from `error`.
+
+    Parameters
+    ----------
+    problem : str
+        "Could not get 'user/repo'": the start of the sentence.
+    error : Exception
+        Of huggingface_hub; headers that it holds lose the token.
+    local_files_only : bool
+    remedy : str, default=None
+        In place of the one that the reason suggests.
+    """
+    forget_token(error)
+    reason = hub_reason(error, local_files_only=local_files_only)
+    return HubError(f"{problem}: {reason}. {remedy or _remedy(error, local_files_only)}")
+
+
+def hub_reason(error, *, local_files_only=False):
+    """Return in one clause why nothing came; the Hub's own texts run over several lines."""
+    cause = error.__cause__
+    if isinstance(error, hub_errors.LocalEntryNotFoundError):
+        if local_files_only:
+            return "the Hugging Face cache does not hold it, and local_files_only=True asks nobody"
+        if isinstance(cause, hub_errors.OfflineModeIsEnabled):
+            return "the Hugging Face cache does not hold it, and HF_HUB_OFFLINE is set"
+        if cause is not None and not isinstance(cause, hub_errors.HfHubHTTPError):
+            return f"the Hub cannot be reached ({hub_reason(cause)})"
+        if cause is not None:
+            return hub_reason(cause)
+    if cause is not None and _root(error) is not error:
+        return hub_reason(_root(error))
+    if isinstance(error, hub_errors.OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set"
+    # a gated repository is told as a kind of missing one
+    for kind, reason in (
+        (
+            hub_errors.GatedRepoError,
+            "its owners grant access, to who is logged in (`hf auth login`)",
+        ),
+        (hub_errors.RepositoryNotFoundError, "there is no such repository, or it is private"),
+        (hub_errors.RevisionNotFoundError, "the repository has no such revision"),
+    ):
+        if isinstance(error, kind):
+            return reason
+    status = status_of(error)
+    if status == 401:
+        return "the Hub does not accept the token (401)"
+    if status == 403:
+        return "this account or token may not do that (403)"
+    if status == 412:
+        return "somebody else changed it meanwhile (412)"
+    if status == 429:
+        wait = _retry_after(error)
+        return "the Hub has too many requests (429)" + (
+            "" if wait is None else f", and asks to wait {wait:,.0f} seconds"
+        )
+    if status in _PASSING:
+        return f"the Hub has a fault of its own ({status})"
+    line = next(iter(str(error).strip().splitlines()), "").rstrip(" .!:")
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def forget_token(error):
+    """Take the token out of an error and its causes: requests hold it, and a server may repeat it."""
+    seen, token = set(), get_token()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        response = getattr(error, "response", None)
+        for part in (
+            response,
+            getattr(response, "request", None),
+            getattr(error, "_request", None),
+        ):
+            header = getattr(part, "headers", {}).pop("authorization", None)
+            token = header.rpartition(" ")[2] if header else token
+        if token:
+            error.args = tuple(_without(token, part) for part in error.args)
+            if isinstance(getattr(error, "server_message", None), str):
+                error.server_message = _without(token, error.server_message)
+        error = error.__cause__ or error.__context__
+
+
+def _without(token, part):
+    return part.replace(token, "<token>") if isinstance(part, str) else part
+
+
+def _remedy(error, local_files_only):
+    root, status = _root(error), status_of(error)
+    if local_files_only or isinstance(root, hub_errors.LocalEntryNotFoundError):
+        return (
+            "Load it once where there is a network; or fetch it there (`hf download REPO "
+            "--local-dir FOLDER`), bring the folder here and load that."
+        )
+    if isinstance(root, hub_errors.OfflineModeIsEnabled):
+        return "Unset it, or use what is on this machine."
+    if isinstance(root, hub_errors.GatedRepoError):
+        return "Ask for access on its page, then log in and try again."
+    if isinstance(root, hub_errors.RepositoryNotFoundError):
+        return f"Check the name. {_LOGIN} read it if it is private."
+    if isinstance(root, hub_errors.RevisionNotFoundError):
+        return "Give a branch, tag or commit that its page lists."
+    if status == 401:
+        return "Make a new one at the Hub's settings, and log in with `hf auth login`."
+    if status == 403:
+        return f"{_LOGIN} write to it."
+    if status == 412:
+        return "Look at what is there now, and try again."
+    return "Try again later."
+
+
+def _root(error):
+    """Return the error below those that only say "while uploading"."""
+    while type(error) is RuntimeError and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _is_of_network(error):
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    is_client = type(error).__module__.partition(".")[0] in _CLIENTS
+    return isinstance(error, ConnectionError | TimeoutError) or (
+        is_client and bool(kinds & {"TransportError", "ConnectionError", "Timeout"})
+    )
+
+
+def _retry_after(error):
+    headers = getattr(getattr(_root(error), "response", None), "headers", None) or {}
+    value = headers.get("Retry-After", "").strip()
+    return float(value) if value.isdigit() else None
