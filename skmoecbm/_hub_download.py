@@ -65,9 +65,8 @@ def fetch_model(repo, revision, access):
     FormatError
         If it is not a saved model, or larger than its own config.json says.
     """
-    problem = f"Could not get the model {repo!r}" + (
-        f" at revision {revision!r}" if revision else ""
-    )
+    at = f" at revision {revision!r}" if revision else ""
+    problem = f"Could not get the model {repo!r}{at} from the Hugging Face Hub"
     only_cached = access.local_files_only or huggingface_hub.constants.HF_HUB_OFFLINE
     if only_cached or _COMMIT.fullmatch(revision or ""):
         try:
@@ -157,8 +156,8 @@ def _from_hub(repo, revision, access):
     if sizes[ARRAYS] > declared + header:
         raise FormatError(
             f"The Hub repository {repo!r} (commit {commit}) has a {ARRAYS} of {sizes[ARRAYS]:,} "
-            f"bytes, but its {CONFIG} declares arrays of {declared:,}. It is damaged or no model of "
-            "skmoecbm, and was not fetched; tell its author."
+            f"bytes, but its {CONFIG} declares arrays of {declared:,}. It is damaged or no model "
+            "of skmoecbm, and was not fetched; tell its author."
         )
     folder = patiently(lambda: fetch(commit, _FILES))
     logger.info("%s: commit %s, in %s", repo, commit, folder)

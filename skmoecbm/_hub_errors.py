@@ -1,5 +1,6 @@
-"""What went wrong at the Hugging Face Hub, in one sentence with a remedy; and what is tried again."""
+"""What went wrong at the Hugging Face Hub, in one sentence; and what is tried again."""
 
+import json
 import time
 
 from huggingface_hub import errors as hub_errors
@@ -51,7 +52,10 @@ def is_outage(error):
     if isinstance(error, hub_errors.OfflineModeIsEnabled):
         return False
     status = status_of(error)
-    return status in _PASSING if status is not None else _is_of_network(error)
+    if status is not None:
+        return status in _PASSING
+    # an answer that is no JSON is some proxy's page about a fault
+    return isinstance(error, json.JSONDecodeError) or _is_of_network(error)
 
 
 def status_of(error):
@@ -118,22 +122,20 @@ def hub_reason(error, *, local_files_only=False):
         )
     if status in _PASSING:
         return f"the Hub has a fault of its own ({status})"
+    if isinstance(error, json.JSONDecodeError):
+        return "the Hub's answer cannot be read"
     line = next(iter(str(error).strip().splitlines()), "").rstrip(" .!:")
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def forget_token(error):
-    """Take the token out of an error and its causes: requests hold it, and a server may repeat it."""
+    """Take the token out of an error and its causes: requests hold it, answers may repeat it."""
     seen, token = set(), get_token()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         response = getattr(error, "response", None)
-        for part in (
-            response,
-            getattr(response, "request", None),
-            getattr(error, "_request", None),
-        ):
-            header = getattr(part, "headers", {}).pop("authorization", None)
+        for request in (getattr(response, "request", None), getattr(error, "_request", None)):
+            header = getattr(request, "headers", {}).pop("authorization", None)
             token = header.rpartition(" ")[2] if header else token
         if token:
             error.args = tuple(_without(token, part) for part in error.args)

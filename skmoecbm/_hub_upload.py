@@ -1,8 +1,10 @@
 """The files of a model onto the Hugging Face Hub: one commit or none, however often it is tried."""
 
+import functools
 import hashlib
 import json
 import re
+import time
 
 import huggingface_hub
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete
@@ -123,7 +125,7 @@ def push_files(files, repo, options, token=None):
 
 
 def _prepare(api, repo, options):
-    """Make the repository and the branch where they are not there, and see that both may be used."""
+    """Make the repository and the branch where they are missing; see that both may be used."""
     info = _look(api, repo, None)
     if info is None:
         private = options.private is not False
@@ -184,17 +186,15 @@ def _commit(api, files, repo, options):
             *(CommitOperationAdd(name, files[name]) for name in changed),
             *(CommitOperationDelete(name) for name in gone),
         ]
-
-        def send(operations=operations):
-            return api.create_commit(
-                repo,
-                operations,
-                commit_message=options.commit_message,
-                revision=options.revision,
-                create_pr=options.create_pr,
-                parent_commit=parent,
-            )
-
+        send = functools.partial(
+            api.create_commit,
+            repo,
+            operations,
+            commit_message=options.commit_message,
+            revision=options.revision,
+            create_pr=options.create_pr,
+            parent_commit=parent,
+        )
         try:
             # Only what was certainly not carried out is sent again without another look.
             return patiently(send, again_if_unclear=False)
@@ -207,6 +207,7 @@ def _commit(api, files, repo, options):
                 ) from error
             if not is_outage(error) or status_of(error) == 429 or attempt == _ATTEMPTS - 1:
                 raise
+        time.sleep(2**attempt)
     raise AssertionError("the last attempt returns or raises")
 
 
