@@ -107,6 +107,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.hub.large |= {sha256: self.body} if good else {}
                 return self.reply(200 if good else 400)
             case ["GET" | "HEAD", "cdn", sha256]:
+                if self.command == "GET":
+                    self.hub.downloads.append(self.hub.places[sha256])
                 return self.send_file(self.hub.large[sha256], {"ETag": f'"{sha256}"'})
             case ["POST", owner, name, "info", "lfs", "objects", "batch"]:
                 return self.batch(f"{owner}/{name}")
@@ -135,7 +137,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.user is None or name.split("/")[0] != self.user:
             return self.refuse(403 if self.user else 401, message="no rights to create it")
         if name in self.hub.repositories:
-            return self.reply(409, {"error": "You already created this model repo"})
+            url = f"{self.hub.address}/{name}"
+            return self.reply(409, {"error": "You already created this model repo", "url": url})
         private = data.get("visibility") == "private" or data.get("private", False)
         made = Repository({"main": {".gitattributes": b"*.safetensors filter=lfs\n"}}, private)
         self.hub.repositories[name] = made
@@ -303,12 +306,12 @@ class Handler(BaseHTTPRequestHandler):
         if path not in files:
             return self.refuse(404, "EntryNotFound")
         content, headers = files[path], {"X-Repo-Commit": commit}
-        if self.command == "GET":
-            self.hub.downloads.append(f"{name}/{path}")
         if not is_large(path):
+            if self.command == "GET":
+                self.hub.downloads.append(f"{name}/{path}")
             return self.send_file(content, {"ETag": f'"{blob_id(content)}"', **headers})
         sha256 = hashlib.sha256(content).hexdigest()
-        self.hub.large[sha256] = content
+        self.hub.large[sha256], self.hub.places[sha256] = content, f"{name}/{path}"
         headers |= {
             "Location": f"{self.hub.storage}/cdn/{sha256}",
             "X-Linked-ETag": f'"{sha256}"',

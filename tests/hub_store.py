@@ -70,6 +70,7 @@ class Hub:
         self.repositories = Repositories()
         self.tokens = {}  # token -> user
         self.large = {}  # sha256 -> bytes
+        self.places = {}  # sha256 -> "user/repo/path"
         self.requests = []  # (method, path with query, headers)
         self.downloads = []  # "user/repo/path" of each body sent
         self.faults = []
