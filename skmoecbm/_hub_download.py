@@ -108,12 +108,15 @@ def model_infos(*, author, search, limit, token):
 
 def _from_cache(repo, revision, access):
     """Return the folder that the cache holds, whole, and ask nobody."""
+    options = access.options
+    if not huggingface_hub.constants.HF_HUB_OFFLINE:  # that asks nobody, and says so
+        options["local_files_only"] = True
     folder = Path(
         huggingface_hub.snapshot_download(
             repo,
             revision=revision,
             allow_patterns=list(_FILES),
-            **{**access.options, "local_files_only": True},
+            **options,
         )
     )
     if not all((folder / name).is_file() for name in (CONFIG, ARRAYS)):

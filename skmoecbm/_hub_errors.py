@@ -78,7 +78,7 @@ def hub_error(problem, error, *, local_files_only=False, remedy=None):
     """
     forget_token(error)
     reason = hub_reason(error, local_files_only=local_files_only)
-    return HubError(f"{problem}: {reason}. {remedy or _remedy(error, local_files_only)}")
+    return HubError(f"{problem}: {reason}. {remedy or _remedy(error)}")
 
 
 def hub_reason(error, *, local_files_only=False):
@@ -148,9 +148,10 @@ def _without(token, part):
     return part.replace(token, "<token>") if isinstance(part, str) else part
 
 
-def _remedy(error, local_files_only):
+def _remedy(error):
     root, status = _root(error), status_of(error)
-    if local_files_only or isinstance(root, hub_errors.LocalEntryNotFoundError):
+    is_missing = isinstance(error, hub_errors.LocalEntryNotFoundError)
+    if is_missing and (root is error or isinstance(root, hub_errors.OfflineModeIsEnabled)):
         return (
             "Load it once where there is a network; or fetch it there (`hf download REPO "
             "--local-dir FOLDER`), bring the folder here and load that."
@@ -173,8 +174,10 @@ def _remedy(error, local_files_only):
 
 
 def _root(error):
-    """Return the error below those that only say "while uploading"."""
-    while type(error) is RuntimeError and error.__cause__ is not None:
+    """Return the error below those that only say "while uploading" or "not in the cache either"."""
+    while error.__cause__ is not None and (
+        type(error) is RuntimeError or isinstance(error, hub_errors.LocalEntryNotFoundError)
+    ):
         error = error.__cause__
     return error
 

@@ -25,6 +25,8 @@ PAGE = 2  # entries of a list in one answer, so that clients must ask for the ne
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet
+    disable_nagle_algorithm = True
     hub = None
 
     def log_message(self, *args):
