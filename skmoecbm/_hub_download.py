@@ -20,7 +20,7 @@ __all__ = ["check_repository", "check_sizes", "fetch_model", "is_repository", "m
 logger = logging.getLogger("skmoecbm")
 
 LIBRARY = "skmoecbm"  # the Hub's tag of our models; the card has it
-_FILES = (CONFIG, ARRAYS, CARD)
+_FILES = (CONFIG, ARRAYS, CARD)  # not the pictures that the card shows
 _LIMITS = {CONFIG: 64 * 2**20, ARRAYS: 4 * 2**30, CARD: 8 * 2**20}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)

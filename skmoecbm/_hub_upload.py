@@ -12,7 +12,7 @@ from huggingface_hub import errors as hub_errors
 
 from skmoecbm._hub_download import LIBRARY, check_repository
 from skmoecbm._hub_errors import hub_error, is_outage, patiently, status_of
-from skmoecbm._model_folder import ARRAYS, CARD, CONFIG
+from skmoecbm._model_folder import CONFIG, is_of_a_model
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import HubError, InputError
 
@@ -224,12 +224,7 @@ def _difference(files, siblings):
                 changed.append(name)
         elif entry.blob_id != hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest():
             changed.append(name)
-    return changed, sorted(name for name in there if _is_of_model(name) and name not in files)
-
-
-def _is_of_model(name):
-    """Return whether a file is one that a push of ours may have put there."""
-    return name in (CONFIG, ARRAYS, CARD)
+    return changed, sorted(name for name in there if is_of_a_model(name) and name not in files)
 
 
 def _refuse_other_library(api, repo, info):

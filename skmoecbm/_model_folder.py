@@ -1,5 +1,6 @@
 """The folder of a saved model and its files, known before anything heavy is imported."""
 
+import re
 from pathlib import Path
 
 from skmoecbm.exceptions import FormatError, InputError
@@ -8,14 +9,34 @@ __all__ = [
     "ARRAYS",
     "CARD",
     "CONFIG",
+    "image_name",
+    "is_of_a_model",
     "read_bytes",
     "read_config_bytes",
     "refuse_earlier_model",
     "refuse_other_files",
+    "weights_name",
 ]
 
 CONFIG, ARRAYS, CARD = "config.json", "model.safetensors", "README.md"
 _MAX_CONFIG_BYTES = 64 * 2**20
+# What the card shows, beside it: see `weights_name` and `image_name`.
+_PICTURE = re.compile(r"concept-weights-[1-8]\.png|image-(0[1-9]|1[0-6])\.jpg")
+
+
+def weights_name(number):
+    """Return the name of the picture of an expert's weights, the first being 1."""
+    return f"concept-weights-{number}.png"
+
+
+def image_name(number):
+    """Return the name of an image that the card shows, the first being 1."""
+    return f"image-{number:02d}.jpg"
+
+
+def is_of_a_model(name):
+    """Return whether a file of this name is one that `save` writes."""
+    return name in (CONFIG, ARRAYS, CARD) or _PICTURE.fullmatch(name) is not None
 
 
 def read_bytes(folder, name, limit):
@@ -53,7 +74,7 @@ def refuse_other_files(folder):
     if folder.is_file():
         raise InputError(f"'{folder}' is a file; a saved model is a folder. Give the folder.")
     inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    foreign = sorted(inside - {CONFIG, ARRAYS, CARD})
+    foreign = sorted(name for name in inside if not is_of_a_model(name))
     if foreign:
         raise InputError(
             f"The folder '{folder}' holds files that are not of a saved model ({foreign[0]!r}). "
