@@ -141,7 +141,7 @@ def _from_hub(repo, revision, access):
 
     info = patiently(lambda: look(revision))
     # by its name, so that the cache remembers which commit this branch or tag was
-    folder = patiently(lambda: fetch(revision, [CONFIG]))
+    folder = patiently(lambda: fetch(revision, [CONFIG]), attempts=3)
     commit = folder.name
     if commit != info.sha:  # it moved meanwhile
         info = patiently(lambda: look(commit))
@@ -162,7 +162,7 @@ def _from_hub(repo, revision, access):
             f"bytes, but its {CONFIG} declares arrays of {declared:,}. It is damaged or no model "
             "of skmoecbm, and was not fetched; tell its author."
         )
-    folder = patiently(lambda: fetch(commit, _FILES))
+    folder = patiently(lambda: fetch(commit, _FILES), attempts=3)
     logger.info("%s: commit %s, in %s", repo, commit, folder)
     return folder
 

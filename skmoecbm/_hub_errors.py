@@ -17,7 +17,7 @@ _CLIENTS = ("httpx", "httpx2", "httpcore", "requests", "urllib3")  # of any hugg
 _LOGIN = "Log in with `hf auth login`, set HF_TOKEN, or give a token that may"
 
 
-def patiently(call, *, again_if_unclear=True):
+def patiently(call, *, again_if_unclear=True, attempts=_ATTEMPTS):
     """Return what `call` returns; where the Hub asks to wait or stumbles, wait and try again.
 
     huggingface_hub itself does so for up- and downloads of files, not for what only asks or
@@ -29,9 +29,11 @@ def patiently(call, *, again_if_unclear=True):
     again_if_unclear : bool, default=True
         Also where the request may have been carried out, though its answer is an error or lost.
         False is for what must not happen twice.
+    attempts : int
+        Few for what tries again by itself.
     """
     pause = 1.0
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(attempts):
         try:
             return call()
         except Exception as error:
@@ -39,7 +41,7 @@ def patiently(call, *, again_if_unclear=True):
             wait = pause if wait is None else wait
             is_refused = status_of(error) == 429
             worth = is_refused or (again_if_unclear and is_outage(error))
-            if not worth or wait > _LONGEST_WAIT or attempt == _ATTEMPTS - 1:
+            if not worth or wait > _LONGEST_WAIT or attempt == attempts - 1:
                 raise
         time.sleep(wait)
         pause *= 2
@@ -130,18 +132,23 @@ def hub_reason(error, *, local_files_only=False):
 
 def forget_token(error):
     """Take the token out of an error and its causes: requests hold it, answers may repeat it."""
-    seen, token = set(), get_token()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        response = getattr(error, "response", None)
-        for request in (getattr(response, "request", None), getattr(error, "_request", None)):
-            header = getattr(request, "headers", {}).pop("authorization", None)
-            token = header.rpartition(" ")[2] if header else token
-        if token:
-            error.args = tuple(_without(token, part) for part in error.args)
-            if isinstance(getattr(error, "server_message", None), str):
-                error.server_message = _without(token, error.server_message)
-        error = error.__cause__ or error.__context__
+    chain, todo = [], [error]
+    while todo:
+        one = todo.pop()
+        if one is not None and all(one is not other for other in chain):
+            chain.append(one)
+            todo += [one.__cause__, one.__context__]
+    tokens = {get_token()}
+    for one in chain:
+        of_answer = getattr(getattr(one, "response", None), "request", None)
+        for request in (of_answer, getattr(one, "_request", None)):
+            header = getattr(request, "headers", {}).pop("authorization", None) or ""
+            tokens.add(header.rpartition(" ")[2])
+    for token in filter(None, tokens):
+        for one in chain:
+            one.args = tuple(_without(token, part) for part in one.args)
+            if hasattr(one, "server_message"):
+                one.server_message = _without(token, one.server_message)
 
 
 def _without(token, part):

@@ -75,7 +75,8 @@ class Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def handle_one(self):
-        self.hub.requests.append((self.command, self.path, dict(self.headers)))
+        headers = {name.title(): value for name, value in self.headers.items()}
+        self.hub.requests.append((self.command, self.path, headers))
         fault = self.hub.fault(self.command, self.path, ("status", "cut", "unanswered"))
         self.fault = fault
         sends = self.command in ("PUT", "POST")
