@@ -148,7 +148,7 @@ def config_with(files, **changes):
         (lambda f: {"model.safetensors": b"-"}, "is not a model saved by skmoecbm: it has no conf"),
         (lambda f: {"config.json": f["config.json"]}, "it has no model.safetensors"),
         (lambda f: {**f, "config.json": b'{"model_type": "bert"}'}, "has no 'format_version'"),
-        (lambda f: {**f, "config.json": b"[" * 100}, "is not valid JSON"),
+        (lambda f: {**f, "config.json": b"[1"}, "is not valid JSON"),
         (lambda f: {**f, "config.json": config_with(f, format_version=99)}, "format version 99"),
         (
             lambda f: {**f, "model.safetensors": f["model.safetensors"] + bytes(10**6)},
