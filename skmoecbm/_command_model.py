@@ -1,8 +1,8 @@
 """The experts and the saved models that the commands work with."""
 
-import re
 from pathlib import Path
 
+from skmoecbm._repository_names import is_repository
 from skmoecbm.exceptions import HubError, InputError
 
 __all__ = [
@@ -30,7 +30,7 @@ def fetch_named_model(args):
     """Put the folder of a model on the Hub in the place of its name; a folder here stays."""
     if not getattr(args, "model_may_be_on_hub", False):
         return
-    if Path(args.model).is_dir() or not re.fullmatch(r"[\w.-]+/[\w.-]+", args.model):
+    if Path(args.model).is_dir() or not is_repository(args.model):
         if args.revision is not None:
             raise InputError(
                 f"--revision is for a model on the Hub, USER/REPO; {args.model!r} is not one. "

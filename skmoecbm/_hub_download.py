@@ -11,11 +11,12 @@ from huggingface_hub.utils import validate_repo_id
 
 from skmoecbm._hub_errors import hub_error, is_outage, patiently
 from skmoecbm._model_folder import ARRAYS, CARD, CONFIG
+from skmoecbm._repository_names import is_repository
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import FormatError
 from skmoecbm.schema import parse_config
 
-__all__ = ["check_repository", "check_sizes", "fetch_model", "is_repository", "model_infos"]
+__all__ = ["check_repository", "fetch_model", "model_infos"]
 
 logger = logging.getLogger("skmoecbm")
 
@@ -23,12 +24,6 @@ LIBRARY = "skmoecbm"  # the Hub's tag of our models; the card has it
 _FILES = (CONFIG, ARRAYS, CARD)  # not the pictures that the card shows
 _LIMITS = {CONFIG: 64 * 2**20, ARRAYS: 4 * 2**30, CARD: 8 * 2**20}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
-
-
-def is_repository(source):
-    """Return whether a str has the form of "user/repo"."""
-    return isinstance(source, str) and _REPOSITORY.fullmatch(source) is not None
 
 
 def check_repository(owner, name, repo, revision):
@@ -129,7 +124,7 @@ def _from_hub(repo, revision, access):
 
     def look(revision):
         info = api.model_info(repo, revision=revision, files_metadata=True)
-        check_sizes(repo, {entry.rfilename: entry.size for entry in info.siblings})
+        _check_sizes(repo, {entry.rfilename: entry.size for entry in info.siblings})
         return info
 
     def fetch(revision, names):
@@ -167,7 +162,7 @@ def _from_hub(repo, revision, access):
     return folder
 
 
-def check_sizes(repo, sizes):
+def _check_sizes(repo, sizes):
     """Raise `FormatError` unless files, name -> bytes, can be those of a saved model."""
     for name in (CONFIG, ARRAYS):
         if name not in sizes:

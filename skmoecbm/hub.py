@@ -10,6 +10,7 @@ from skmoecbm._model_backbones import encoders_of, set_backbones, set_device
 from skmoecbm._model_folder import refuse_other_files
 from skmoecbm._model_reading import read_folder_config, read_model
 from skmoecbm._model_writing import model_files, replace_folder
+from skmoecbm._repository_names import is_repository
 from skmoecbm._validation import check_number, parameter_error
 from skmoecbm.exceptions import HubError, InputError
 
@@ -117,20 +118,31 @@ def load(
 
     Embeddings are cached in the default folder of this machine, wherever the saved model had its
     own: `set_params(cache_dir=...)` on an encoder changes that.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from skmoecbm import ConceptBottleneckClassifier
+    >>> X = np.random.default_rng(0).normal(size=(60, 3))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(ConceptBottleneckClassifier(alpha=1.0).fit(X, X[:, 0] > 0), folder)
+    ...     load(folder, device="cpu").alpha_
+    1.0
     """
     if not isinstance(source, str | os.PathLike) or not str(source):
         raise parameter_error("load", "source", "the path of a folder, or 'user/repo'", source)
     is_folder = Path(source).is_dir()
-    is_repository = not is_folder and _hub_download.is_repository(source)
+    names_repository = not is_folder and is_repository(source)
     access = check_access("load", cache_dir, token, local_files_only)
-    if revision is not None and not is_repository:
+    if revision is not None and not names_repository:
         raise InputError(
             f"The 'revision' parameter of load is for a repository of the Hub; {str(source)!r} "
             f"{'is a folder here' if is_folder else 'is not the name of one'}. Leave it out, or "
             "call from_pretrained('user/repo', revision=...)."
         )
     folder = Path(source)
-    if is_repository:
+    if names_repository:
         _hub_download.check_repository("load", "source", source, revision)
         try:
             folder = _hub_download.fetch_model(source, revision, access)
@@ -241,6 +253,11 @@ def push_to_hub(
     HubError
         If the Hub refuses or cannot be reached: the repository is then as it was, unless the
         message says otherwise.
+
+    Examples
+    --------
+    >>> commit = push_to_hub(model, "user/skin", tag="v1")  # doctest: +SKIP
+    >>> model = from_pretrained("user/skin", revision="v1")  # doctest: +SKIP
     """
     token = check_token("push_to_hub", token)
     _hub_download.check_repository("push_to_hub", "repo_id", repo_id, None)

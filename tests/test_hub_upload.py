@@ -101,6 +101,18 @@ def test_only_the_model_s_files_are_replaced_and_others_stay(hub, models):
     )
 
 
+def test_pictures_of_an_earlier_model_go_in_the_same_commit(hub, models):
+    push_to_hub(models[0], NAME)
+    repository = hub.repositories[NAME]
+    pictures = {"concept-weights-2.png": b"old", "image-01.jpg": b"old", "my.png": b"mine"}
+    repository.commit("main", {**repository["main"], **pictures})
+    push_to_hub(models[1], NAME)
+    assert set(repository["main"]) == {
+        ".gitattributes", "README.md", "config.json", "model.safetensors", "my.png",
+    }  # fmt: skip
+    assert commits(hub) == 3
+
+
 @pytest.mark.parametrize(
     "files",
     [

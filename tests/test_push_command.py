@@ -84,7 +84,8 @@ def test_mistakes_are_one_sentence(hub, saved, capsys, tmp_path):
     assert "--revision is for a model on the Hub" in fails(
         capsys, "predict", folder, photos, "--revision", "v1"
     )
-    assert "There is no folder" in fails(capsys, "predict", tmp_path / "a" / "b", photos)
+    for path in (tmp_path / "a" / "b", "../no-model", "./no-model"):
+        assert "There is no folder" in fails(capsys, "predict", path, photos)
     assert hub.requests == []
     told = fails(capsys, "predict", "ana/nothing", photos)
     assert "There is no folder 'ana/nothing' here. Could not get the model 'ana/nothing'" in told
