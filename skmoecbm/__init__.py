@@ -46,6 +46,7 @@ _ROOMS = {
     "exceptions": (
         "BackboneError",
         "FormatError",
+        "HubError",
         "InputError",
         "LanguageModelError",
         "SkmoecbmError",
@@ -53,7 +54,7 @@ _ROOMS = {
     ),
     "explanation": ("Explanation", "GlobalExplanation", "explain", "global_explanation"),
     "features": ("ExpertFeatures",),
-    "hub": ("load", "save"),
+    "hub": ("from_pretrained", "list_models", "load", "push_to_hub", "save"),
     "report": ("model_report",),
 }
 

@@ -303,7 +303,7 @@ def test_folders_that_are_not_a_model_say_so(tmp_path, saved):
         load(tmp_path / "empty")
     with pytest.raises(FormatError, match="is a file; a saved model is a folder"):
         load(saved[0] / "config.json")
-    with pytest.raises(InputError, match="'folder' parameter of load"):
+    with pytest.raises(InputError, match="'source' parameter of load"):
         load(3)
     (saved[0] / "model.safetensors").unlink()
     with pytest.raises(FormatError, match=r"has no model.safetensors"):
