@@ -18,9 +18,9 @@ from skmoecbm._gates import (
 from skmoecbm._gating import GateState
 from skmoecbm._joint import JointTraining
 from skmoecbm._nonconformity import SetCalibration
+from skmoecbm._packed_arrays import take, take_quantiles
 from skmoecbm._parameters import pack_parameters, unpack_parameters
 from skmoecbm._prevalence import prevalence_shift
-from skmoecbm._ranges import LEVELS
 from skmoecbm._schema_nodes import GatedNode, HeadNode, Labels, SetsNode
 from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
 from skmoecbm.concepts import LintedConcepts, SubmodularSelector, TopKConcepts
@@ -32,7 +32,6 @@ __all__ = [
     "checked",
     "pack_gated",
     "pack_head",
-    "take",
     "unpack_gated",
     "unpack_head",
 ]
@@ -60,7 +59,6 @@ OBJECTS = {
 _OPTIONAL = ("class_prevalence", "thresholds")
 _SETS = ("scores", "weights", "codes", "shift")
 _POSITIVE = ("scale", "gate_scale", "inverse_temperature", "expert_scale", "pool_scale")
-_LARGEST = 1e30
 
 
 def build(cls, node, **parts):
@@ -82,35 +80,6 @@ def checked(check):
         return check()
     except InputError as error:
         raise FormatError(f"config.json has a bad parameter. {error}") from None
-
-
-def take(arrays, name, shape, dtype, *, positive=False):
-    """Take an array out, checked: shape and dtype before it is read, then its numbers.
-
-    Beyond 1e30, or with `positive` below 1e-30, they belong to no model: products of a few of them
-    would leave float64, and probabilities be NaN.
-    """
-    if name not in arrays:
-        raise FormatError(
-            f"The model needs an array {name!r}, which is not there. Fetch or save it again."
-        )
-    array = arrays.pop(name)
-    if array.shape != shape or array.dtype != dtype:
-        raise FormatError(
-            f"The array {name!r} must be {dtype} of shape {shape}. Got {array.dtype} of shape "
-            f"{array.shape}; fetch or save the model again."
-        )
-    array = np.asarray(array)  # only now read from its file
-    if array.dtype.kind == "f":
-        low, high = array.min(initial=0.0), array.max(initial=0.0)
-        if not (low >= -_LARGEST and high <= _LARGEST):
-            raise FormatError(
-                f"The array {name!r} has numbers that are not finite, or beyond {_LARGEST:g}; save "
-                "the model again."
-            )
-    if positive and not array.min(initial=1.0) >= 1.0 / _LARGEST:
-        raise FormatError(f"The array {name!r} must be positive; save the model again.")
-    return array
 
 
 def pack_head(model, arrays, prefix, trusted=()):
@@ -142,7 +111,7 @@ def unpack_head(node, arrays, prefix, trusted=()):
     model.expert_name_ = node.expert_name
     model.prior_used_ = node.prior_used
     if f"{prefix}.concept_quantiles" in arrays:
-        model.concept_quantiles_ = _take_quantiles(arrays, prefix, m)
+        model.concept_quantiles_ = take_quantiles(arrays, prefix, m)
     model._layout = Layout(
         [node.expert_name], [np.arange(m)], [model.concept_names_], np.array([], dtype=int)
     )
@@ -210,7 +179,7 @@ def unpack_gated(node, arrays, prefix, trusted=()):
         if head.kind == "foreign head":
             other = unpack_foreign_head(head, classes, exclusive, arrays, own, trusted)
             if f"{own}.concept_quantiles" in arrays:
-                other.concept_quantiles_ = _take_quantiles(arrays, own, head.n_features_in, True)
+                other.concept_quantiles_ = take_quantiles(arrays, own, head.n_features_in, True)
             model.heads_.append(other)
         else:
             model.heads_.append(unpack_head(head, arrays, own))
@@ -288,21 +257,6 @@ def unpack_gated(node, arrays, prefix, trusted=()):
     if all(hasattr(head, "concept_quantiles_") for head in model.heads_):
         model.concept_quantiles_ = [head.concept_quantiles_ for head in model.heads_]
     return model
-
-
-def _take_quantiles(arrays, prefix, m, gaps=False):
-    """Take the quantiles of m concepts out; with `gaps` a concept without a value has none."""
-    name = f"{prefix}.concept_quantiles"
-    stored = arrays[name]
-    dtype = "float32" if stored.dtype == np.float32 else "float64"
-    if gaps and (stored.shape, stored.dtype.name) == ((m, len(LEVELS)), dtype):
-        stored = np.asarray(stored)
-        empty = np.isnan(stored)
-        arrays[name] = np.where(empty, stored.dtype.type(0), stored)
-    found = take(arrays, name, (m, len(LEVELS)), dtype)
-    if (np.diff(found, axis=1) < 0).any():
-        raise FormatError(f"{name} must not fall; save the model again.")
-    return np.where(empty, found.dtype.type(np.nan), found) if gaps else found
 
 
 def _head_shapes(m, n_classes, multilabel):

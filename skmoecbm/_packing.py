@@ -7,13 +7,13 @@ from sklearn.utils.validation import check_is_fitted
 from skmoecbm._backbone_names import is_portable_name, is_portable_revision, portable_name
 from skmoecbm._foreign_steps import pack_step, passthrough, unpack_passthrough, unpack_step
 from skmoecbm._model_cache import json_sha256
+from skmoecbm._packed_arrays import take
 from skmoecbm._packed_classifiers import (
     OBJECTS,
     build,
     checked,
     pack_gated,
     pack_head,
-    take,
     unpack_gated,
     unpack_head,
 )

@@ -27,7 +27,8 @@ from skmoecbm._model_backbones import check_backbones, encoders_of, set_backbone
 from skmoecbm._model_writing import model_files
 from skmoecbm.backbones import clear_backbones
 from tests.backbone_fixtures import write_biomedclip, write_clip
-from tests.hub_server import commit_of, files_of, serve
+from tests.hub_server import served, use_hub
+from tests.hub_store import files_of
 
 CONCEPTS = {"mel": ["streaks", "black color"], "nv": ["globules", "pigment network"]}
 NAME = "hf-hub:org/clip"
@@ -51,24 +52,22 @@ def hub(monkeypatch, tmp_path):
     for name, seed in (("first", 0), ("second", 1)):
         write_clip(tmp_path / name, seed=seed)
     first, second = files_of(tmp_path / "first"), files_of(tmp_path / "second")
-    served = {"org/clip": {"main": first, "v2": second}}
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True)
-    with serve(served) as (address, _):
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
-        monkeypatch.setattr(
-            huggingface_hub.constants,
-            "HUGGINGFACE_CO_URL_TEMPLATE",
-            address + "/{repo_id}/resolve/{revision}/{filename}",
-        )
-        yield served["org/clip"]
+    with served() as double:
+        double.repositories["org/clip"] = {"main": first, "v2": second}
+        use_hub(monkeypatch, double, tmp_path / "hub-cache")
+        yield double.repositories["org/clip"]
 
 
 def _move_main(hub):
-    """Let "main" be the other commit; the first stays there under its hash."""
-    hub["old"], hub["main"] = hub["main"], hub["v2"]
+    """Let "main" be another commit; the first stays there under its hash."""
+    hub.commit("main", hub["v2"])
     clear_backbones()
+
+
+def _lose(hub):
+    """Let the repository hold no commit any more."""
+    hub.heads.clear()
+    hub.commits.clear()
 
 
 def _encoder(**settings):
@@ -79,12 +78,13 @@ def _encoder(**settings):
 def test_a_fitted_or_loaded_encoder_keeps_its_commit_when_the_branch_moves(
     hub, images, tmp_path, revision
 ):
-    first, second = commit_of(hub["main"]), commit_of(hub["v2"])
+    first = hub.heads["main"]
     encoder = _encoder(revision=revision).fit(images)
     expected = np.asarray(encoder.transform(images))
     texts = encoder.embed_texts(["streaks"])
     save(encoder, tmp_path / "model")
     _move_main(hub)
+    second = hub.heads["main"]
     for model in (encoder, load(tmp_path / "model")):
         np.testing.assert_array_equal(np.asarray(model.transform(images)), expected)
         np.testing.assert_array_equal(model.embed_texts(["streaks"]), texts)
@@ -114,7 +114,7 @@ def test_the_commit_is_found_without_a_network(hub, images, tmp_path, monkeypatc
     encoder = _encoder().fit(images)
     expected = np.asarray(encoder.transform(images))
     save(encoder, tmp_path / "model")
-    hub.clear()
+    _lose(hub)
     clear_backbones()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     np.testing.assert_array_equal(np.asarray(load(tmp_path / "model").transform(images)), expected)
@@ -156,7 +156,7 @@ def test_a_hub_model_that_lies_in_a_folder_here_is_the_same(hub, images, tmp_pat
     encoder = _encoder(revision="main").fit(images)
     expected = np.asarray(encoder.transform(images))
     save(encoder, tmp_path / "model")
-    hub.clear()
+    _lose(hub)
     for folder, problem in (("first", None), ("second", "weights")):
         model = load(
             tmp_path / "model", backbones={"ConceptEncoder": f"local-dir:{tmp_path / folder}"}
@@ -171,26 +171,22 @@ def test_a_hub_model_that_lies_in_a_folder_here_is_the_same(hub, images, tmp_pat
             np.testing.assert_array_equal(np.asarray(model.transform(images)), expected)
 
 
-def test_a_text_tower_that_was_changed_in_its_own_repository_is_told(hub, tmp_path, monkeypatch):
+def test_a_text_tower_that_was_changed_in_its_own_repository_is_told(tmp_path, monkeypatch):
     write_biomedclip(tmp_path / "m")
     files = files_of(tmp_path / "m")
     config = files.pop("text_config.json")
-    served = {"org/biomed": {"main": files}, "someone/a-bert-on-the-hub": {"main": {}}}
-    bert = served["someone/a-bert-on-the-hub"]["main"]
-    bert["config.json"] = config
-    with serve(served) as (address, _):
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
-        monkeypatch.setattr(
-            huggingface_hub.constants,
-            "HUGGINGFACE_CO_URL_TEMPLATE",
-            address + "/{repo_id}/resolve/{revision}/{filename}",
-        )
+    with served() as double:
+        use_hub(monkeypatch, double, tmp_path / "hub-cache")
+        double.repositories["org/biomed"] = {"main": files}
+        double.repositories["someone/a-bert-on-the-hub"] = {"main": {"config.json": config}}
+        bert = double.repositories["someone/a-bert-on-the-hub"]
         encoder = ConceptEncoder(
             "hf-hub:org/biomed", ["red dots", "no hair"], cache_dir=None, modality="text"
         ).fit(["hair"])
         encoder.transform(["hair"])
         clear_backbones()
-        bert["config.json"] = json.dumps({**json.loads(config), "pad_token_id": 1}).encode()
+        changed = json.dumps({**json.loads(config), "pad_token_id": 1}).encode()
+        bert.commit("main", {"config.json": changed})
         told = r"is now: architecture \(sha256 \w{12} was recorded, \w{12} is here\)\. Fit"
         with pytest.raises(InputError, match=told):
             encoder.transform(["hair"])
