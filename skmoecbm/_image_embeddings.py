@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from skmoecbm._identity import identity_differences
 from skmoecbm._shard_plan import PLAN, read_plan
 from skmoecbm._shards import (
     embedding_matrix,
@@ -164,15 +165,16 @@ class ImageEmbeddings:
         InputError
             If none of the folders is of this backbone.
         """
-        wanted = _without_precision(backbone.identity)
+        told = []
         for part in self._parts:
-            if _without_precision(part.plan["backbone"]["identity"]) == wanted:
+            differences = identity_differences(part.plan["backbone"]["identity"], backbone.identity)
+            if not differences:
                 return part.matrix[self._rows], part.present[self._rows]
-        told = "; ".join(part.difference(backbone) for part in self._parts)
+            told.append(f"those of {part.name!r} differ in {'; '.join(differences[:3])}")
         raise InputError(
-            f"These embeddings are not of {backbone.name!r} as the encoder has it: {told}. Set the "
-            "encoder's parameters to theirs, or encode the images with it: "
-            "skmoecbm.distributed.encode(images, encoder, out)."
+            f"These embeddings are not of {backbone.name!r} as the encoder has it: "
+            f"{'. '.join(told)}. Set the encoder's parameters to theirs, or encode the images with "
+            "it: skmoecbm.distributed.encode(images, encoder, out)."
         )
 
     def _numbers(self):
@@ -245,13 +247,3 @@ class _Part:
         there = np.ones(self.plan["n_rows"], dtype=bool)
         there[list(self.failures)] = False
         return there
-
-    def difference(self, backbone):
-        mine, other = self.plan["backbone"]["identity"], backbone.identity
-        changed = sorted(k for k in mine | other if mine.get(k) != other.get(k))
-        changed = ", ".join(name for name in changed if name != "precision")
-        return f"{self.name!r} differs in {changed}"
-
-
-def _without_precision(identity):
-    return {key: value for key, value in identity.items() if key != "precision"}

@@ -13,12 +13,15 @@ from PIL import Image
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 
 from skmoecbm import (
+    BackboneError,
     ConceptBottleneckClassifier,
     ConceptEncoder,
     ExpertFeatures,
     GatedConceptBottleneckClassifier,
     InputError,
 )
+from skmoecbm._ray_map import describe_on_ray
+from skmoecbm._shard_worker import describe_backbone
 from skmoecbm.backbones import load_backbone
 from skmoecbm.datasets import make_lesions
 from skmoecbm.distributed import encode
@@ -116,6 +119,14 @@ def test_a_killed_worker_loses_nothing(ray_of_two, folder, undisturbed, tmp_path
 def test_mistakes_of_the_user_come_back_as_they_are(ray_of_two, folder, tmp_path):
     with pytest.raises(InputError, match=r"^image 'damaged.png' cannot be read: .*Remove it"):
         encode(folder, lesion_encoder(), tmp_path / "out", n_workers=1, on_error="raise")
+
+
+def test_a_worker_says_which_model_it_has(ray_of_two):
+    asked = {"name": "demo-general", "revision": None, "resize": "pad", "precision": "auto"}
+    resources = {"num_cpus": 1, "num_gpus": 0}
+    assert describe_on_ray(asked, "cpu", resources) == describe_backbone(asked, "cpu")
+    with pytest.raises(BackboneError, match="no-such-model"):
+        describe_on_ray({**asked, "name": "no-such-model"}, "cpu", resources)
 
 
 @pytest.fixture(scope="module")
