@@ -199,6 +199,17 @@ def test_a_run_goes_on_where_it_stopped(folder, tmp_path, in_process, monkeypatc
     assert not [*out.rglob("*.tmp")]
 
 
+def test_what_a_killed_writer_left_is_removed_once_it_is_old(encoded, folder, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(encoded, out)
+    old, young = (out / "shards" / f"shard-000001.parquet.{name}.tmp" for name in ("0a", "0b"))
+    for path in (old, young):
+        path.write_bytes(b"half a shard")
+    os.utime(old, (1e9, 1e9))
+    encode(folder, lesion_encoder(), out, engine="local")
+    assert not old.exists() and young.exists(), "the young one may have a living writer"
+
+
 def test_a_damaged_or_foreign_shard_is_written_again(encoded, folder, tmp_path, in_process):
     out = tmp_path / "out"
     shutil.copytree(encoded, out)
