@@ -292,3 +292,27 @@ content = arrays["a"].tobytes()
     assert done.stdout == space["content"]
     plain = skops_io.loads(done.stdout, trusted=["sklearn.tree._tree.Tree"])
     assert plain.again_ is plain[-1] and plain.words_ == {*space["words"]}
+
+
+def test_the_folder_of_a_cache_in_a_head_is_not_kept(tmp_path):
+    cache = tmp_path / "ward-seven"
+    X, y = make_table(n=60)
+    clf = mixture(make_pipeline(StandardScaler(), LogisticRegression(), memory=str(cache)), cv=2)
+    save(clf.fit(X, y), tmp_path / "model")
+    assert b"ward-seven" not in b"".join(files_of(tmp_path / "model").values())
+    again = load(tmp_path / "model")
+    assert again.experts[1][1].memory is None
+    np.testing.assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
+    save(again, tmp_path / "again")
+    assert files_of(tmp_path / "again") == files_of(tmp_path / "model")
+
+
+def test_any_word_may_stand_in_a_vocabulary(tmp_path):
+    """Also those that mean something in the schema of skops, or to this package."""
+    notes = ["__loader__ file memory", "__id__ _stop_words_id content", "__class__ type"]
+    union = ExpertUnion([("notes", TfidfVectorizer(), "notes")])
+    table = pd.DataFrame({"notes": notes})
+    union.fit(table)
+    save(union, tmp_path / "model")
+    again = load(tmp_path / "model").transform(table)
+    np.testing.assert_array_equal(np.asarray(again), np.asarray(union.transform(table)))
