@@ -11,9 +11,11 @@ import numpy as np
 from skmoecbm._parameters import MAX_JOBS
 from skmoecbm.exceptions import FormatError
 
-__all__ = ["check_numbers"]
+__all__ = ["check_numbers", "rows_within"]
 
 _JOBS = ("n_jobs", "_n_threads")
+# where neighbours, support vector machines, Gaussian and kernel methods keep what they have seen
+_ROWS = ("_fit_X", "support_vectors_", "X_train_", "X_fit_", "X_")
 
 
 def check_numbers(estimator):
@@ -46,6 +48,16 @@ def check_numbers(estimator):
                     good = False
                 if not good:
                     raise FormatError(f"a {own.__name__} has numbers that contradict each other.")
+
+
+def rows_within(estimator):
+    """Return which attributes are rows of the training: "SVC.support_vectors_"."""
+    return [
+        f"{type(part).__name__}.{name}"
+        for part in _parts(estimator)
+        for name in _ROWS
+        if np.ndim(vars(part).get(name)) == 2
+    ]
 
 
 def _parts(estimator):

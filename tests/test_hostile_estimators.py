@@ -44,6 +44,7 @@ from skmoecbm._skops_archive import read_archive, write_archive
 from tests.brute_force import make_table
 
 skops_io = pytest.importorskip("skops.io")
+pytestmark = pytest.mark.filterwarnings("ignore:.*keeps rows that it was trained on")
 CANARY = "xmlrpc.server"  # a module that nothing here imports
 
 
