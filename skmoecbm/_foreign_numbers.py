@@ -14,6 +14,7 @@ from skmoecbm.exceptions import FormatError
 __all__ = ["check_numbers", "rows_within"]
 
 _JOBS = ("n_jobs", "_n_threads")
+_MAX_COLUMNS = 1_000_000  # of a row that is made to ask
 # where neighbours, support vector machines, Gaussian and kernel methods keep what they have seen
 _ROWS = ("_fit_X", "support_vectors_", "X_train_", "X_fit_", "X_")
 
@@ -141,6 +142,7 @@ def _boosting(part):
         type(t) is DecisionTreeRegressor and t.tree_.value.shape[1:] == (1, 1)
         for t in trees.ravel()
     )
+    good = good and type(part.n_features_in_) is int and part.n_features_in_ <= _MAX_COLUMNS
     # The trees add to these in place, whatever columns `init_` and `_loss` have made.
     return good and part._raw_predict_init(np.zeros((1, part.n_features_in_))).shape == (
         1,

@@ -373,6 +373,10 @@ def _with_fewer_columns_before(model):
 CONTRADICTIONS = {
     "first tree": (GradientBoostingClassifier(n_estimators=3), _first_tree_alone),
     "loss": (GradientBoostingClassifier(n_estimators=1), _loss_of_two_classes),
+    "endless row": (
+        GradientBoostingClassifier(n_estimators=1, init="zero"),
+        lambda e: vars(e).update(n_features_in_=10**13, estimators_=e.estimators_[:0]),
+    ),
     "columns before": (HistGradientBoostingClassifier(max_iter=2), _with_fewer_columns_before),
     "rows kept": (
         KNeighborsTransformer(algorithm="brute"),

@@ -152,11 +152,13 @@ def test_files_have_the_rights_of_any_new_file_and_there_is_nothing_else(
 )
 def test_a_model_of_another_library_is_not_replaced(saved, tmp_path, there):
     """Their files have the names of ours."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
     for name, content in there.items():
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=r"may be of another library. Choose a new folder"):
-        save(saved[1], tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == there
+        (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=r"may be of another library\. Choose a new folder"):
+        save(saved[1], folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == there
 
 
 def test_no_path_group_file_name_or_training_row_is_in_the_folder(lesions, tmp_path):
