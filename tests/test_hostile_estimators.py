@@ -199,6 +199,14 @@ def test_a_node_that_could_do_something_is_refused_unseen(linear, unseen, bad, w
     assert not {"subprocess", "os", "operator"} & (set(sys.modules) - before)
 
 
+def test_a_dict_has_a_type_for_each_of_its_keys(linear, unseen):
+    node, content = linear
+    schema, members = read_archive(content)
+    attributes(schema)["extra"] = value(1)
+    with pytest.raises(FormatError, match="fewer or more keys than values"):
+        opened(node, write_archive(schema, members))
+
+
 def test_what_a_file_lists_as_trusted_is_not_trusted_for_that(linear):
     node, content = linear
     schema, members = read_archive(content)
