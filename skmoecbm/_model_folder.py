@@ -1,5 +1,6 @@
 """The folder of a saved model and its files, known before anything heavy is imported."""
 
+import json
 import os
 import re
 import stat
@@ -137,6 +138,21 @@ def refuse_other_files(folder):
             f"The folder '{folder}' holds files that are not of a saved model ({foreign[0]!r}). "
             "Choose a new folder, so that nothing else is lost."
         )
+    # models of other libraries have files of the same names
+    if inside and not _says_its_format(folder):
+        raise InputError(
+            f"The folder '{folder}' holds {min(inside)!r}, and no config.json that skmoecbm wrote: "
+            "it may be of another library. Choose a new folder, so that nothing is lost."
+        )
+
+
+def _says_its_format(folder):
+    """Return whether the `config.json` of a folder is of this package, of whatever version."""
+    try:
+        config = json.loads(read_config_bytes(folder))
+    except (FormatError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and "format_version" in config
 
 
 def refuse_earlier_model(folder):

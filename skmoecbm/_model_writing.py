@@ -1,9 +1,8 @@
 """From a fitted model to the bytes of its files, and onto the disk in one step."""
 
 import hashlib
+import secrets
 import shutil
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
@@ -59,6 +58,14 @@ def model_files(
     except ValidationError as error:
         raise InputError(f"The model cannot be saved: {tell(error)}.") from None
     text = config.to_json()
+    try:
+        written = text.encode()
+    except UnicodeEncodeError as error:
+        near = text[max(0, error.start - 30) : error.end + 30]
+        raise InputError(
+            f"The model cannot be saved: it has a text with half a character, near {near!r}. Write "
+            "the name or label anew."
+        ) from None
     # what cannot be loaded is not saved
     unpack(parse_config(text).model, dict(arrays), trusted=trusted)
     beside = card_files(
@@ -71,20 +78,20 @@ def model_files(
         repo_id=repo_id,
         revision=revision,
     )
-    return {CONFIG: text.encode(), ARRAYS: content, **beside}
+    return {CONFIG: written, ARRAYS: content, **beside}
 
 
 def replace_folder(folder, contents):
     """Write files into a new folder beside, then put it in the place of `folder`."""
     target = folder.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    # with the rights that the user gives to new folders, where those of `tempfile` are fixed
+    new = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
+    new.mkdir()
     old = new.with_name(new.name + "-old")
     try:
         for name, content in contents.items():
             (new / name).write_bytes(content)
-            (new / name).chmod(0o644)
-        new.chmod(0o755)
         if target.exists():
             target.rename(old)
         try:

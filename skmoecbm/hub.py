@@ -21,8 +21,9 @@ __all__ = ["from_pretrained", "list_models", "load", "push_to_hub", "read_config
 def save(model, folder, *, label_map=None, trusted=(), metrics=None, audit=None, card=None):
     """Save a fitted model as `config.json`, `model.safetensors` and a `README.md`.
 
-    The backbones are named and fingerprinted, not contained; neither are images, training rows,
-    file paths or groups. The same model gives the same bytes.
+    Backbones are named and fingerprinted, not contained; neither are images, training rows, paths
+    or groups, but where a head of another library keeps rows, of which it is warned. The same model
+    gives the same bytes.
 
     Parameters
     ----------

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 from skmoecbm import (
     ConceptBottleneckClassifier,
     ExpertFeatures,
     GatedConceptBottleneckClassifier,
+    InputError,
     LinearGate,
     MLPGate,
     load,
@@ -121,3 +122,21 @@ def test_features_frame_gate_columns_and_masked_expert_round_trip(tmp_path):
     model = GatedConceptBottleneckClassifier(gate_input=["age"], guard=False).fit(frame, labels)
     save(model, tmp_path / "gate")
     _same_outputs(model, load(tmp_path / "gate"), frame)
+
+
+def test_half_a_character_in_a_label_is_told_where_it_is_saved(tmp_path):
+    X, y = _data(n=40)
+    labels = np.array(["mel\ud800", "nv"])[(y == y[0]).astype(int)]
+    model = ConceptBottleneckClassifier(alpha=1.0).fit(X, labels)
+    with pytest.raises(InputError, match=r"half a character, near .*mel\\ud800"):
+        save(model, tmp_path / "model")
+
+
+def test_of_a_search_its_best_estimator_is_named(tmp_path):
+    X, y = _data(n=40)
+    search = GridSearchCV(ConceptBottleneckClassifier(), {"alpha": [0.1, 1.0]}, cv=2).fit(X, y)
+    with pytest.raises(InputError, match=r"A GridSearchCV cannot be saved.*its best_estimator_"):
+        save(search, tmp_path / "model")
+    save(search.best_estimator_, tmp_path / "model")
+    again = load(tmp_path / "model")
+    np.testing.assert_array_equal(again.predict_proba(X), search.predict_proba(X))
