@@ -304,12 +304,12 @@ def test_card_is_the_same_again_and_after_loading(pipeline, lesions, tmp_path):
 
 def test_a_card_holds_no_path_of_this_machine(pipeline, tmp_path):
     encoder = pipeline.named_steps["experts"].experts_[0][1]
-    before, folder = encoder.backbone, tmp_path / "ward-seven" / "my-clip"
-    encoder.backbone = f"local-dir:{folder}"
+    before, folder = encoder._fitted_source, tmp_path / "ward-seven" / "my-clip"
+    encoder._fitted_source = (f"local-dir:{folder}", None)
     try:
         text = card_of(pipeline)
     finally:
-        encoder.backbone = before
+        encoder._fitted_source = before
     assert "`local-dir:my-clip`" in text
     assert "ward-seven" not in text and str(tmp_path) not in text
 

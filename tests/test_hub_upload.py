@@ -60,7 +60,9 @@ def test_a_pushed_model_is_one_commit_of_the_files_that_save_writes(hub, models,
     save(models[0], tmp_path / "saved")
     there = dict(repository["main"])
     assert there.pop(".gitattributes")
-    assert set(there) == {"config.json", "model.safetensors", "README.md"}
+    assert set(there) == {
+        "README.md", "concept-weights-1.png", "config.json", "model.safetensors",
+    }  # fmt: skip
     for name in ("config.json", "model.safetensors"):
         assert there[name] == (tmp_path / "saved" / name).read_bytes()
     X, _ = data(1)
@@ -108,7 +110,8 @@ def test_pictures_of_an_earlier_model_go_in_the_same_commit(hub, models):
     repository.commit("main", {**repository["main"], **pictures})
     push_to_hub(models[1], NAME)
     assert set(repository["main"]) == {
-        ".gitattributes", "README.md", "config.json", "model.safetensors", "my.png",
+        ".gitattributes", "README.md", "concept-weights-1.png", "config.json",
+        "model.safetensors", "my.png",
     }  # fmt: skip
     assert commits(hub) == 3
 
@@ -259,7 +262,7 @@ def test_a_large_file_that_arrived_is_not_sent_again(hub, models):
     assert commits(hub) == 1
     hub.faults.clear()
     push_to_hub(models[1], NAME)
-    assert len(hub.seen("PUT", "/upload/")) == n_uploads == 2 and commits(hub) == 2
+    assert len(hub.seen("PUT", "/upload/")) == n_uploads == 4 and commits(hub) == 2
 
 
 def test_a_long_wait_is_told_and_not_slept(hub, models):
