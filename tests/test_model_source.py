@@ -185,7 +185,7 @@ RESPONSE = SimpleNamespace(headers={}, request=None)
     [
         (
             raised(LocalEntryNotFoundError(LOST), ConnectionError("no route\nhere.")),
-            "the Hub cannot be reached (ConnectionError: no route)",
+            "the connection to the Hub failed (ConnectionError: no route)",
         ),
         (
             raised(LocalEntryNotFoundError(LOST), HfHubHTTPError("503 Busy.\n", response=RESPONSE)),
