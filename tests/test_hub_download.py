@@ -250,7 +250,7 @@ def test_a_download_cut_in_the_middle_goes_on_where_it_was(hub, models, monkeypa
 
 def test_what_was_cut_is_never_loaded_and_the_next_try_starts_again(hub, models, offline, tmp_path):
     hub.fail("GET", "/cdn/", how="cut", times=1000)
-    with pytest.raises(HubError, match=r"Could not get the model .*connection to the Hub failed.*try again later"):
+    with pytest.raises(HubError, match=r"connection to the Hub failed.*try again later"):
         from_pretrained(NAME)
     cached = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert models[0][1]["model.safetensors"] not in [path.read_bytes() for path in cached]

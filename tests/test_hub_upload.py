@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 from huggingface_hub import CommitInfo
 from huggingface_hub.hf_api import RepoSibling
+from PIL import Image
 
 import skmoecbm._hub_errors as hub_errors
 from skmoecbm import (
+    CardDetails,
     ConceptBottleneckClassifier,
     HubError,
     InputError,
+    SkmoecbmWarning,
     from_pretrained,
     list_models,
     push_to_hub,
@@ -80,6 +83,23 @@ def test_a_new_repository_is_private_unless_everyone_may_see_it(hub, models):
     with pytest.raises(InputError, match="'ana/skin' is public, and private=True"):
         push_to_hub(models[0], NAME, private=True)
     assert commits(hub) == 2
+
+
+@pytest.mark.filterwarnings("error::skmoecbm.SkmoecbmWarning")
+def test_images_of_the_card_are_told_before_they_become_public(hub, models):
+    card = CardDetails(images=[Image.new("RGB", (4, 4))] * 2, pictures=False)
+    push_to_hub(models[0], NAME, card=card)  # its owners only see it
+    hub.repositories.clear()
+    hub.requests.clear()
+    told = r"Everyone can see .*'ana/skin', so image-01.jpg, image-02.jpg of the card become pub"
+    for _ in range(2):  # where it is made, and where it is there
+        with pytest.raises(SkmoecbmWarning, match=told):
+            push_to_hub(models[0], NAME, card=card, private=False)
+        assert not hub.seen("POST", ".")
+        hub.repositories[NAME] = Repository({"main": {}})
+        with pytest.raises(SkmoecbmWarning, match=told):
+            push_to_hub(models[0], NAME, card=card)
+    push_to_hub(models[0], NAME)
 
 
 def test_the_same_model_pushed_twice_makes_one_commit(hub, models):
