@@ -4,8 +4,8 @@ import json
 import re
 import time
 
+from huggingface_hub import constants, get_token
 from huggingface_hub import errors as hub_errors
-from huggingface_hub import get_token
 from huggingface_hub.utils import parse_ratelimit_headers
 
 from skmoecbm.exceptions import HubError
@@ -119,12 +119,14 @@ def hub_reason(error, *, local_files_only=False):
         if isinstance(error, kind):
             return reason
     status = status_of(error)
+    if status in (401, 403) and _is_of_storage(error):
+        return f"the Hub's storage refuses the file ({status})"
     if status == 401:
         return _BAD_TOKEN
     if status == 403:
         return "this account or token may not do that (403)"
-    if status == 412:
-        return "somebody else changed it meanwhile (412)"
+    if status in (409, 412):
+        return f"somebody else changed it meanwhile ({status})"
     if status == 429:
         wait = _retry_after(error)
         return "the Hub has too many requests (429)" + (
@@ -163,8 +165,17 @@ def forget_token(error):
 
 def _has_token(error):
     """Return whether the request that failed was somebody's; ask before the token is forgotten."""
-    request = getattr(getattr(_root(error), "response", None), "request", None)
-    return "authorization" in getattr(request, "headers", ())
+    return "authorization" in getattr(_request_of(error), "headers", ())
+
+
+def _request_of(error):
+    return getattr(getattr(_root(error), "response", None), "request", None)
+
+
+def _is_of_storage(error):
+    """Return whether a file's own place was asked: that is told by its address, not by a token."""
+    address = str(getattr(_request_of(error), "url", ""))
+    return bool(address) and not address.startswith(constants.ENDPOINT)
 
 
 def _without(token, part):
@@ -187,11 +198,16 @@ def _remedy(error):
         return f"Check the name. {_LOGIN} read it if it is private."
     if isinstance(root, hub_errors.RevisionNotFoundError):
         return "Give a branch, tag or commit that its page lists."
+    if status in (401, 403) and _is_of_storage(error):
+        return "Try again: what allows it holds for a short time."
     if status == 401:
         return "Make a new one at the Hub's settings, and log in with `hf auth login`."
     if status == 403:
-        return f"{_LOGIN} write to it."
-    if status == 412:
+        reads = getattr(_request_of(error), "method", "") in ("GET", "HEAD")
+        return f"{_LOGIN} {'read it' if reads else 'write to it'}."
+    if status == 404:
+        return "Check the name, and HF_ENDPOINT if that is set."
+    if status in (409, 412):
         return "Look at what is there now, and try again."
     if _is_of_network(root):
         return "Check the network, and try again later."

@@ -305,6 +305,24 @@ def test_what_is_cached_is_not_waited_for_long_nor_fetched_again(hub, models, ca
     assert "Check the network, and try again later." in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("status", "method", "pattern", "told"),
+    [
+        (401, "GET", "/api/models/", r"accept the token \(401\)\. Make a new one"),
+        (403, "GET", "/api/models/", r"may not do that \(403\)\. Log in .* that may read it\."),
+        (401, "GET", "/cdn/", r"storage refuses the file \(401\)\. Try again: "),
+        (403, "GET", "/cdn/", r"storage refuses the file \(403\)\. Try again: "),
+        (404, "GET", "/api/models/", r"404 .*Check the name, and HF_ENDPOINT if that is set\."),
+        (409, "HEAD", "/resolve/", r"somebody else changed it meanwhile \(409\)\. Look at"),
+    ],
+)
+def test_what_is_refused_has_a_way_on(hub, status, method, pattern, told):
+    hub.fail(method, pattern, status=status, times=1000)
+    with pytest.raises(HubError, match=told):
+        from_pretrained(NAME, token=TOKEN)
+    assert hub.waits == [] and len(hub.requests) < 12  # nothing of this passes
+
+
 def test_the_hub_s_own_header_says_how_long_to_wait(hub, models, tmp_path):
     limit = {"RateLimit": '"api";r=0;t=41', "RateLimit-Policy": '"fixed window";"api";q=500;w=300'}
     hub.fail("GET", "/api/models/", status=429, headers=limit)
