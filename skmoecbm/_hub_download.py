@@ -23,6 +23,7 @@ logger = logging.getLogger("skmoecbm")
 LIBRARY = "skmoecbm"  # the Hub's tag of our models; the card has it
 _FILES = (CONFIG, ARRAYS, CARD)  # not the pictures that the card shows
 _LIMITS = {CONFIG: 48 * 2**20, ARRAYS: 4 * 2**30, CARD: 8 * 2**20}
+_MOVES = 3  # of a branch while it is read
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -63,27 +64,25 @@ def fetch_model(repo, revision, access):
     at = f" at revision {revision!r}" if revision else ""
     problem = f"Could not get the model {repo!r}{at} from the Hugging Face Hub"
     only_cached = access.local_files_only or huggingface_hub.constants.HF_HUB_OFFLINE
-    if only_cached or _COMMIT.fullmatch(revision or ""):
-        try:
-            return _from_cache(repo, revision, access)
-        except LocalEntryNotFoundError as error:
-            if only_cached:
-                offline = access.local_files_only
-                raise hub_error(problem, error, local_files_only=offline) from error
     try:
-        return _from_hub(repo, revision, access)
+        cached = _from_cache(repo, revision, access)
+    except LocalEntryNotFoundError as error:
+        if only_cached:
+            offline = access.local_files_only
+            raise hub_error(problem, error, local_files_only=offline) from error
+        cached = None
+    if cached is not None and (only_cached or _COMMIT.fullmatch(revision or "")):
+        return cached
+    try:
+        return _from_hub(repo, revision, access, cached)
     except FormatError:
         raise
     except Exception as error:
-        try:
-            if not is_outage(error):
-                raise hub_error(problem, error) from error
-            folder = _from_cache(repo, revision, access)
-        except LocalEntryNotFoundError:
-            raise hub_error(problem, error) from error
         told = hub_error(problem, error)
-        logger.warning("%s The copy in the cache is taken, of commit %s.", told, folder.name)
-        return folder
+        if cached is None or not is_outage(error):
+            raise told from error
+        logger.warning("%s The copy in the cache is taken, of commit %s.", told, cached.name)
+        return cached
 
 
 def model_infos(*, author, search, limit, token):
@@ -124,7 +123,12 @@ def _from_cache(repo, revision, access):
     return folder
 
 
-def _from_hub(repo, revision, access):
+def _from_hub(repo, revision, access, cached):
+    """Return the folder of what the Hub has now; `cached` is that of what the cache has, or None.
+
+    All is fetched by its commit, and the cache told at the end which commit the branch or tag is:
+    where that fails on the way, what the cache held before can still be loaded without a network.
+    """
     api = huggingface_hub.HfApi(token=access.token)
 
     def look(revision):
@@ -139,12 +143,35 @@ def _from_hub(repo, revision, access):
             )
         )
 
-    info = patiently(lambda: look(revision))
-    # by its name, so that the cache remembers which commit this branch or tag was
-    folder = patiently(lambda: fetch(revision, [CONFIG]), attempts=3)
-    commit = folder.name
-    if commit != info.sha:  # it moved meanwhile
-        info = patiently(lambda: look(commit))
+    # who has a copy does not wait long for a network that is not there
+    info = patiently(lambda: look(revision), attempts=5 if cached is None else 2)
+    for _ in range(_MOVES):
+        commit = info.sha
+        if cached is not None and cached.name == commit:
+            return cached
+        folder = _whole(repo, info, fetch)
+        logger.info("%s: commit %s, in %s", repo, commit, folder)
+        if revision == commit:
+            break
+        try:
+            if fetch(revision, [CONFIG]).name == commit:
+                break
+            info = look(revision)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            told = hub_error(f"{repo}: {revision or 'main'} is not remembered", error)
+            logger.info("%s", told)
+            break
+        if info.sha == commit:
+            break  # else it moved meanwhile
+    return folder
+
+
+def _whole(repo, info, fetch):
+    """Return the folder of a commit's files, fetched once its config.json says what they are."""
+    commit = info.sha
+    folder = patiently(lambda: fetch(commit, [CONFIG]), attempts=3)
     try:
         config = parse_config((folder / CONFIG).read_bytes())
     except FormatError as error:
@@ -162,9 +189,7 @@ def _from_hub(repo, revision, access):
             f"bytes, but its {CONFIG} declares arrays of {declared:,}. It is damaged or no model "
             "of skmoecbm, and was not fetched; tell its author."
         )
-    folder = patiently(lambda: fetch(commit, _FILES), attempts=3)
-    logger.info("%s: commit %s, in %s", repo, commit, folder)
-    return folder
+    return patiently(lambda: fetch(commit, _FILES), attempts=3)
 
 
 def _check_sizes(repo, sizes):

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import time
+import warnings
 
 import huggingface_hub
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete
@@ -12,9 +13,9 @@ from huggingface_hub import errors as hub_errors
 
 from skmoecbm._hub_download import LIBRARY, check_repository
 from skmoecbm._hub_errors import hub_error, is_outage, patiently, status_of
-from skmoecbm._model_folder import CONFIG, is_of_a_model
+from skmoecbm._model_folder import CONFIG, is_image, is_of_a_model
 from skmoecbm._validation import parameter_error
-from skmoecbm.exceptions import HubError, InputError
+from skmoecbm.exceptions import HubError, InputError, SkmoecbmWarning
 
 __all__ = ["PushOptions", "push_files"]
 
@@ -100,14 +101,19 @@ def push_files(files, repo, options, token=None):
     InputError
         If the repository holds a model of another library, is public where `private=True`, or
         has the tag already.
+
+    Warns
+    -----
+    SkmoecbmWarning
+        If images go to a repository that everyone can see; before anything is sent.
     """
     check_repository("push_to_hub", "repo_id", repo, None)
     api = huggingface_hub.HfApi(token=token)
     problem = f"Could not push to {repo!r}"
     try:
-        _prepare(api, repo, options)
+        _prepare(api, repo, options, sorted(name for name in files if is_image(name)))
         commit = _commit(api, files, repo, options)
-    except (HubError, InputError):
+    except (HubError, InputError, SkmoecbmWarning):
         raise
     except Exception as error:
         raise hub_error(f"{problem}, which is unchanged", error) from error
@@ -124,21 +130,28 @@ def push_files(files, repo, options, token=None):
     return commit
 
 
-def _prepare(api, repo, options):
+def _prepare(api, repo, options, images):
     """Make the repository and the branch where they are missing; see that both may be used."""
     info = _look(api, repo, None)
-    if info is None:
-        private = options.private is not False
-        patiently(lambda: api.create_repo(repo, private=private, exist_ok=True))
-    elif not options.exist_ok:
+    if info is not None and not options.exist_ok:
         raise InputError(
             f"The Hub repository {repo!r} exists already, and exist_ok=False. Give another name."
         )
-    elif options.private and info.private is False:
+    if info is not None and options.private and info.private is False:
         raise InputError(
             f"The Hub repository {repo!r} is public, and private=True. Make it private in its "
             "settings first, or push to another one."
         )
+    is_private = options.private is not False if info is None else info.private is not False
+    if images and not is_private:
+        warnings.warn(
+            f"Everyone can see the Hub repository {repo!r}, so {', '.join(images)} of the card "
+            "become public, and stay in its history when a later push drops them.",
+            SkmoecbmWarning,
+            stacklevel=4,
+        )
+    if info is None:
+        patiently(lambda: api.create_repo(repo, private=is_private, exist_ok=True))
     if options.revision != "main" and _look(api, repo, options.revision) is None:
         patiently(lambda: api.create_branch(repo, branch=options.revision, exist_ok=True))
 

@@ -14,6 +14,7 @@ __all__ = [
     "CARD",
     "CONFIG",
     "image_name",
+    "is_image",
     "is_of_a_model",
     "open_file",
     "read_bytes",
@@ -32,7 +33,8 @@ _FLAGS = os.O_RDONLY | sum(
     getattr(os, name, 0) for name in ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK")
 )
 # What the card shows, beside it: see `weights_name` and `image_name`.
-_PICTURE = re.compile(r"concept-weights-[1-8]\.png|image-(0[1-9]|1[0-6])\.jpg")
+_WEIGHTS = re.compile(r"concept-weights-[1-8]\.png")
+_IMAGE = re.compile(r"image-(0[1-9]|1[0-6])\.jpg")
 
 
 def weights_name(number):
@@ -45,9 +47,14 @@ def image_name(number):
     return f"image-{number:02d}.jpg"
 
 
+def is_image(name):
+    """Return whether a file of this name is an image that the author of a card gave."""
+    return _IMAGE.fullmatch(name) is not None
+
+
 def is_of_a_model(name):
     """Return whether a file of this name is one that `save` writes."""
-    return name in (CONFIG, ARRAYS, CARD) or _PICTURE.fullmatch(name) is not None
+    return name in (CONFIG, ARRAYS, CARD) or is_image(name) or bool(_WEIGHTS.fullmatch(name))
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def add_command(commands):
 
 def push(args):
     """Publish a saved model."""
-    from skmoecbm._model_folder import is_of_a_model, read_config_bytes
+    from skmoecbm._model_folder import CARD, is_of_a_model, read_config_bytes
 
     read_config_bytes(args.model)
 
@@ -51,6 +51,7 @@ def push(args):
     from skmoecbm._hub_download import check_repository
     from skmoecbm._hub_upload import PushOptions, push_files
     from skmoecbm._model_reading import read_model
+    from skmoecbm.card import with_repository
 
     check_repository("skmoecbm push", "USER/REPO", args.repository, None)
     options = PushOptions(
@@ -68,6 +69,10 @@ def push(args):
         for path in sorted(folder.iterdir())
         if is_of_a_model(path.name) and path.is_file()
     }
+    if CARD in files:  # a visitor has no folder to load
+        text = files[CARD].decode("utf-8", "surrogateescape")
+        text = with_repository(text, args.repository, args.tag)
+        files[CARD] = text.encode("utf-8", "surrogateescape")
     commit = push_files(files, args.repository, options)
     print(commit.pr_url or commit.commit_url)
     revision = args.tag or commit.oid

@@ -23,11 +23,12 @@ from skmoecbm._card_model import (
     expert_rows,
     foreign_classes,
     takes_images,
+    takes_images_alone,
 )
 from skmoecbm._card_words import Inert, code, fenced, one_line, prose
 from skmoecbm._validation import parameter_error
 
-__all__ = ["CardDetails", "ReportedMetrics", "model_card"]
+__all__ = ["CardDetails", "ReportedMetrics", "model_card", "with_repository"]
 
 _TITLE = "A concept bottleneck model"
 _PARTS = ("description", "intended_use", "out_of_scope", "training_data", "limits")
@@ -99,10 +100,10 @@ def model_card(
         "banks": banks(encoders),
         "classifier": node,
         "n_concepts": sum(expert.get("n_concepts", 0) for expert in experts),
-        "metrics": metric_sections(reported),
+        "metrics": metric_sections(reported, has_leaks=_has_leaks(audit)),
         "audit": audit and _audit(audit),
         "label_map": [(code(k), code(v)) for k, v in (config.label_map or {}).items()][:100],
-        "load": fenced(_loading(repo_id, revision), "python"),
+        "load": fenced(_loading(repo_id, revision, _using(config, node)), "python"),
         "versions": [code(f"{k} {v}") for k, v in config.library_versions.items()],
         "format_version": config.format_version,
         "package_version": Inert(re.sub(r"[^\w.+-]", "", version)),
@@ -178,15 +179,54 @@ def _front_matter(details, name, experts, encoders, node, reported):
     return Inert(f"---\n{data.to_yaml()}\n---")
 
 
-def _loading(repo_id, revision):
-    """Return the lines that load the model, and predict."""
+def with_repository(text, repo_id, revision=None):
+    """Return a card that was made for a folder as one of a repository of the Hub.
+
+    Only the line that loads the folder is another then; in a card written by hand, none is.
+
+    Parameters
+    ----------
+    text : str
+    repo_id : str
+    revision : str, default=None
+        The tag it will have there.
+    """
+    lines = text.split("\n")
+    return "\n".join(
+        _load_line(repo_id, revision) if line == _load_line(None, None) else line for line in lines
+    )
+
+
+def _load_line(repo_id, revision):
     if repo_id is None:
-        how = 'model = skmoecbm.load("path/to/this/folder")'
-    else:
-        how = f'model = skmoecbm.from_pretrained("{repo_id}", revision="{revision or "main"}")'
-        if revision is None:
-            how += "  # better a tag or commit: what it names does not change"
-    return f"import skmoecbm\n\n{how}"
+        return 'model = skmoecbm.load("path/to/this/folder")'
+    line = f'model = skmoecbm.from_pretrained("{repo_id}", revision="{revision or "main"}")'
+    if revision is None:
+        line += "  # better a tag or commit: what it names does not change"
+    return line
+
+
+def _loading(repo_id, revision, using):
+    """Return the lines that load the model, and those that use it."""
+    return "\n".join(["import skmoecbm", "", _load_line(repo_id, revision), *using])
+
+
+def _using(config, node):
+    """Return the lines that show what a model is asked, where images are all that it takes."""
+    if not takes_images_alone(config):
+        return []
+    if node is None:
+        return ['similarities = model.transform(["photo.jpg"])']
+    return [
+        'probabilities = model.predict_proba(["photo.jpg"])  # a column for each of model.classes_',
+        'skmoecbm.explain(model, ["photo.jpg"]).plot()',
+    ]
+
+
+def _has_leaks(audit):
+    return audit is not None and any(
+        check.name == "leaks" and check.status == "concern" for check in audit.checks.values()
+    )
 
 
 def _audit(audit):

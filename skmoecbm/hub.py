@@ -230,8 +230,7 @@ def from_pretrained(
 
     Notes
     -----
-    Where the Hub cannot be reached, the copy in the cache is taken, and a warning logged that
-    names its commit.
+    Where the Hub cannot be reached, the cached copy is taken; a logged warning names its commit.
     """
     access = check_access("from_pretrained", cache_dir, token, local_files_only)
     options = _checked("from_pretrained", device, backbones, trusted, check_backbones)
@@ -257,9 +256,7 @@ def push_to_hub(
     commit_message=None,
     token=None,
 ):
-    """Publish a fitted model on the Hugging Face Hub, in one commit.
-
-    Pushing the same model twice makes one commit.
+    """Publish a fitted model on the Hugging Face Hub: one commit, also when it is pushed twice.
 
     Parameters
     ----------
@@ -280,8 +277,8 @@ def push_to_hub(
     create_pr : bool, default=False
         Open a pull request instead of changing the branch.
     exist_ok : bool, default=True
-        Whether the repository may be there already. What it holds besides a model stays; a model
-        of another library is never replaced.
+        Whether the repository may be there already. What it holds besides a model stays; a card
+        that was edited there is replaced, a model of another library never.
     commit_message : str, default=None
     token : str or bool, default=None
         One that may write. None is that of `hf auth login` or `HF_TOKEN`. It is not kept.
@@ -296,8 +293,12 @@ def push_to_hub(
     InputError
         If the model cannot be saved, or the repository may not be used so.
     HubError
-        If the Hub refuses or cannot be reached: the repository is then as it was, unless the
-        message says otherwise.
+        If the Hub refuses or fails: the repository is as it was, unless the message says more.
+
+    Warns
+    -----
+    SkmoecbmWarning
+        If the card's images become public; before anything is sent.
 
     Examples
     --------

@@ -105,7 +105,7 @@ From the concept bank `lesions` \(author `[\w ]+`, licence `[\w-]+`\)\.
 
 ### `drawn lesions`, split `test`
 
-Measured on 42 rows; in brackets 95 % intervals from 20 resamples of whole rows\. No [\w ,]+\.
+Measured on 42 rows; in brackets 95 % [\w ]+ 20 resamples of whole rows\. As its author [\w ,]+\.
 
 %%
 \| metric \| value \| what it is \|
@@ -136,6 +136,8 @@ No audit was given\. [^#|<]+
 import skmoecbm
 
 model = skmoecbm\.load\("path/to/this/folder"\)
+probabilities = model\.predict_proba\(\["photo\.jpg"\]\)  # a column for each of model\.classes_
+skmoecbm\.explain\(model, \["photo\.jpg"\]\)\.plot\(\)
 ```
 
 [\w ,]+\.

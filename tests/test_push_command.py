@@ -56,6 +56,10 @@ def test_a_folder_is_pushed_as_it_is_and_used_from_the_hub(hub, saved, capsys, t
     files = files_of(folder)
     assert repository["main"].pop(".gitattributes")
     assert files.pop("notes.txt")
+    line = b'model = skmoecbm.load("path/to/this/folder")'
+    assert files["README.md"].count(line) == 1  # of this a visitor has none
+    there = b'model = skmoecbm.from_pretrained("ana/skin", revision="v1")'
+    files["README.md"] = files["README.md"].replace(line, there)
     assert repository["main"] == files and repository.private
     options = ["--cache-dir", "none"]
     assert main(["predict", str(folder), str(photos), *options]) == 0
@@ -74,6 +78,15 @@ def test_everyone_sees_it_only_where_that_was_said(hub, saved, capsys):
     assert not hub.repositories[NAME].private
     assert set(hub.repositories[NAME].heads) == {"main", "next"}
     assert "is public, and private=True" in fails(capsys, "push", saved[0], NAME, "--private")
+
+
+def test_images_that_become_public_are_told(hub, saved, capsys, tmp_path):
+    for name, content in files_of(saved[0]).items():
+        (tmp_path / name).write_bytes(content)
+    Image.new("RGB", (4, 4)).save(tmp_path / "image-01.jpg")
+    assert main(["push", str(tmp_path), NAME, "--public"]) == 0
+    assert "so image-01.jpg of the card become public" in capsys.readouterr().err
+    assert "image-01.jpg" in hub.repositories[NAME]["main"]
 
 
 def test_mistakes_are_one_sentence(hub, saved, capsys, tmp_path):
