@@ -54,6 +54,7 @@ _ROOMS = {
     "features": ("ExpertFeatures",),
     "hub": ("load", "save"),
     "report": ("model_report",),
+    "search": ("GatedConceptBottleneckClassifierCV",),
 }
 
 __all__ = sorted(name for names in _ROOMS.values() for name in names)

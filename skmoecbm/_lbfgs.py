@@ -131,9 +131,7 @@ def _two_loop(gradient, pairs):
     return q
 
 
-def _line_search(
-    trial_at, x, loss, gradient, direction, slope, step, active, max_halvings=30
-):
+def _line_search(trial_at, x, loss, gradient, direction, slope, step, active, max_halvings=30):
     """Backtrack each active problem until its loss falls enough.
 
     `trial_at` maps points and which problems still matter to losses and gradients.

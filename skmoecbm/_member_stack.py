@@ -212,7 +212,7 @@ class MemberStack:
         """Return the mean scale (m,) of the similarities over members."""
         return self._scale[self._set[members]].mean(0)
 
-    def solve(self, start, metrics, which, *, max_iter, tol):
+    def solve(self, start, metrics, which, *, max_iter, tol, factors=None):
         """Return associations (M, K', m), intercepts (M, K'), steps and convergence.
 
         Parameters
@@ -223,31 +223,32 @@ class MemberStack:
             The metric of each member.
         max_iter, tol : int, float
             As in `AssociationProblem.solve`.
+        factors : dict or None
+            Coordinates by metric and alpha, kept from one call to the next.
         """
         association, intercept = start
         association = association - self._common(association - self.prior)
-        factors, of_member, seen = [], np.empty(len(which), dtype=int), {}
-        for i, metric in enumerate(which):
-            # Folds of a setting differ by a few rows: one factor serves them.
-            key = (metric, float(self._alpha[i]))
-            if key not in seen:
-                seen[key] = len(factors)
-                factors.append(metrics[metric].curvature.coordinates(self.pull[i]))
-            of_member[i] = seen[key]
-        offset = self.similarities.offset
-        ratio = torch.stack([metric.scale for metric in metrics])[list(which)]
-        ratio = (self._scale[self._set] / ratio)[:, None, :]
-        centre = torch.stack([metric.centre for metric in metrics])[list(which)] - offset
-        centre = centre - self._mean[self._set][:, None, :]
-        centre = centre / self._scale[self._set][:, None, :]
-        weak = torch.stack([metric.curvature.size for metric in metrics])[list(which)].rsqrt()
+        factors = {} if factors is None else factors
+        seen, of_member = {}, []
+        for metric, alpha, pull in zip(which, self._alpha.tolist(), self.pull, strict=True):
+            # Folds of a setting differ by a few rows: one factor serves them all.
+            key = (metric, alpha)
+            if key not in factors:
+                factors[key] = metrics[metric].curvature.coordinates(pull)
+            of_member.append(seen.setdefault(key, len(seen)))
+        used = [factors[key] for key in seen]
         of_member = torch.as_tensor(of_member, device=association.device)
+        scale = self._scale[self._set]
+        ratio = (scale / torch.stack([metrics[i].scale for i in which]))[:, None, :]
+        centre = torch.stack([metrics[i].centre for i in which]) - self.similarities.offset
+        centre = (centre - self._mean[self._set][:, None, :]) / scale[:, None, :]
+        weak = torch.stack([metrics[i].curvature.size for i in which]).rsqrt()
         shape = (self.shape[1], self.shape[2] + 1)
 
         def at(members):
             """Return the objective of some members."""
             groups = [
-                (factors[g], torch.nonzero(of_member[members] == g)[:, 0])
+                (used[g], torch.nonzero(of_member[members] == g)[:, 0])
                 for g in torch.unique(of_member[members]).tolist()
             ]
             its_ratio, its_centre, its_weak = ratio[members], centre[members], weak[members]

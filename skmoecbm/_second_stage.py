@@ -69,6 +69,8 @@ class Ground(Material):
         Why there are no folds.
     seen : dict
         Gate inputs already learned, by what they depend on.
+    number : int
+        Of the material, where several settings are fitted together.
     """
 
     head: object
@@ -80,6 +82,7 @@ class Ground(Material):
     folds: object = None
     no_folds: str | None = None
     seen: dict = field(default_factory=dict)
+    number: int = 0
 
 
 class SecondStage(FirstStage):
@@ -215,8 +218,8 @@ class SecondStage(FirstStage):
         warn_unconverged(ground.head, *converged)
         return again
 
-    def _fit_gate(self, ground, oof, inputs):
-        """Second stage, or the reason why there is none."""
+    def _fit_gate(self, ground, oof, inputs, shared=None):
+        """Second stage, or the reason why there is none; `shared` as of `fit_mixture`."""
         present, folds = ground.present, ground.folds
         n_experts = present.shape[1]
         if folds is None:
@@ -244,6 +247,7 @@ class SecondStage(FirstStage):
             masked_inputs=inputs,
             device=ground.target.device,
             seed=seed,
+            shared=shared,
         )
 
 

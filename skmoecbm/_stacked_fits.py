@@ -27,6 +27,8 @@ _FIRST_ROUND = 1.5e-2
 _ALIKE = 1.5
 # Numbers of the coefficients in one stack; its descent keeps some thirty copies.
 _STACK_NUMBERS = 2**20
+# Numbers in the factors that one expert keeps (256 MB).
+_FACTOR_NUMBERS = 2**25
 
 
 @dataclass
@@ -61,11 +63,19 @@ class Memory:
         The metric of each setting.
     solutions : dict of key to (slopes (K', m), intercept (K',))
         By similarity, with its offset taken out of the intercept.
+    factors : dict
+        Of `MemberStack.solve`.
     """
 
     metrics: list = field(default_factory=list)
     which: dict = field(default_factory=dict)
     solutions: dict = field(default_factory=dict)
+    factors: dict = field(default_factory=dict)
+
+    def bound(self, numbers):
+        """Forget factors of so many numbers each where all would take too much memory."""
+        if len(self.factors) * numbers > _FACTOR_NUMBERS:
+            self.factors.clear()
 
 
 def is_stackable(head):
@@ -141,23 +151,20 @@ def _fit_batch(expert, requests, folds, memory, tol, max_iter, like):
     a, b, steps, done = _solve_full(full, requests, memory, tol, max_iter)
     fits = _head_fits(full, a, b, steps, done)
     if folds is None:
-        return [(fit, np.zeros((n, two_columns_of(requests[0]))), True) for fit in fits], like
+        empty = np.zeros((n, requests[0].target.n_classes))
+        return [(fit, empty, True) for fit in fits], like
     members = [(p, 1 + f, al, s) for f in range(len(folds)) for p, al, s in settings]
     stack = MemberStack(problems, members)
     slopes = full.to_slopes(a).repeat(len(folds), 1, 1)
     start = stack.to_association(slopes), b.repeat(len(folds), 1)
     which = [memory.which[request.key] for request in requests] * len(folds)
     fold_a, fold_b, _, fold_done = stack.solve(
-        start, memory.metrics, which, max_iter=max_iter, tol=tol
+        start, memory.metrics, which, max_iter=max_iter, tol=tol, factors=memory.factors
     )
+    memory.bound(stack.shape[1] * stack.shape[2] ** 2)
     logits = _held_out(stack, fold_a, fold_b, folds.held_out, len(requests))
     fold_done = fold_done.view(len(folds), -1).all(0).tolist()
     return list(zip(fits, logits, fold_done, strict=True)), like
-
-
-def two_columns_of(request):
-    """Return the number of columns of logits, two for two classes."""
-    return request.target.n_classes
 
 
 def _solve_full(stack, requests, memory, tol, max_iter):
@@ -173,6 +180,7 @@ def _solve_full(stack, requests, memory, tol, max_iter):
         a, b, steps, done = stack.solve(
             (a, b), [metric], [0] * len(requests), max_iter=max_iter, tol=rough
         )
+        del metric
     for i, request in enumerate(requests):
         if request.key in memory.solutions:
             slopes, intercept = memory.solutions[request.key]
@@ -181,7 +189,12 @@ def _solve_full(stack, requests, memory, tol, max_iter):
     _assign_metrics(stack, a, b, requests, memory)
     which = [memory.which[request.key] for request in requests]
     a, b, more, done = stack.solve(
-        (a, b), memory.metrics, which, max_iter=max(max_iter - steps, 1), tol=tol
+        (a, b),
+        memory.metrics,
+        which,
+        max_iter=max(max_iter - steps, 1),
+        tol=tol,
+        factors=memory.factors,
     )
     for request, slopes, intercept in zip(requests, stack.to_slopes(a), b, strict=True):
         memory.solutions[request.key] = slopes, intercept - slopes @ offset
@@ -194,9 +207,7 @@ def _assign_metrics(stack, a, b, requests, memory):
     if not new:
         return
     everyone = torch.arange(len(requests), device=a.device)
-    sizes = [
-        stack.undecided(a[[i]], b[[i]], everyone[[i]])[1][0] for i in new
-    ]
+    sizes = [stack.undecided(a[[i]], b[[i]], everyone[[i]])[1][0] for i in new]
     order = sorted(range(len(new)), key=lambda j: float(sizes[j].sum()))
     groups = []
     for j in order:
@@ -233,9 +244,7 @@ def _metric(stack, a, b, members, *, own):
 def _head_fits(stack, a, b, steps, done):
     mean = stack._mean[stack._set] + stack.similarities.offset
     parts = [part.cpu().numpy() for part in (a, b, mean, stack._scale[stack._set], stack.prior)]
-    return [
-        HeadFit(*(part[i] for part in parts), steps, bool(done[i])) for i in range(len(a))
-    ]
+    return [HeadFit(*(part[i] for part in parts), steps, bool(done[i])) for i in range(len(a))]
 
 
 def _held_out(stack, a, b, held_out, n_settings):
