@@ -104,7 +104,7 @@ def main(argv=None):
             search = GatedConceptBottleneckClassifierCV(gated, settings=settings, scoring=SCORING)
             *seconds, search = timed(lambda search=search: search.fit(X[train], y[train]))
             # The others do not fit the best setting again.
-            *refit, best = timed(lambda: fit_best(gated, search, X[train], y[train]))
+            *refit, best = timed(lambda search=search: fit_best(gated, search, X[train], y[train]))
             times["search"].append([max(s - r, 0.0) for s, r in zip(seconds, refit, strict=True)])
             if repeat == 0:
                 search_memory = peak()
