@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from skmoecbm._last_step import best_of
 from skmoecbm._model_folder import refuse_other_files
 from skmoecbm._model_reading import read_folder_config, read_model, set_backbones
 from skmoecbm._model_writing import model_files, replace_folder
@@ -21,7 +22,7 @@ def save(model, folder, *, label_map=None):
     ----------
     model : fitted Pipeline, classifier or encoder
         A pipeline of `ConceptEncoder` or `ExpertUnion` and a classifier of this package, or one
-        of these alone.
+        of these alone; of a search the best of its models.
     folder : path
         Made if it is not there. A model saved there before is replaced, in one step at the end:
         a save that fails leaves it as it was.
@@ -49,7 +50,7 @@ def save(model, folder, *, label_map=None):
     """
     folder = _folder_of("save", folder)
     refuse_other_files(folder)
-    replace_folder(folder, model_files(model, label_map=label_map))
+    replace_folder(folder, model_files(best_of(model), label_map=label_map))
 
 
 def load(folder, *, backbones=None):
