@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.callback import with_callbacks
 
 from skmoecbm._base import _is_small
 from skmoecbm._first_stage import enough_shares
@@ -166,8 +167,7 @@ def _fit_first_stages(firsts, memories, X, y):
                 requests.setdefault((ground.number, e), []).append((members, folds, request))
             search_done[i] = settled
             continue
-        context = classifier._init_callback_context(max_subtasks=len(ground.data) + 2)
-        _, done, folds_done = classifier._fit_experts(*experts, warm, ground.folds, context, X, y)
+        done, folds_done = _fit_experts(classifier, ground, warm, X, y)
         warn_unconverged(ground.head, settled, done, folds_done)
     solved = {}
     for (number, e), wanted in requests.items():
@@ -194,6 +194,14 @@ def _fit_first_stages(firsts, memories, X, y):
                 setattr(other, name, getattr(classifier, name))
             other.heads_ = list(classifier.heads_)
             other.prior_used_ = classifier.prior_used_
+
+
+@with_callbacks
+def _fit_experts(classifier, ground, warm, X, y):
+    """Fit the experts of one setting by themselves; returns which fits, and folds, converged."""
+    context = classifier._init_callback_context(max_subtasks=len(ground.data) + 2)
+    experts = (ground.data, ground.target, ground.heads, ground.directions)
+    return classifier._fit_experts(*experts, warm, ground.folds, context, X, y)[1:]
 
 
 def _fit_gates(members):

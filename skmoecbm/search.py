@@ -150,7 +150,9 @@ class GatedConceptBottleneckClassifierCV(
         del first, material
         shape = (len(settings), len(splits))
         scores, fit_times, score_times = (np.empty(shape) for _ in range(3))
-        weights = None if sample_weight is None else np.broadcast_to(sample_weight, (len(y),))
+        weights = (
+            None if sample_weight is None else np.broadcast_to(np.asarray(sample_weight), (len(y),))
+        )
         groups = None if groups is None else np.asarray(groups)
         memories = new_memories()
         context = self._init_callback_context(max_subtasks=len(splits) + 1)
