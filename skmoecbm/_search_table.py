@@ -63,15 +63,18 @@ def take_rows(values, rows):
     return values[rows] if hasattr(values, "shape") else np.asarray(values)[rows]
 
 
-def split_rows(owner, cv, material, y):
-    """Return a list of (train, test) row numbers.
+def split_rows(owner, classifier, material):
+    """Return a list of (train, test) row numbers, as `owner.cv` asks for.
 
     An integer asks for the folds that the classifier itself would make: stratified, rows of one
     group together, and at most as many as the rarest class has rows (or groups).
     """
+    cv = owner.cv
     codes, groups, n = material.codes, material.groups, len(material.codes)
     if isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
-        folds, reason = make_folds(owner, cv, codes, material.weights, groups, material.present)
+        folds, reason = make_folds(
+            classifier, cv, codes, material.weights, groups, material.present
+        )
         if folds is None:
             raise InputError(
                 f"No folds can be made to compare settings on: {reason}. Give more images, or "

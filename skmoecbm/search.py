@@ -146,7 +146,7 @@ class GatedConceptBottleneckClassifierCV(
         first = _set(base, settings[0])
         *_, columns = first._check_parameters()
         material = first._read_material(X, y, sample_weight, groups, columns)
-        splits = split_rows(self, self.cv, material, y)
+        splits = split_rows(self, first, material)
         del first, material
         shape = (len(settings), len(splits))
         scores, fit_times, score_times = (np.empty(shape) for _ in range(3))
