@@ -29,7 +29,6 @@ _FREE = {
     "calibrate",
     "guard",
     "specialize",
-    "target_prevalence",
     "random_state",
     "verbose",
     "n_jobs",
