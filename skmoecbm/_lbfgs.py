@@ -15,7 +15,7 @@ _LOSS_NOISE = 1e-12
 _FEW_LEFT = 0.8
 
 
-def minimize_stack(fun, start, *, max_iter, tol, memory=12, narrow=None):
+def minimize_stack(fun, start, *, max_iter, tol, memory=12, narrow=None, trail=None):
     """Minimise B smooth functions at once.
 
     Parameters
@@ -34,6 +34,9 @@ def minimize_stack(fun, start, *, max_iter, tol, memory=12, narrow=None):
     narrow : callable or None, default=None
         Maps problem numbers (b,) to a `fun` for these alone: given, problems that are done drop
         out, and a search along the line that goes on for some costs only these.
+    trail : list or None, default=None
+        Curvature pairs to begin with, of like problems at a like point; left holding those of
+        the end.
 
     Returns
     -------
@@ -53,7 +56,8 @@ def minimize_stack(fun, start, *, max_iter, tol, memory=12, narrow=None):
     rows = torch.arange(len(x), device=x.device)
     best, converged = x.clone(), torch.zeros_like(rows, dtype=torch.bool)
     loss, gradient = fun(x)
-    pairs = []
+    pairs = list(trail or ())
+    ended = [[] for _ in range(len(x) if trail is not None else 0)]
     stuck = torch.zeros_like(loss, dtype=torch.bool)
     lost = stuck.clone()
     n_iter = 0
@@ -64,6 +68,7 @@ def minimize_stack(fun, start, *, max_iter, tol, memory=12, narrow=None):
         if narrow is not None and active.sum() <= _FEW_LEFT * len(active):
             best[rows] = x
             converged[rows] = (gradient.norm(dim=1) <= tol) | (stuck & ~lost)
+            _note(ended, rows, pairs, ~active)
             x, loss, gradient, stuck, lost, rows = (
                 part[active] for part in (x, loss, gradient, stuck, lost, rows)
             )
@@ -110,7 +115,29 @@ def minimize_stack(fun, start, *, max_iter, tol, memory=12, narrow=None):
         n_iter += 1
     best[rows] = x
     converged[rows] = (gradient.norm(dim=1) <= tol) | (stuck & ~lost)
+    _note(ended, rows, pairs, torch.ones_like(stuck))
+    if trail is not None:
+        trail[:] = _aligned(ended, x)
     return best, n_iter, converged
+
+
+def _note(ended, rows, pairs, which):
+    """Write down the pairs of problems that are done; those of idle steps say nothing."""
+    for i in torch.nonzero(which)[:, 0].tolist() if ended else ():
+        own = [tuple(part[i] for part in pair) for pair in pairs]
+        ended[int(rows[i])] = [pair for pair in own if pair[2] > 0]
+
+
+def _aligned(ended, like):
+    """Return pairs of each problem as pairs of all, the last of each beside each other."""
+    nothing = like.new_zeros(like.shape[1])
+    none = (nothing, nothing, like.new_zeros(()))
+    longest = max(map(len, ended), default=0)
+    padded = [[none] * (longest - len(own)) + own for own in ended]
+    return [
+        tuple(torch.stack([own[j][part] for own in padded]) for part in range(3))
+        for j in range(longest)
+    ]
 
 
 def _two_loop(gradient, pairs):

@@ -212,7 +212,7 @@ class MemberStack:
         """Return the mean scale (m,) of the similarities over members."""
         return self._scale[self._set[members]].mean(0)
 
-    def solve(self, start, metrics, which, *, max_iter, tol, factors=None):
+    def solve(self, start, metrics, which, *, max_iter, tol, factors=None, trail=None):
         """Return associations (M, K', m), intercepts (M, K'), steps and convergence.
 
         Parameters
@@ -225,6 +225,8 @@ class MemberStack:
             As in `AssociationProblem.solve`.
         factors : dict or None
             Coordinates by metric and alpha, kept from one call to the next.
+        trail : list or None
+            Of `minimize_stack`; those of another call with the same metrics serve here.
         """
         association, intercept = start
         association = association - self._common(association - self.prior)
@@ -279,7 +281,12 @@ class MemberStack:
         origin = association.new_zeros(self.shape[0], shape[0] * shape[1])
         fun, unpack = at(everyone)
         best, steps, converged = minimize_stack(
-            fun, origin, max_iter=max_iter, tol=tol, narrow=lambda members: at(members)[0]
+            fun,
+            origin,
+            max_iter=max_iter,
+            tol=tol,
+            narrow=lambda members: at(members)[0],
+            trail=trail,
         )
         association, intercept = unpack(best)
         if self.exclusive:

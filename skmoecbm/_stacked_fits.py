@@ -65,12 +65,15 @@ class Memory:
         By similarity, with its offset taken out of the intercept.
     factors : dict
         Of `MemberStack.solve`.
+    trails : dict of tuple of keys to list
+        Curvature pairs of the last fits on all rows of these settings.
     """
 
     metrics: list = field(default_factory=list)
     which: dict = field(default_factory=dict)
     solutions: dict = field(default_factory=dict)
     factors: dict = field(default_factory=dict)
+    trails: dict = field(default_factory=dict)
 
     def bound(self, numbers):
         """Forget factors of so many numbers each where all would take too much memory."""
@@ -158,8 +161,17 @@ def _fit_batch(expert, requests, folds, memory, tol, max_iter, like):
     slopes = full.to_slopes(a).repeat(len(folds), 1, 1)
     start = stack.to_association(slopes), b.repeat(len(folds), 1)
     which = [memory.which[request.key] for request in requests] * len(folds)
+    # What the fits on all rows learned of the curvature holds for their folds.
+    trail = memory.trails[tuple(request.key for request in requests)]
+    trail = [tuple(part.repeat(len(folds), *[1] * (part.ndim - 1)) for part in p) for p in trail]
     fold_a, fold_b, _, fold_done = stack.solve(
-        start, memory.metrics, which, max_iter=max_iter, tol=tol, factors=memory.factors
+        start,
+        memory.metrics,
+        which,
+        max_iter=max_iter,
+        tol=tol,
+        factors=memory.factors,
+        trail=trail,
     )
     memory.bound(stack.shape[1] * stack.shape[2] ** 2)
     logits = _held_out(stack, fold_a, fold_b, folds.held_out, len(requests))
@@ -187,6 +199,7 @@ def _solve_full(stack, requests, memory, tol, max_iter):
             a[i] = stack.to_association(slopes.expand(len(requests), -1, -1))[i]
             b[i] = intercept + slopes @ offset
     _assign_metrics(stack, a, b, requests, memory)
+    trail = memory.trails.setdefault(tuple(request.key for request in requests), [])
     which = [memory.which[request.key] for request in requests]
     a, b, more, done = stack.solve(
         (a, b),
@@ -195,6 +208,7 @@ def _solve_full(stack, requests, memory, tol, max_iter):
         max_iter=max(max_iter - steps, 1),
         tol=tol,
         factors=memory.factors,
+        trail=trail,
     )
     for request, slopes, intercept in zip(requests, stack.to_slopes(a), b, strict=True):
         memory.solutions[request.key] = slopes, intercept - slopes @ offset
