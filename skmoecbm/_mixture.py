@@ -1,6 +1,6 @@
 """The second stage: temperatures, gate and guard on out-of-fold expert logits."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from math import comb
 
@@ -145,20 +145,30 @@ def fit_mixture(
                 for f, fit in zip(folds, fits[name], strict=True):
                     test = held_out == f
                     rows[name][test] = _row_losses(fit, data, test, pool)
-                if isinstance(candidate, GateState) or candidate == "constant":
+                if _is_fixed(candidate):
                     shared[name] = rows[name]
             losses[name] = float(rows[name] @ weights / weights.sum())
         selected = choose(rows, weights, groups, counts) if guard else selected
-    chosen = [c for c in candidates if c[0] == selected]
-    fit = _fit_candidates(chosen, data, weights[None], shared=shared, **settings)[selected][0]
-    fit.losses, fit.selected, fit.fallback = losses, selected, fallback
-    fit.row_losses = rows.get(selected)
-    if calibrate:
-        fit.pool_scale = _scales_by_count(fit, data, pool, names, masked_inputs)
-    kept = present.any(1)
-    mixing = gate_weights(fit.gate, inputs[kept], present[kept])
-    fit.information = routing_information(mixing, weights[kept])
-    return fit
+    ((_, candidate),) = [c for c in candidates if c[0] == selected]
+    known = ("fit", selected)
+    fit = shared.get(known) if _is_fixed(candidate) else None
+    if fit is None:
+        chosen = [(selected, candidate)]
+        fit = _fit_candidates(chosen, data, weights[None], shared=shared, **settings)[selected][0]
+        if calibrate:
+            fit.pool_scale = _scales_by_count(fit, data, pool, names, masked_inputs)
+        kept = present.any(1)
+        mixing = gate_weights(fit.gate, inputs[kept], present[kept])
+        fit.information = routing_information(mixing, weights[kept])
+        if _is_fixed(candidate):
+            shared[known] = fit
+    outcome = {"losses": losses, "selected": selected, "fallback": fallback}
+    return replace(fit, **outcome, row_losses=rows.get(selected))
+
+
+def _is_fixed(candidate):
+    """Tell whether a candidate is the same whatever gate was asked for."""
+    return isinstance(candidate, GateState) or candidate == "constant"
 
 
 def _candidates(gate, names, guard):

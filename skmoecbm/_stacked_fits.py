@@ -18,7 +18,7 @@ __all__ = ["Memory", "Request", "fit_stacked", "is_stackable"]
 
 # The fits stop here, as a part of where a fit by itself would: what is compared is to differ by
 # less than what it stands for.
-_STRICTER = 0.1
+_STRICTER = 0.3
 # Newton's steps finish small problems one by one; here they go on to this gradient.
 _SMALL = 512
 _SMALL_TOL = 1e-9

@@ -75,7 +75,7 @@ class GatedConceptBottleneckClassifierCV(
     other classifiers as heads and an alpha that is left open (its search) are fitted one by one
     for each distinct first stage; `JointTraining` for each setting. The results are the same.
 
-    Experts are solved to a tenth of the distance from the optimum that ``head__tol`` allows a fit
+    Experts are solved to a third of the distance from the optimum that ``head__tol`` allows a fit
     by itself, so scores differ from one by one by what that tolerance leaves open.
 
     Examples
