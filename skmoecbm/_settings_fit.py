@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.callback import with_callbacks
 
-from skmoecbm._base import _is_small
+from skmoecbm._base import is_small
 from skmoecbm._first_stage import enough_shares
 from skmoecbm._heads import own_targets, warn_unconverged
 from skmoecbm._joint import JointTraining
@@ -55,7 +55,7 @@ def fit_settings(classifiers, X, y, sample_weight=None, groups=None, memories=No
         Of `new_memories`, filled by a call with the same classifiers on other rows.
     """
     memories = new_memories() if memories is None else memories
-    with one_thread(_is_small(X)):
+    with one_thread(is_small(X)):
         staged = []
         for i, classifier in enumerate(classifiers):
             if isinstance(classifier.training, JointTraining):
