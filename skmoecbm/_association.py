@@ -342,6 +342,10 @@ class _Anchor:
             slope = torch.sigmoid(intercept) - self.rate
         return (self.weight * loss).sum(1), self.weight * slope
 
+    def of(self, folds):
+        """Return the anchor of some folds, given by number, which may come twice."""
+        return _Anchor(self.weight[folds], self.rate, self.exclusive)
+
     def curvature(self, fold, intercept):
         """Return the second derivatives by one fold's intercepts (K',), shape (K', K')."""
         if self.exclusive:

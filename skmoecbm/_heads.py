@@ -108,7 +108,7 @@ def two_columns(logits):
     return np.concatenate([np.zeros_like(logits), logits], axis=-1)
 
 
-def expert_problem(expert, target, head, prior, masks, rows=None):
+def expert_problem(expert, target, head, prior, masks, rows=None, *, like=None):
     """Return the `AssociationProblem` of one expert on several sets of rows.
 
     Parameters
@@ -123,11 +123,15 @@ def expert_problem(expert, target, head, prior, masks, rows=None):
         Training rows of each problem.
     rows : ndarray of int or None
         Only these rows of everything.
+    like : AssociationProblem or None
+        Another one of the same expert and rows, whose similarities serve here too.
     """
     rows = np.arange(len(target.codes)) if rows is None else rows
     present = expert.present[rows]
     block = expert.block
-    if block is not None and block.embeddings is not None and _fold_pays(block, len(rows)):
+    if like is not None:
+        similarities = like.similarities
+    elif block is not None and block.embeddings is not None and _fold_pays(block, len(rows)):
         embeddings = np.where(present[:, None], block.embeddings[rows], 0.0)
         similarities = FoldedSimilarities(embeddings, block.texts, target.device)
     else:

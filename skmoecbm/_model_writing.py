@@ -9,6 +9,7 @@ import safetensors.numpy
 from pydantic import ValidationError
 
 from skmoecbm._card_files import card_files
+from skmoecbm._last_step import best_of
 from skmoecbm._model_folder import ARRAYS, CONFIG
 from skmoecbm._packing import pack, unpack
 from skmoecbm.exceptions import InputError
@@ -39,7 +40,7 @@ def model_files(
     metrics, audit, card, repo_id, revision
         For the card: see `card_files`.
     """
-    arrays = {}
+    model, arrays = best_of(model), {}
     try:
         node = pack(model, arrays, trusted=trusted)
         arrays = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}

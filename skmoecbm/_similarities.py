@@ -35,6 +35,18 @@ class Similarities:
         """Return rows' @ (D - offset) of shape (c, m) for rows (n, c)."""
         return rows.T @ self._centred
 
+    def left(self, rows):
+        """Return the left factor L (r, p) of some rows: D - offset = L R."""
+        return self._centred[rows]
+
+    def narrow(self, columns):
+        """Return R @ columns of shape (p, c) for columns (m, c); here R is the identity."""
+        return columns
+
+    def widen(self, columns):
+        """Return R' @ columns of shape (m, c) for columns (p, c)."""
+        return columns
+
     def second_moments(self, weights):
         """Return the weighted means of (D - offset)**2, shape (f, m), for weights (f, n)."""
         return weights @ self._centred.square()
@@ -82,6 +94,18 @@ class FoldedSimilarities:
     def transposed_times(self, rows):
         """Return rows' @ (D - offset) of shape (c, m) for rows (n, c)."""
         return (rows.T @ self._centred) @ self._texts.T
+
+    def left(self, rows):
+        """Return the left factor L (r, p) of some rows: D - offset = L R, R the texts."""
+        return self._centred[rows]
+
+    def narrow(self, columns):
+        """Return R @ columns of shape (p, c) for columns (m, c)."""
+        return self._texts.T @ columns
+
+    def widen(self, columns):
+        """Return R' @ columns of shape (m, c) for columns (p, c)."""
+        return self._texts @ columns
 
     def second_moments(self, weights):
         """Return the weighted means of (D - offset)**2, shape (f, m), for weights (f, n)."""

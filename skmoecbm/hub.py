@@ -57,9 +57,8 @@ def save(model, folder, *, label_map=None, trusted=(), metrics=None, audit=None,
     Notes
     -----
     Heads, steps and experts that are estimators of scikit-learn are kept in the format of skops
-    (``pip install 'skmoecbm[skops]'``), never as pickles. Of their types all of scikit-learn's
-    are trusted but those whose compiled code would follow any number in a file, and that are
-    not checked here: neighbours by trees, splines.
+    (``pip install 'skmoecbm[skops]'``), never as pickles. All of scikit-learn's types are trusted
+    but those whose compiled code follows numbers not checked here: neighbours by trees, splines.
 
     Examples
     --------
