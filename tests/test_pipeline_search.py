@@ -29,8 +29,8 @@ class LoggingEncoder(ConceptEncoder):
         super().__init__(backbone, concepts, select=select, cache_dir=cache_dir, batch_size=4)
         self.log = log
 
-    def _load(self):
-        backbone = copy.copy(super()._load())
+    def _load(self, to_fit=False):
+        backbone = copy.copy(super()._load(to_fit=to_fit))
         embed = backbone.embed_images
 
         def logged(images, batch_size):
