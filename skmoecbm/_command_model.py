@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from skmoecbm._label_table import list_some
 from skmoecbm._repository_names import is_repository
 from skmoecbm.exceptions import HubError, InputError
 
@@ -103,12 +104,14 @@ def load_model(args):
             f"The model in {args.model!r} is a {type(model).__name__} without an encoder, so it "
             "takes features, not images. Load it with skmoecbm.load and use it from Python."
         )
+    encoders = encoders_of(model)
+    _refuse_other_inputs(model, args.model, encoders)
     # What encodes is told how; what classifies keeps all its settings but the device.
     wanted = {"cache_dir": args.cache_dir, "on_error": args.on_error, "device": args.device}
     wanted = {name: value for name, value in wanted.items() if value is not None} | {"verbose": 1}
     if "cache_dir" in wanted:
         wanted["cache_dir"] = _cache_dir(wanted["cache_dir"])
-    for _, encoder in encoders_of(model):
+    for _, encoder in encoders:
         encoder.set_params(**wanted)
     if args.device is not None:
         model[-1].set_params(device=args.device)
@@ -118,6 +121,25 @@ def load_model(args):
 
 
 def encoders_of(model):
-    """Return (name, fitted encoder) of each expert of a pipeline."""
-    first = model[0]
-    return [pair[:2] for pair in getattr(first, "experts_", [(model.steps[0][0], first)])]
+    """Return (name, fitted encoder) of each expert of a pipeline that encodes images."""
+    from skmoecbm._model_backbones import encoders_of as named_encoders
+
+    return list(named_encoders(model).items())
+
+
+def _refuse_other_inputs(model, folder, encoders):
+    """Raise `InputError` where a model takes a table, numbers or texts instead of images."""
+    fixed = [c for step in model for c in getattr(step, "columns_", ()) if c is not None]
+    columns = [name for one in fixed for name in (one if isinstance(one, list) else [one])]
+    if columns:
+        what = f"a table with columns {list_some(dict.fromkeys(columns))}"
+    elif not encoders:
+        what = "numbers"
+    elif any(encoder.modality != "image" for _, encoder in encoders):
+        what = "texts"
+    else:
+        return
+    raise InputError(
+        f"The model in {folder!r} takes {what}, not just images. Load it with skmoecbm.load and "
+        "use it from Python."
+    )
