@@ -9,11 +9,11 @@ import numpy as np
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
-from skmoecbm._hub_errors import hub_error, is_outage, patiently
+from skmoecbm._hub_errors import hub_error, is_outage, is_unreachable, knock, patiently
 from skmoecbm._model_folder import ARRAYS, CARD, CONFIG
 from skmoecbm._repository_names import is_repository
 from skmoecbm._validation import check_number, parameter_error
-from skmoecbm.exceptions import FormatError
+from skmoecbm.exceptions import FormatError, HubError
 from skmoecbm.schema import parse_config
 
 __all__ = ["check_repository", "fetch_model", "model_infos"]
@@ -24,6 +24,10 @@ LIBRARY = "skmoecbm"  # the Hub's tag of our models; the card has it
 _FILES = (CONFIG, ARRAYS, CARD)  # not the pictures that the card shows
 _LIMITS = {CONFIG: 48 * 2**20, ARRAYS: 4 * 2**30, CARD: 8 * 2**20}
 _MOVES = 3  # of a branch while it is read
+_FETCHED = (
+    "Or fetch it where there is a network (`hf download REPO --local-dir FOLDER`), bring the "
+    "folder here and load that."
+)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -79,6 +83,9 @@ def fetch_model(repo, revision, access):
         raise
     except Exception as error:
         told = hub_error(problem, error)
+        if is_unreachable(error):
+            way_on = _FETCHED if cached is None else "HF_HUB_OFFLINE=1 asks it no more."
+            told = HubError(f"{told} {way_on}")
         if cached is None or not is_outage(error):
             raise told from error
         logger.warning("%s The copy in the cache is taken, of commit %s.", told, cached.name)
@@ -94,12 +101,15 @@ def model_infos(*, author, search, limit, token):
         check_number("list_models", "limit", limit, low=1, integer=True)
     api = huggingface_hub.HfApi(token=token)
     try:
+        # huggingface_hub itself tries a list again, for long also where there is no network
+        patiently(knock)
         return patiently(
             lambda: list(
                 api.list_models(
                     filter=LIBRARY, author=author, search=search, limit=limit, full=True
                 )
-            )
+            ),
+            attempts=2,
         )
     except Exception as error:
         raise hub_error("Could not list the models of the Hugging Face Hub", error) from error

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 import subprocess
 import sys
 
@@ -17,7 +18,9 @@ from skmoecbm import (
     HubError,
     InputError,
     from_pretrained,
+    list_models,
     load,
+    push_to_hub,
     save,
 )
 from tests.hub_server import environment, served, use_hub
@@ -423,3 +426,29 @@ def test_fresh_processes_predict_bitwise_the_same_with_and_without_the_hub(
     assert len(hub.requests) == n_requests > 0
     for name in ("online.npy", "offline.npy"):
         np.testing.assert_array_equal(np.load(tmp_path / name), models[0][0].predict_proba(X))
+
+
+# No network at all
+
+
+@pytest.fixture
+def unreachable(hub, monkeypatch):
+    """Let nobody listen where the Hub is said to be."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+    return hub
+
+
+def test_a_hub_that_nobody_answers_for_is_told_at_once(unreachable, models, caplog):
+    told = r"the Hub cannot be reached \(.*\)\. Check the network, and HF_ENDPOINT if that is set\."
+    for ask in (lambda: from_pretrained(NAME), lambda: load(NAME)):
+        with pytest.raises(HubError, match=rf"{told} Or fetch it .*hf download"):
+            ask()
+    with pytest.raises(HubError, match=rf"Could not list .*{told}"):
+        list_models()
+    with pytest.raises(HubError, match=rf"Could not push .*{told}"):
+        push_to_hub(models[0][0], NAME)
+    assert unreachable.waits == []  # neither ours nor huggingface_hub's
+    assert not [record for record in caplog.records if "Retrying" in record.getMessage()]
