@@ -29,7 +29,7 @@ def add_command(commands):
         dest="private",
         action="store_const",
         const=False,
-        help="everyone sees it, if it is made now; one that is there stays as it is",
+        help="everyone sees it, if it is made now; a private one that is there is refused",
     )
     parser.add_argument("--tag", help="name of this version, such as v1, to load it by")
     parser.add_argument("--branch", help="branch to commit to (main), made if it is not there")
@@ -73,8 +73,9 @@ def push(args):
         text = files[CARD].decode("utf-8", "surrogateescape")
         text = with_repository(text, args.repository, args.tag)
         files[CARD] = text.encode("utf-8", "surrogateescape")
-    commit = push_files(files, args.repository, options)
-    print(commit.pr_url or commit.commit_url)
+    commit, is_private = push_files(files, args.repository, options)
+    seen_by = "private" if is_private else "public"
+    print(f"{commit.pr_url or commit.commit_url} ({seen_by})")
     revision = args.tag or commit.oid
     if not args.create_pr:
         print(f"load it: skmoecbm.from_pretrained({args.repository!r}, revision={revision!r})")

@@ -268,9 +268,9 @@ def push_to_hub(
         As in `save`.
     private : bool, default=None
         Who sees a repository that is made now: None, as True, its owners only; False, everyone.
-        One that is there keeps its visibility; True refuses a public one.
+        One that is there keeps its visibility; True refuses a public one, False a private one.
     revision : str, default=None
-        Branch to commit to, made if it is not there; None is the main branch.
+        Branch to commit to, made if it is not there, and no tag; None is the main branch.
     tag : str, default=None
         Name for the commit, such as "v1", for `from_pretrained(..., revision="v1")`. One that is
         there already is not moved.
@@ -326,7 +326,7 @@ def push_to_hub(
         repo_id=repo_id,
         revision=tag,
     )
-    return _hub_upload.push_files(files, repo_id, options, token)
+    return _hub_upload.push_files(files, repo_id, options, token)[0]
 
 
 def list_models(*, author=None, search=None, limit=None, token=None):

@@ -51,7 +51,7 @@ def test_a_folder_is_pushed_as_it_is_and_used_from_the_hub(hub, saved, capsys, t
     assert main(["push", str(folder), NAME, "--tag", "v1"]) == 0
     repository = hub.repositories[NAME]
     told = capsys.readouterr().out
-    assert f"{hub.address}/{NAME}/commit/{repository.heads['main']}" in told
+    assert f"{hub.address}/{NAME}/commit/{repository.heads['main']} (private)\n" in told
     assert "skmoecbm.from_pretrained('ana/skin', revision='v1')" in told
     files = files_of(folder)
     assert repository["main"].pop(".gitattributes")
@@ -77,6 +77,7 @@ def test_everyone_sees_it_only_where_that_was_said(hub, saved, capsys):
     assert main(["push", str(saved[0]), NAME, "--public", "--branch", "next"]) == 0
     assert not hub.repositories[NAME].private
     assert set(hub.repositories[NAME].heads) == {"main", "next"}
+    assert " (public)\n" in capsys.readouterr().out
     assert "is public, and private=True" in fails(capsys, "push", saved[0], NAME, "--private")
 
 
