@@ -1,10 +1,8 @@
 """The experts and the saved models that the commands work with."""
 
-from pathlib import Path
-
-from skmoecbm._label_table import list_some
-from skmoecbm._repository_names import is_repository
-from skmoecbm.exceptions import HubError, InputError
+from skmoecbm._label_table import list_some, read_table
+from skmoecbm._repository_names import local_folder
+from skmoecbm.exceptions import InputError
 
 __all__ = [
     "add_model_options",
@@ -31,22 +29,35 @@ def fetch_named_model(args):
     """Put the folder of a model on the Hub in the place of its name; a folder here stays."""
     if not getattr(args, "model_may_be_on_hub", False):
         return
-    if Path(args.model).is_dir() or not is_repository(args.model):
+    folder = local_folder(args.model)
+    if folder is not None:
         if args.revision is not None:
             raise InputError(
                 f"--revision is for a model on the Hub, USER/REPO; {args.model!r} is not one. "
                 "Leave it out."
             )
+        args.model = str(folder)
         return
+    _check_paths(args)
 
     from skmoecbm._hub_access import HubAccess
-    from skmoecbm._hub_download import check_repository, fetch_model
+    from skmoecbm._hub_download import check_repository, fetch_named
 
     check_repository("skmoecbm", "model", args.model, args.revision)
-    try:
-        args.model = str(fetch_model(args.model, args.revision, HubAccess()))
-    except HubError as error:
-        raise HubError(f"There is no folder {args.model!r} here. {error}") from error
+    args.model = str(fetch_named(args.model, args.revision, HubAccess()))
+
+
+def _check_paths(args):
+    """Let a wrong path of images or of a table be told before a model is fetched for it."""
+    from skmoecbm._folder import existing_folder, list_images
+
+    images = getattr(args, "images", None)
+    if isinstance(images, list):
+        list_images(images)
+    elif images is not None:
+        existing_folder(images)
+    if getattr(args, "labels", None) is not None:
+        read_table(args.labels)
 
 
 def _cache_dir(value):

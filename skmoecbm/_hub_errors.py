@@ -14,10 +14,12 @@ __all__ = [
     "forget_token",
     "hub_error",
     "hub_reason",
+    "is_not_there",
     "is_outage",
     "is_unreachable",
     "knock",
     "patiently",
+    "refuse_offline",
     "status_of",
 ]
 
@@ -65,6 +67,25 @@ def patiently(call, *, again_if_unclear=True, attempts=_ATTEMPTS):
 def knock():
     """Raise where no connection to the Hub can be made; before what would try for minutes."""
     get_session().head(constants.ENDPOINT, timeout=10)
+
+
+def refuse_offline(problem):
+    """Raise `HubError` where HF_HUB_OFFLINE forbids every request, before work is done for one."""
+    if constants.HF_HUB_OFFLINE:
+        raise hub_error(problem, hub_errors.OfflineModeIsEnabled())
+
+
+def is_not_there(error):
+    """Return whether no repository of the name was found, at the Hub or where it is not reached."""
+    root = _root(error)
+    if isinstance(root, hub_errors.GatedRepoError):
+        return False
+    kinds = (
+        hub_errors.RepositoryNotFoundError,
+        hub_errors.LocalEntryNotFoundError,
+        hub_errors.OfflineModeIsEnabled,
+    )
+    return isinstance(root, kinds) or _is_of_network(root)
 
 
 def is_unreachable(error):
