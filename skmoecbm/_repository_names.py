@@ -54,8 +54,11 @@ def local_folder(source):
     if os.fspath(path).startswith("~"):
         try:
             path = path.expanduser()
-        except RuntimeError as error:  # there is no such user
-            raise InputError(f"{str(source)!r}: {error}. Give the whole path.") from None
+        except RuntimeError:
+            raise InputError(
+                f"{str(source)!r} names the home folder of a user who is not here. Give the whole "
+                "path."
+            ) from None
     if path.is_file():
         raise FormatError(
             f"'{path}' is a file; a saved model is a folder. Give its folder, '{path.parent}'."

@@ -447,6 +447,8 @@ def test_a_file_or_an_address_is_never_asked_of_the_hub(hub, models, tmp_path, m
         load("model/config.json")
     monkeypatch.setenv("HOME", str(tmp_path))
     same(load("~/model"), models[1][0])
+    with pytest.raises(InputError, match="home folder of a user who is not here"):
+        load("~nobody-of-this-name/model")
     for address in (
         f"https://huggingface.co/{NAME}",
         f"huggingface.co/{NAME}/tree/main?x=1",
