@@ -6,17 +6,24 @@ from pathlib import Path
 
 import huggingface_hub
 import numpy as np
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
-from skmoecbm._hub_errors import hub_error, is_outage, patiently
+from skmoecbm._hub_errors import (
+    hub_error,
+    is_not_there,
+    is_outage,
+    is_unreachable,
+    knock,
+    patiently,
+)
 from skmoecbm._model_folder import ARRAYS, CARD, CONFIG
-from skmoecbm._repository_names import is_repository
+from skmoecbm._repository_names import is_repository, name_in
 from skmoecbm._validation import check_number, parameter_error
-from skmoecbm.exceptions import FormatError
+from skmoecbm.exceptions import FormatError, HubError, InputError
 from skmoecbm.schema import parse_config
 
-__all__ = ["check_repository", "fetch_model", "model_infos"]
+__all__ = ["check_repository", "fetch_model", "fetch_named", "model_infos"]
 
 logger = logging.getLogger("skmoecbm")
 
@@ -24,7 +31,12 @@ LIBRARY = "skmoecbm"  # the Hub's tag of our models; the card has it
 _FILES = (CONFIG, ARRAYS, CARD)  # not the pictures that the card shows
 _LIMITS = {CONFIG: 48 * 2**20, ARRAYS: 4 * 2**30, CARD: 8 * 2**20}
 _MOVES = 3  # of a branch while it is read
+_FETCHED = (
+    "Or fetch it where there is a network (`hf download REPO --local-dir FOLDER`), bring the "
+    "folder here and load that."
+)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHORT = re.compile(r"[0-9a-f]{6,39}")
 
 
 def check_repository(owner, name, repo, revision):
@@ -35,7 +47,9 @@ def check_repository(owner, name, repo, revision):
     except HFValidationError:
         good = False
     if not good:
-        raise parameter_error(owner, name, "the name of a Hub repository, 'user/repo'", repo)
+        error = parameter_error(owner, name, "the name of a Hub repository, 'user/repo'", repo)
+        inside = name_in(repo)
+        raise error if inside is None else InputError(f"{error} Give {inside!r}.")
     if revision is not None and (not isinstance(revision, str) or not revision):
         raise parameter_error(owner, "revision", "a branch, tag or commit, or None", revision)
 
@@ -68,8 +82,8 @@ def fetch_model(repo, revision, access):
         cached = _from_cache(repo, revision, access)
     except LocalEntryNotFoundError as error:
         if only_cached:
-            offline = access.local_files_only
-            raise hub_error(problem, error, local_files_only=offline) from error
+            told = hub_error(problem, error, local_files_only=access.local_files_only)
+            raise _with_hint(told, error, revision) from error
         cached = None
     if cached is not None and (only_cached or _COMMIT.fullmatch(revision or "")):
         return cached
@@ -79,10 +93,31 @@ def fetch_model(repo, revision, access):
         raise
     except Exception as error:
         told = hub_error(problem, error)
+        if is_unreachable(error):
+            way_on = _FETCHED if cached is None else "HF_HUB_OFFLINE=1 asks it no more."
+            told = HubError(f"{told} {way_on}")
         if cached is None or not is_outage(error):
-            raise told from error
+            raise _with_hint(told, error, revision) from error
         logger.warning("%s The copy in the cache is taken, of commit %s.", told, cached.name)
         return cached
+
+
+def fetch_named(name, revision, access):
+    """Return as `fetch_model` what a name stands for that a folder might have had too."""
+    try:
+        return fetch_model(name, revision, access)
+    except HubError as error:
+        if not is_not_there(error.__cause__):
+            raise
+        raise HubError(f"{error} There is no folder {name!r} here either.") from error.__cause__
+
+
+def _with_hint(told, error, revision):
+    """Return an error that says it where a revision that is not found may be a commit cut short."""
+    kinds = (RevisionNotFoundError, LocalEntryNotFoundError)
+    if isinstance(error, kinds) and _SHORT.fullmatch(revision or ""):
+        return HubError(f"{told} If {revision!r} is a commit, give the full commit (40 letters).")
+    return told
 
 
 def model_infos(*, author, search, limit, token):
@@ -94,12 +129,15 @@ def model_infos(*, author, search, limit, token):
         check_number("list_models", "limit", limit, low=1, integer=True)
     api = huggingface_hub.HfApi(token=token)
     try:
+        # huggingface_hub itself tries a list again, for long also where there is no network
+        patiently(knock)
         return patiently(
             lambda: list(
                 api.list_models(
                     filter=LIBRARY, author=author, search=search, limit=limit, full=True
                 )
-            )
+            ),
+            attempts=2,
         )
     except Exception as error:
         raise hub_error("Could not list the models of the Hugging Face Hub", error) from error

@@ -6,11 +6,22 @@ import time
 
 from huggingface_hub import constants, get_token
 from huggingface_hub import errors as hub_errors
-from huggingface_hub.utils import parse_ratelimit_headers
+from huggingface_hub.utils import get_session, parse_ratelimit_headers
 
 from skmoecbm.exceptions import HubError
 
-__all__ = ["hub_error", "hub_reason", "is_outage", "patiently", "status_of"]
+__all__ = [
+    "forget_token",
+    "hub_error",
+    "hub_reason",
+    "is_not_there",
+    "is_outage",
+    "is_unreachable",
+    "knock",
+    "patiently",
+    "refuse_offline",
+    "status_of",
+]
 
 _ATTEMPTS = 5
 _LONGEST_WAIT = 60  # seconds; who is told to come back later than that is told so
@@ -25,7 +36,7 @@ def patiently(call, *, again_if_unclear=True, attempts=_ATTEMPTS):
     """Return what `call` returns; where the Hub asks to wait or stumbles, wait and try again.
 
     huggingface_hub itself does so for up- and downloads of files, not for what only asks or
-    changes something.
+    changes something. A Hub that no connection can be made to is not tried again.
 
     Parameters
     ----------
@@ -45,11 +56,45 @@ def patiently(call, *, again_if_unclear=True, attempts=_ATTEMPTS):
             wait = pause if wait is None else wait
             is_refused = status_of(error) == 429
             worth = is_refused or (again_if_unclear and is_outage(error))
+            worth = worth and not is_unreachable(error)
             if not worth or wait > _LONGEST_WAIT or attempt == attempts - 1:
                 raise
         time.sleep(wait)
         pause *= 2
     raise AssertionError("the last attempt returns or raises")
+
+
+def knock():
+    """Raise where no connection to the Hub can be made; before what would try for minutes."""
+    get_session().head(constants.ENDPOINT, timeout=10)
+
+
+def refuse_offline(problem):
+    """Raise `HubError` where HF_HUB_OFFLINE forbids every request, before work is done for one."""
+    if constants.HF_HUB_OFFLINE:
+        raise hub_error(problem, hub_errors.OfflineModeIsEnabled())
+
+
+def is_not_there(error):
+    """Return whether no repository of the name was found, at the Hub or where it is not reached."""
+    root = _root(error)
+    if isinstance(root, hub_errors.GatedRepoError):
+        return False
+    kinds = (
+        hub_errors.RepositoryNotFoundError,
+        hub_errors.LocalEntryNotFoundError,
+        hub_errors.OfflineModeIsEnabled,
+    )
+    return isinstance(root, kinds) or _is_of_network(root)
+
+
+def is_unreachable(error):
+    """Return whether no connection could be made: an unknown host, or nobody who listens."""
+    error = _root(error)
+    reason = getattr(next(iter(error.args), None), "reason", None)  # so requests tells it
+    kinds = {kind.__name__ for one in (error, reason) for kind in type(one).__mro__}
+    names = {"ConnectError", "NewConnectionError", "NameResolutionError", "ConnectionRefusedError"}
+    return bool(kinds & names)
 
 
 def is_outage(error):
@@ -139,6 +184,8 @@ def hub_reason(error, *, local_files_only=False):
     line = next(iter(str(error).strip().splitlines()), "").rstrip(" .!:")
     line = _QUERY.sub("", line)
     told = f"{type(error).__name__}: {line}" if line else type(error).__name__
+    if is_unreachable(error):
+        return f"the Hub cannot be reached ({told})"
     return f"the connection to the Hub failed ({told})" if _is_of_network(error) else told
 
 
@@ -209,6 +256,8 @@ def _remedy(error):
         return "Check the name, and HF_ENDPOINT if that is set."
     if status in (409, 412):
         return "Look at what is there now, and try again."
+    if is_unreachable(root):
+        return "Check the network, and HF_ENDPOINT if that is set."
     if _is_of_network(root):
         return "Check the network, and try again later."
     return "Try again later."

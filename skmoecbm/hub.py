@@ -5,15 +5,13 @@ from pathlib import Path
 
 from skmoecbm import _hub_download, _hub_upload
 from skmoecbm._foreign_saving import check_trusted
-from skmoecbm._hub_access import check_access, check_token, remember_access
-from skmoecbm._model_backbones import check_backbones as check_all_backbones
-from skmoecbm._model_backbones import encoders_of, set_backbones, set_device
+from skmoecbm._hub_access import check_access, check_token
+from skmoecbm._hub_errors import refuse_offline
 from skmoecbm._model_folder import refuse_other_files
-from skmoecbm._model_reading import read_folder_config, read_model
+from skmoecbm._model_loading import check_options, find_folder, read_with
+from skmoecbm._model_reading import read_folder_config
 from skmoecbm._model_writing import model_files, replace_folder
-from skmoecbm._repository_names import is_repository
-from skmoecbm._validation import parameter_error, resolve_device
-from skmoecbm.exceptions import HubError, InputError
+from skmoecbm._validation import parameter_error
 
 __all__ = ["from_pretrained", "list_models", "load", "push_to_hub", "read_config", "save"]
 
@@ -106,7 +104,8 @@ def load(
     Parameters
     ----------
     source : path, or "user/repo"
-        A folder; or, where no folder has that name, a repository of the Hugging Face Hub.
+        A folder ("~" is yours); or, where no file or folder has that name, a repository of the
+        Hugging Face Hub.
     revision : str, default=None
         Branch, tag or commit of the repository; None is its main branch. Only a commit can never
         change, and one that is in the cache is loaded without a request.
@@ -141,9 +140,9 @@ def load(
     HubError
         If the repository cannot be had.
     InputError
-        If `backbones` names an expert that the model does not have, a folder is given with a
-        `revision`, there is no such `device`, a parameter is malformed, or skops is needed and
-        not installed.
+        If `backbones` names an expert that the model does not have, `source` is an address or a
+        folder with a `revision`, there is no such `device`, a parameter is malformed, or skops is
+        needed and not installed.
 
     Warns
     -----
@@ -172,24 +171,9 @@ def load(
     """
     if not isinstance(source, str | os.PathLike) or not str(source):
         raise parameter_error("load", "source", "the path of a folder, or 'user/repo'", source)
-    is_folder = Path(source).is_dir()
-    names_repository = not is_folder and is_repository(source)
     access = check_access("load", cache_dir, token, local_files_only)
-    options = _checked("load", device, backbones, trusted, check_backbones)
-    if revision is not None and not names_repository:
-        raise InputError(
-            f"The 'revision' parameter of load is for a repository of the Hub; {str(source)!r} "
-            f"{'is a folder here' if is_folder else 'is not the name of one'}. Leave it out, or "
-            "call from_pretrained('user/repo', revision=...)."
-        )
-    folder = Path(source)
-    if names_repository:
-        _hub_download.check_repository("load", "source", source, revision)
-        try:
-            folder = _hub_download.fetch_model(source, revision, access)
-        except HubError as error:
-            raise HubError(f"There is no folder {source!r} here. {error}") from error.__cause__
-    return _read(folder, access, *options)
+    options = check_options("load", device, backbones, trusted, check_backbones)
+    return read_with(find_folder(source, revision, access), access, options)
 
 
 def from_pretrained(
@@ -232,10 +216,10 @@ def from_pretrained(
     Where the Hub cannot be reached, the cached copy is taken; a logged warning names its commit.
     """
     access = check_access("from_pretrained", cache_dir, token, local_files_only)
-    options = _checked("from_pretrained", device, backbones, trusted, check_backbones)
+    options = check_options("from_pretrained", device, backbones, trusted, check_backbones)
     _hub_download.check_repository("from_pretrained", "repo_id", repo_id, revision)
     folder = _hub_download.fetch_model(repo_id, revision, access)
-    return _read(folder, access, *options)
+    return read_with(folder, access, options)
 
 
 def push_to_hub(
@@ -267,9 +251,9 @@ def push_to_hub(
         As in `save`.
     private : bool, default=None
         Who sees a repository that is made now: None, as True, its owners only; False, everyone.
-        One that is there keeps its visibility; True refuses a public one.
+        One that is there keeps its visibility; True refuses a public one, False a private one.
     revision : str, default=None
-        Branch to commit to, made if it is not there; None is the main branch.
+        Branch to commit to, made if it is not there, and no tag; None is the main branch.
     tag : str, default=None
         Name for the commit, such as "v1", for `from_pretrained(..., revision="v1")`. One that is
         there already is not moved.
@@ -306,6 +290,7 @@ def push_to_hub(
     """
     token = check_token("push_to_hub", token)
     _hub_download.check_repository("push_to_hub", "repo_id", repo_id, None)
+    refuse_offline(f"Could not push to {repo_id!r}")
     options = _hub_upload.PushOptions(
         "push_to_hub",
         private=private,
@@ -325,7 +310,7 @@ def push_to_hub(
         repo_id=repo_id,
         revision=tag,
     )
-    return _hub_upload.push_files(files, repo_id, options, token)
+    return _hub_upload.push_files(files, repo_id, options, token)[0]
 
 
 def list_models(*, author=None, search=None, limit=None, token=None):
@@ -374,24 +359,6 @@ def read_config(folder):
         If the folder is not a saved model, or of a newer version.
     """
     return read_folder_config(_folder_of("read_config", folder))
-
-
-def _checked(owner, device, backbones, trusted, check):
-    """Return the options of loading, told to be wrong before anything is read or fetched."""
-    if device is not None:
-        resolve_device(device, owner)
-    return device, backbones or {}, check_trusted(owner, trusted), check
-
-
-def _read(folder, access, device, backbones, trusted, check):
-    model = read_model(folder, trusted=trusted)
-    set_backbones(model, backbones)
-    set_device(model, device)
-    names = {encoder.backbone for encoder in encoders_of(model).values()}
-    remember_access(names, access)
-    if check:
-        check_all_backbones(model)
-    return model
 
 
 def _folder_of(owner, folder):

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import huggingface_hub
 import numpy as np
@@ -17,7 +19,9 @@ from skmoecbm import (
     HubError,
     InputError,
     from_pretrained,
+    list_models,
     load,
+    push_to_hub,
     save,
 )
 from tests.hub_server import environment, served, use_hub
@@ -191,10 +195,13 @@ def test_missing_private_and_gated_repositories_say_what_to_do(hub, models):
         "repository, or it is private. Check the name. Log in with `hf auth login`, set HF_TOKEN, "
         "or give a token that may read it if it is private."
     )
-    with pytest.raises(HubError, match=r"There is no folder 'ana/nothing' here\. Could not get"):
+    with pytest.raises(HubError) as by_load:
         load("ana/nothing")
+    assert str(by_load.value) == f"{caught.value} There is no folder 'ana/nothing' here either."
     with pytest.raises(HubError, match=r"at revision 'v9' .*has no such revision\. Give a branch"):
         from_pretrained(NAME, revision="v9")
+    with pytest.raises(HubError, match=r"no such revision\. Give .* that its page lists\.$"):
+        load(NAME, revision="v9")  # a folder would not have it either
     hub.repositories[NAME].private = True
     with pytest.raises(HubError, match="or it is private"):
         from_pretrained(NAME)
@@ -423,3 +430,78 @@ def test_fresh_processes_predict_bitwise_the_same_with_and_without_the_hub(
     assert len(hub.requests) == n_requests > 0
     for name in ("online.npy", "offline.npy"):
         np.testing.assert_array_equal(np.load(tmp_path / name), models[0][0].predict_proba(X))
+
+
+def test_a_commit_cut_short_is_told_to_be_given_whole(hub, models):
+    commit = hub.repositories[NAME].heads["main"]
+    hint = r"If '[0-9a-f]{7}' is a commit, give the full commit \(40 letters\)\.$"
+    for settings in ({}, {"local_files_only": True}):
+        with pytest.raises(HubError, match=hint):
+            from_pretrained(NAME, revision=commit[:7], **settings)
+
+
+def test_a_file_or_an_address_is_never_asked_of_the_hub(hub, models, tmp_path, monkeypatch):
+    save(models[1][0], tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FormatError, match=r"'model/config.json' is a file; .* folder, 'model'\."):
+        load("model/config.json")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    same(load("~/model"), models[1][0])
+    with pytest.raises(InputError, match="home folder of a user who is not here"):
+        load("~nobody-of-this-name/model")
+    for address in (
+        f"https://huggingface.co/{NAME}",
+        f"huggingface.co/{NAME}/tree/main?x=1",
+        f"hf://{NAME}@v1",
+        f"hf-hub:{NAME}",
+    ):
+        with pytest.raises(InputError, match=f"is an address. Give the name in it, '{NAME}'"):
+            load(address)
+        for refuse in (from_pretrained, lambda name: push_to_hub(models[0][0], name)):
+            with pytest.raises(InputError, match=f"instead. Give '{NAME}'"):
+                refuse(address)
+    for address in ("https://huggingface.co/datasets/ana/skin", "https://example.org/ana/skin"):
+        with pytest.raises(InputError, match=r"is an address\. Give the name of a repository"):
+            load(address)
+    assert hub.requests == []
+
+
+def test_backbones_of_another_form_are_refused_before_anything_is_fetched(hub):
+    with pytest.raises(InputError, match=r"'backbones' parameter of load must be a dict .*'local-"):
+        load(NAME, backbones="local-dir:x")
+    for path in ("/models/x", "~/x", "../x", Path("models/x")):
+        with pytest.raises(InputError, match=f"gives 'x' the path .* Write 'local-dir:{path}'"):
+            from_pretrained(NAME, backbones={"x": path})
+    assert hub.requests == []
+
+
+def test_a_push_with_hf_hub_offline_is_told_before_the_model_is_written(hub, models, offline):
+    offline()
+    with pytest.raises(HubError, match=f"Could not push to '{NAME}': HF_HUB_OFFLINE is set"):
+        push_to_hub("no model at all", NAME)
+
+
+# No network at all
+
+
+@pytest.fixture
+def unreachable(hub, monkeypatch):
+    """Let nobody listen where the Hub is said to be."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+    return hub
+
+
+def test_a_hub_that_nobody_answers_for_is_told_at_once(unreachable, models, caplog):
+    told = r"the Hub cannot be reached \(.*\)\. Check the network, and HF_ENDPOINT if that is set\."
+    for ask in (lambda: from_pretrained(NAME), lambda: load(NAME)):
+        with pytest.raises(HubError, match=rf"{told} Or fetch it .*hf download"):
+            ask()
+    with pytest.raises(HubError, match=rf"Could not list .*{told}"):
+        list_models()
+    with pytest.raises(HubError, match=rf"Could not push .*{told}"):
+        push_to_hub(models[0][0], NAME)
+    assert unreachable.waits == []  # neither ours nor huggingface_hub's
+    assert not [record for record in caplog.records if "Retrying" in record.getMessage()]

@@ -83,6 +83,25 @@ def test_a_new_repository_is_private_unless_everyone_may_see_it(hub, models):
     with pytest.raises(InputError, match="'ana/skin' is public, and private=True"):
         push_to_hub(models[0], NAME, private=True)
     assert commits(hub) == 2
+    hub.repositories[NAME].private = True
+    with pytest.raises(InputError, match="'ana/skin' is private, and private=False"):
+        push_to_hub(models[0], NAME, private=False)
+    assert commits(hub) == 2
+
+
+def test_a_branch_and_a_tag_never_have_one_name(hub, models):
+    push_to_hub(models[0], NAME, tag="v1")
+    push_to_hub(models[0], NAME, revision="next")
+    n_sent = len(hub.seen("POST", "."))
+    with pytest.raises(InputError, match="has a tag 'v1', which revision='v1' would hide"):
+        push_to_hub(models[1], NAME, revision="v1")
+    with pytest.raises(InputError, match="has a branch 'next', which tag='next' would hide"):
+        push_to_hub(models[1], NAME, tag="next")
+    for settings in ({"tag": "main", "revision": "next"}, {"tag": "new", "revision": "new"}):
+        with pytest.raises(InputError, match=r"'tag' parameter .* must not be the name of a bra"):
+            push_to_hub(models[1], NAME, **settings)
+    assert len(hub.seen("POST", ".")) == n_sent
+    assert set(hub.repositories[NAME].heads) == {"main", "next"}
 
 
 @pytest.mark.filterwarnings("error::skmoecbm.SkmoecbmWarning")
