@@ -11,6 +11,7 @@ from skmoecbm._card_details import (
     checked_details,
     reported_metrics,
 )
+from skmoecbm._card_inputs import input_columns, input_words, mixture_lines, plain_experts
 from skmoecbm._card_metrics import eval_results, metric_sections
 from skmoecbm._card_model import (
     SHOWN_EXPERTS,
@@ -96,7 +97,12 @@ def model_card(
         "datasets": [code(one) for one in details.datasets],
         "kind": config.model.kind if node is None else node.kind,
         "has_images": takes_images(encoders),
+        "columns": input_columns(config),
+        "what_comes_in": input_words(config, takes_images(encoders)),
+        "mixed": mixture_lines(config, node),
+        "plain_experts": plain_experts(config),
         "experts": experts,
+        "backed": [expert for expert in experts if "weights" in expert],
         "banks": banks(encoders),
         "classifier": node,
         "n_concepts": sum(expert.get("n_concepts", 0) for expert in experts),
@@ -138,7 +144,7 @@ def _of_classifier(node, prefix, arrays, encoders):
         )
     heads = getattr(node, "heads", (node,))
     shown = {one.expert for one in told[:SHOWN_EXPERTS]}
-    hidden = [code(head.expert_name) for head in heads if head.expert_name not in shown]
+    hidden = [_without_table(head) for head in heads if head.expert_name not in shown]
     return {
         "classes": rows,
         "n_hidden_classes": n_hidden,
@@ -214,13 +220,24 @@ def _loading(repo_id, revision, using):
 def _using(config, node):
     """Return the lines that show what a model is asked, where images are all that it takes."""
     if not takes_images_alone(config):
-        return []
+        if not input_columns(config)[0]:
+            return []
+        asked = "similarities = model.transform" if node is None else "answers = model.predict"
+        return [f"{asked}(table)  # a DataFrame or array with the columns named above"]
     if node is None:
         return ['similarities = model.transform(["photo.jpg"])']
     return [
         'probabilities = model.predict_proba(["photo.jpg"])  # a column for each of model.classes_',
         'skmoecbm.explain(model, ["photo.jpg"]).plot()',
     ]
+
+
+def _without_table(head):
+    """Return the name of an expert whose weights are not shown, and why where they cannot be."""
+    name = code(head.expert_name)
+    if head.kind != "foreign head":
+        return name
+    return Inert(f"{name} (a {code(head.estimator.class_name)})")
 
 
 def _has_leaks(audit):
