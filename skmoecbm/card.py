@@ -12,6 +12,7 @@ from skmoecbm._card_details import (
     reported_metrics,
 )
 from skmoecbm._card_inputs import input_columns, input_words, mixture_lines, plain_experts
+from skmoecbm._card_licences import may_need_transformers
 from skmoecbm._card_metrics import eval_results, metric_sections
 from skmoecbm._card_model import (
     SHOWN_EXPERTS,
@@ -110,6 +111,8 @@ def model_card(
         "audit": audit and _audit(audit),
         "label_map": [(code(k), code(v)) for k, v in (config.label_map or {}).items()][:100],
         "load": fenced(_loading(repo_id, revision, _using(config, node)), "python"),
+        "install": Inert(_install_line(config, encoders)),
+        "needs": Inert(re.sub(r"[^0-9.]", "", config.needs_skmoecbm)),
         "versions": [code(f"{k} {v}") for k, v in config.library_versions.items()],
         "format_version": config.format_version,
         "package_version": Inert(re.sub(r"[^\w.+-]", "", version)),
@@ -212,6 +215,17 @@ def _load_line(repo_id, revision):
     return line
 
 
+def _install_line(config, encoders):
+    """Return what installs skmoecbm, in a checkout of it, with the extras that a model needs."""
+    backbones = [getattr(node, "parameters", {}).get("backbone") for _, node in encoders]
+    extras = [
+        ("biomed", any(may_need_transformers(name) for name in backbones if name)),
+        ("skops", bool(foreign_classes(config))),
+    ]
+    wanted = ",".join(name for name, is_needed in extras if is_needed)
+    return f"pip install '.[{wanted}]'" if wanted else "pip install ."
+
+
 def _loading(repo_id, revision, using):
     """Return the lines that load the model, and those that use it."""
     return "\n".join(["import skmoecbm", "", _load_line(repo_id, revision), *using])
@@ -249,15 +263,19 @@ def _has_leaks(audit):
 def _audit(audit):
     """Return what an audit says, in words; never its tables, which may name patients."""
     by_status = {}
-    for check in audit.checks.values():
+    # a verdict that nothing was found out tells its author how, and a reader nothing
+    made = [check for check in audit.checks.values() if check.status != "not made"]
+    for check in made:
         by_status.setdefault(check.status, []).append(check.name)
     units = "" if audit.n_groups == audit.n else f" in {audit.n_groups:,} groups"
     return {
         "about": f"On {audit.n:,} row{'s' * (audit.n != 1)}{units}.",
         "concerns": by_status.get("concern", []),
         "checks": [
-            (check.name, check.question, check.status, prose(check.verdict))
-            for check in audit.checks.values()
+            (check.name, check.question, check.status, prose(check.verdict)) for check in made
+        ],
+        "not_checked": [
+            check.name for check in audit.checks.values() if check.status == "not made"
         ],
     }
 

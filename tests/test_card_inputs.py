@@ -29,7 +29,7 @@ def lesions():
     rng = np.random.default_rng(0)
     table = {
         "image": pd.Series(list(data.images), dtype=object),
-        "report": data.captions,
+        "report": [", ".join(text.split(", ")[:2]) for text in data.captions],
         HOSTILE: rng.normal(size=70),
         "site": rng.choice(["back", "face"], 70),
     }
