@@ -54,7 +54,9 @@ def pack(model, arrays, prefix="model", trusted=()):
     Raises
     ------
     InputError
-        If the model, or a part of it, is not fitted or has no safe form.
+        If the model, or a part of it, has no safe form.
+    sklearn.exceptions.NotFittedError
+        If it is not fitted.
     """
     for cls, function in _PACKERS.items():
         if type(model) is cls:
