@@ -131,7 +131,7 @@ def _jpeg(picture):
 
 def _in_words(row):
     parts = [
-        f"{code(one['concept'])} {one['contribution']:+.2f}".replace("-", "\N{MINUS SIGN}")
+        f"{code(one['concept'])} " + f"{one['contribution']:+.2f}".replace("-", "\N{MINUS SIGN}")
         for one in row["contributions"]
     ]
     about = f"The model says {code(row['class'])} with probability {row['probability']:.2f}"

@@ -49,8 +49,8 @@ def save(model, folder, *, label_map=None, trusted=(), metrics=None, audit=None,
     Raises
     ------
     InputError
-        If the model is not fitted, has a step or parameter without a safe form, a type that is
-        not in `trusted`, or the folder holds other files.
+        If a step or parameter has no safe form, a type is not in `trusted`, or the folder holds
+        other files. A model that is not fitted raises scikit-learn's NotFittedError.
 
     Notes
     -----

@@ -132,6 +132,8 @@ No audit was given\. [^#|<]+
 %%
 ## How to load
 
+It needs Python 3\.11 and skmoecbm 0\.1, or newer\. In a checkout of skmoecbm: `pip install \.`\. Then
+
 ```python
 import skmoecbm
 

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -11,6 +12,7 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
 import skmoecbm
@@ -30,7 +32,7 @@ from skmoecbm import (
     save,
     tune_thresholds,
 )
-from skmoecbm._card_licences import hub_repository, licence_of
+from skmoecbm._card_licences import hub_repository, licence_of, may_need_transformers
 from skmoecbm._card_model import foreign_classes
 from skmoecbm._model_writing import model_files
 from skmoecbm.card import with_repository
@@ -289,6 +291,48 @@ def test_audit_is_told_in_words_without_its_tables(mixture, table):
     assert "On 60 rows." in text
     assert "patient-" in repr(found["leaks"].tables) and "patient-" not in text
     assert "No audit was given." in card_of(mixture)
+    assert "Not checked" not in text
+
+
+def test_checks_that_were_not_made_are_named_without_advice_to_the_author(mixture, table):
+    some = {"checks": ["leaks", "ceiling", "calibration"], "n_bootstrap": 20, "random_state": 0}
+    found = audit(mixture, *table, **some)
+    assert [c.name for c in found.checks.values() if c.status == "not made"] == ["leaks", "ceiling"]
+    text = card_of(mixture, audit=found)
+    assert "Not checked: leaks, ceiling.\n" in text and "| calibration |" in text
+    assert "train=" not in text and "not made" not in text
+    text = card_of(mixture, audit=audit(mixture, *table, **some | {"checks": ["leaks"]}))
+    assert "Not checked: leaks." in text and "No concern" not in text and "| check |" not in text
+
+
+def test_what_installs_the_package_stands_in_the_card(pipeline, mixture, table):
+    guide = (Path(__file__).parents[1] / "docs" / "installing.md").read_text("utf-8")
+    for model in (pipeline, mixture):
+        line = re.search(r"In a checkout of skmoecbm: `(.*)`\. Then", card_of(model)).group(1)
+        assert line == "pip install ." and f"\n    {line}\n" in guide
+    experts = [("left", slice(0, 4)), ("right", LogisticRegression(), slice(4, 9))]
+    model = GatedConceptBottleneckClassifier(experts=experts, random_state=0).fit(*table)
+    assert "`pip install '.[skops]'`" in card_of(model)
+    encoder = pipeline.named_steps["experts"].experts_[0][1]
+    before = encoder._fitted_source
+    try:
+        encoder._fitted_source = ("local-dir:my-clip", None)
+        assert "`pip install '.[biomed]'`" in card_of(pipeline)
+    finally:
+        encoder._fitted_source = before
+
+
+def test_text_towers_of_hugging_face_need_an_extra():
+    needed = {
+        "demo-general": False,
+        "ViT-B-16/openai": False,
+        "ViT-B-16-SigLIP/webli": True,
+        "hf-hub:laion/CLIP-ViT-H-14-laion2B-s32B-b79K": False,
+        "hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224": True,
+        "hf-hub:org/name": True,
+        "local-dir:folder": True,
+    }
+    assert {name: may_need_transformers(name) for name in needed} == needed
 
 
 @pytest.mark.parametrize("repo, revision", [(None, None), ("me/model", None), ("me/model", "v1")])

@@ -422,8 +422,17 @@ def test_a_fingerprint_of_another_backbone_is_refused(pipeline, tmp_path):
             "backbone_identity"
         ].update(weights_sha256="0" * 64),
     )
-    with pytest.raises(FormatError, match="fingerprint is of another backbone_identity"):
+    name = pipeline[0].experts_[0][0]
+    with pytest.raises(
+        FormatError, match=f"fingerprint of expert '{name}' .* fetch it again"
+    ) as told:
         load(tmp_path / "model")
+    assert str(told.value).count(str(tmp_path / "model")) == 1
+    (tmp_path / "model" / "config.json").write_text("{}")
+    for read in (load, read_config):
+        with pytest.raises(FormatError, match="has no 'format_version'") as told:
+            read(tmp_path / "model")
+        assert str(told.value).startswith(f"'{tmp_path / 'model'}': config.json")
 
 
 def test_saved_paths_for_cache_or_backbone_are_refused(pipeline, tmp_path):

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 from skmoecbm import (
@@ -140,3 +141,9 @@ def test_of_a_search_its_best_estimator_is_named(tmp_path):
     save(search.best_estimator_, tmp_path / "model")
     again = load(tmp_path / "model")
     np.testing.assert_array_equal(again.predict_proba(X), search.predict_proba(X))
+
+
+def test_what_is_not_fitted_is_not_saved(tmp_path):
+    with pytest.raises(NotFittedError, match="is not fitted"):
+        save(ConceptBottleneckClassifier(), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
