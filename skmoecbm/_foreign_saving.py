@@ -12,7 +12,7 @@ from skmoecbm._foreign_numbers import check_numbers, rows_within
 from skmoecbm._schema_foreign import ForeignNode
 from skmoecbm._skops_archive import normal_form, read_archive, write_archive
 from skmoecbm._skops_gate import Gate
-from skmoecbm._skops_types import VOUCHED, hint
+from skmoecbm._skops_types import NEIGHBOUR_TREES, VOUCHED, hint
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import FormatError, InputError, SkmoecbmWarning
 
@@ -68,9 +68,14 @@ def pack_foreign(what, estimator, arrays, name, trusted=()):
     untrusted = sorted(gate.untrusted | _audit(skops_io, content, trusted))
     if untrusted:
         hints = dict.fromkeys(filter(None, map(hint, untrusted)))
-        raise InputError(
+        problem = (
             f"{what} is a {type(estimator).__name__} with {', '.join(untrusted)}, which is not "
             "known to be harmless where it is loaded. "
+        )
+        if all(name.startswith(NEIGHBOUR_TREES) for name in untrusted):
+            raise InputError(f"{problem}Give it algorithm='brute', {otherwise}")
+        raise InputError(
+            problem
             + "".join(f"For one of them: {one}. " for one in hints)
             + f"If it is yours, name it: save(..., trusted={untrusted}), and the same in load; "
             + otherwise

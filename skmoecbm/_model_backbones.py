@@ -112,6 +112,8 @@ def check_backbones(model):
         try:
             check_same_backbone(encoder, encoder._load())
         except InputError as error:
+            if hasattr(encoder, "_loaded_as"):  # then it is named
+                raise
             raise InputError(f"Expert {name!r}: {error}") from None
 
 

@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 from skmoecbm._model_arrays import stored_arrays
+from skmoecbm._model_backbones import encoders_of
 from skmoecbm._model_folder import ARRAYS, read_config_bytes
 from skmoecbm._packing import unpack
 from skmoecbm.exceptions import FormatError
@@ -29,6 +30,8 @@ def read_model(folder, *, trusted=()):
                 f"'{folder / ARRAYS}' has an array {min(arrays)!r} that its model does not use; "
                 "the file is damaged, fetch or save it again."
             )
+    for name, encoder in encoders_of(model).items():
+        encoder._loaded_as = name  # what an error calls it
     return model
 
 

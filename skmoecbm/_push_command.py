@@ -18,7 +18,7 @@ def add_command(commands):
         description="Put the files of a saved model into a repository of the Hub, in one commit. "
         "Log in before with 'hf auth login', or set HF_TOKEN.",
     )
-    parser.add_argument("model", help="folder that 'skmoecbm fit' wrote")
+    parser.add_argument("model", help="folder that 'skmoecbm fit' or save wrote")
     parser.add_argument("repository", metavar="USER/REPO", help="made if it is not there")
     seen = parser.add_mutually_exclusive_group()
     seen.add_argument(

@@ -139,8 +139,10 @@ def test_images_are_shown_small_and_without_what_came_with_them(pipeline, tmp_pa
 
 
 def test_images_that_cannot_be_read_stop_the_save(pipeline, mixture, tmp_path):
-    with pytest.raises(InputError, match=r"gone\.png"):
-        save(pipeline, tmp_path / "m", card=CardDetails(images=[tmp_path / "gone.png"]))
+    shown = [Image.new("RGB", (4, 4)), tmp_path / "gone.png"]
+    with pytest.raises(InputError, match=r"show number 2 of .*gone\.png.*no such file") as told:
+        save(pipeline, tmp_path / "m", card=CardDetails(images=shown))
+    assert type(told.value) is InputError
     assert not (tmp_path / "m").exists()
     # a model that takes no images shows them without words
     picture = Image.new("RGB", (20, 10))
