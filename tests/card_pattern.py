@@ -165,6 +165,6 @@ It builds on:
 
 - Yang et al\., [^#|<\n]+
 - Jacobs et al\., [^#|<\n]+
-"""
+"""  # noqa: E501
 
 SECTIONS = WHOLE.split("%%\n")
