@@ -39,6 +39,7 @@ from skmoecbm import (
     load,
     save,
 )
+from skmoecbm._foreign_numbers import check_numbers
 from skmoecbm._foreign_saving import pack_foreign, unpack_foreign
 from skmoecbm._skops_archive import read_archive, write_archive
 from tests.brute_force import make_table
@@ -637,3 +638,15 @@ def test_saving_does_not_touch_the_estimator(linear):
     packed(model)
     assert vars(model).keys() == before.keys()
     assert np.random.get_state()[1].tolist() == state
+
+
+def test_numbers_that_stop_the_check_itself_are_refused():
+    """Found by tools/fuzz_estimators.py: neither may leave as another error."""
+    X, y = make_table(n=40)
+    boosted = GradientBoostingClassifier(n_estimators=2).fit(X, y)
+    boosted.init_._strategy = "none that there is"  # an UnboundLocalError in scikit-learn
+    forest = RandomForestClassifier(2).fit(X, y)
+    forest.estimators_[0].n_features_in_ = np.array([X.shape[1]] * 2)  # neither true nor false
+    for estimator in (boosted, forest):
+        with pytest.raises(FormatError, match="numbers that contradict each other"):
+            check_numbers(estimator)
