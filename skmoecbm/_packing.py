@@ -62,11 +62,6 @@ def pack(model, arrays, prefix="model", trusted=()):
         if type(model) is cls:
             check_is_fitted(model)
             return function(model, arrays, prefix, trusted)
-    if hasattr(model, "best_estimator_"):
-        raise InputError(
-            f"A {type(model).__name__} cannot be saved: it holds every result of its search. Save "
-            "the model that it found: its best_estimator_."
-        )
     raise InputError(
         f"A {type(model).__name__} cannot be saved: only a Pipeline with a ConceptEncoder, an "
         "ExpertUnion or a classifier of this package, or one of these alone, has a safe form here. "

@@ -27,7 +27,7 @@ def save(model, folder, *, label_map=None, trusted=(), metrics=None, audit=None,
     ----------
     model : fitted Pipeline, classifier or encoder
         A pipeline of `ConceptEncoder` or `ExpertUnion` and a classifier of this package, or one
-        of these alone.
+        of these alone; of a search its best model.
     folder : path
         Made if it is not there. A model saved there before is replaced, in one step at the end:
         a save that fails leaves it as it was.

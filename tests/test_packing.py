@@ -133,13 +133,14 @@ def test_half_a_character_in_a_label_is_told_where_it_is_saved(tmp_path):
         save(model, tmp_path / "model")
 
 
-def test_of_a_search_its_best_estimator_is_named(tmp_path):
+def test_of_a_search_its_best_model_is_saved_and_nothing_else(tmp_path):
     X, y = _data(n=40)
     search = GridSearchCV(ConceptBottleneckClassifier(), {"alpha": [0.1, 1.0]}, cv=2).fit(X, y)
-    with pytest.raises(InputError, match=r"A GridSearchCV cannot be saved.*its best_estimator_"):
-        save(search, tmp_path / "model")
+    save(search, tmp_path / "search")
     save(search.best_estimator_, tmp_path / "model")
-    again = load(tmp_path / "model")
+    for file in ("config.json", "model.safetensors", "README.md"):
+        assert (tmp_path / "search" / file).read_bytes() == (tmp_path / "model" / file).read_bytes()
+    again = load(tmp_path / "search")
     np.testing.assert_array_equal(again.predict_proba(X), search.predict_proba(X))
 
 
