@@ -15,6 +15,7 @@ from skmoecbm import (
     GatedConceptBottleneckClassifierCV,
 )
 from skmoecbm.concepts import TopKConcepts
+from skmoecbm.store import EmbeddingStore
 from tests.backbone_fixtures import write_clip
 
 N_IMAGES = 18
@@ -53,6 +54,7 @@ def clip_name(tmp_path_factory):
 def counted(clip_name, tmp_path, monkeypatch):
     """Return an encoder's settings, and a function that gives images embedded by process."""
     monkeypatch.setenv("SKMOECBM_CACHE", str(tmp_path / "cache"))
+    EmbeddingStore(None).clear()  # other tests of this process embed the same noise
     log = tmp_path / "log"
 
     def embedded():
