@@ -12,6 +12,7 @@ from skmoecbm._card_files import card_files
 from skmoecbm._last_step import best_of
 from skmoecbm._model_folder import ARRAYS, CONFIG
 from skmoecbm._packing import pack, unpack
+from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import InputError
 from skmoecbm.schema import ArrayEntry, ModelConfig, library_versions, parse_config, tell
 
@@ -40,6 +41,10 @@ def model_files(
     metrics, audit, card, repo_id, revision
         For the card: see `card_files`.
     """
+    is_map = isinstance(label_map, dict) and all(isinstance(code, str) for code in label_map)
+    if label_map is not None and not is_map:
+        wanted = "a dict of codes, each a str as it stands in the table, to classes"
+        raise parameter_error("save", "label_map", wanted, label_map)
     model, arrays = best_of(model), {}
     try:
         node = pack(model, arrays, trusted=trusted)

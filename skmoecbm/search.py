@@ -20,7 +20,7 @@ __all__ = ["GatedConceptBottleneckClassifierCV"]
 class GatedConceptBottleneckClassifierCV(
     CallbackSupportMixin, MetaEstimatorMixin, ClassifierMixin, BaseEstimator
 ):
-    """A search over settings of `GatedConceptBottleneckClassifier`, many times one by one's speed.
+    """A search over settings of the mixture, all those of a fold fitted together.
 
     The same folds, scores and choice as scikit-learn's `GridSearchCV` over the classifier. What
     settings share is done once: the rows are read once a fold, the experts of settings that differ

@@ -144,6 +144,15 @@ def test_of_a_search_its_best_model_is_saved_and_nothing_else(tmp_path):
     np.testing.assert_array_equal(again.predict_proba(X), search.predict_proba(X))
 
 
+@pytest.mark.parametrize("label_map", [{1: "mel"}, ["mel"], "mel"])
+def test_a_label_map_that_is_none_is_told(tmp_path, label_map):
+    X, y = _data(n=40)
+    model = ConceptBottleneckClassifier(alpha=1.0).fit(X, y)
+    with pytest.raises(InputError, match="'label_map' parameter of save must be a dict of codes"):
+        save(model, tmp_path / "model", label_map=label_map)
+    assert not (tmp_path / "model").exists()
+
+
 def test_what_is_not_fitted_is_not_saved(tmp_path):
     with pytest.raises(NotFittedError, match="is not fitted"):
         save(ConceptBottleneckClassifier(), tmp_path / "model")
