@@ -336,6 +336,11 @@ def list_models(*, author=None, search=None, limit=None, token=None):
     ------
     HubError
         If the Hub cannot be reached.
+
+    Examples
+    --------
+    >>> [model.id for model in list_models(author="user")]  # doctest: +SKIP
+    ['user/skin']
     """
     token = check_token("list_models", token)
     return _hub_download.model_infos(author=author, search=search, limit=limit, token=token)
