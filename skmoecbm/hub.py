@@ -214,6 +214,10 @@ def from_pretrained(
     Notes
     -----
     Where the Hub cannot be reached, the cached copy is taken; a logged warning names its commit.
+
+    Examples
+    --------
+    >>> model = from_pretrained("user/skin", revision="v1")  # doctest: +SKIP
     """
     access = check_access("from_pretrained", cache_dir, token, local_files_only)
     options = check_options("from_pretrained", device, backbones, trusted, check_backbones)
