@@ -84,7 +84,7 @@ def measure(architecture, n_images, repeats, device):
     return found, f"{choice}, found in {time.perf_counter() - start:.1f} s"
 
 
-def main():
+def main(argv=None):
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="ViT-B-16")
@@ -92,7 +92,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     found, auto = measure(options.model, options.images, options.repeats, options.device)
     baseline = next(iter(found.values()))[0]
