@@ -103,8 +103,14 @@ class ExpertBlock:
             f"ExpertBlock({self.name!r}, {len(self)} rows, {len(self.concepts)} concepts, {source})"
         )
 
-    def values(self):
+    def values(self, rows=slice(None), columns=slice(None)):
         """Return the similarities, the same for a row whatever other rows are there.
+
+        Parameters
+        ----------
+        rows : slice or ndarray of int, default=all
+        columns : slice, default=all
+            Concepts.
 
         Returns
         -------
@@ -113,9 +119,13 @@ class ExpertBlock:
             in float64; NaN rows where the expert is absent.
         """
         if self.similarities is not None:
-            return self.similarities
-        out = np.full((len(self), len(self.concepts)), np.nan, dtype=np.float32)
-        out[self.present] = _on_grid(self.embeddings[self.present]) @ _on_grid(self.texts).T
+            return self.similarities[rows, columns]
+        present, texts = self.present[rows], self.texts[columns]
+        embeddings = self.embeddings[rows]
+        if not present.all():
+            embeddings = embeddings[present]
+        out = np.full((len(present), len(texts)), np.nan, dtype=np.float32)
+        out[present] = _on_grid(embeddings) @ _on_grid(texts).T
         return out
 
     def take(self, rows):

@@ -141,7 +141,7 @@ def _warn_absent(classifier, reading, cells):
             told.append(f"{classifier._layout.names[e]!r} did not see {len(lost)} (rows {rows})")
     if told:
         warnings.warn(
-            f"What an expert did not see cannot be set: of {len(reading.data[0].values)} rows, "
+            f"What an expert did not see cannot be set: of {reading.data[0].shape[0]} rows, "
             f"{'; '.join(told)}. These rows stay as they were for it.",
             SkmoecbmWarning,
             stacklevel=4,

@@ -133,7 +133,7 @@ def fit_joint(
         target, present, groups, training.validation_fraction, np.random.default_rng(seed)
     )
     problems = [
-        expert_problem(expert, target, head, direction, train[None])
+        expert_problem(expert, target, head, direction, train[None], spanned=False)
         for expert, direction in zip(experts, directions, strict=True)
     ]
     state = fit_gate_inputs(experts, gate_values, target.weights * train, input_kind)

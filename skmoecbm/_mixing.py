@@ -1,7 +1,6 @@
 """How a fitted mixture decides: weights, pooled logits, views without an expert."""
 
 import copy
-from dataclasses import replace
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -64,7 +63,7 @@ class FittedMixture(ConceptClassifier):
         values, logits = self._ask_heads(data, present)
         seen, said = data, logits
         if isinstance(X, Reading) and X.gate_data is not None:
-            seen = [replace(expert) for expert in X.gate_data]
+            seen = [expert.copy() for expert in X.gate_data]
             _, said = self._ask_heads(seen, present)
         inputs = gate_inputs(
             self.gate_input_state_,

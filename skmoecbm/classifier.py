@@ -258,7 +258,7 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
             if isinstance(own, ConceptBottleneckClassifier):
                 own._check_activation(self.multilabel_)
                 directions[e], used[expert.name] = prior_direction(
-                    self, own.prior, expert.block, self.classes_, expert.values.shape[1]
+                    self, own.prior, expert.block, self.classes_, expert.shape[1]
                 )
         self.prior_used_ = used
         for name in ("oof_logits_", "training_history_"):
