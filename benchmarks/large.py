@@ -1,4 +1,4 @@
-r"""Time and memory of a fit at ImageNet's size: a thousand classes and tens of thousands of concepts.
+r"""Time and memory of a fit at ImageNet's size: a thousand classes, tens of thousands of concepts.
 
 Rows are drawn and written to a file of float32, X, which the fit reads as a memory map. As under
 CLIP they have a strong common direction and eigenvalues falling as a power law. Concepts are

@@ -5,17 +5,17 @@ its public configuration for HAM10000 with all images) under the gate of a mixtu
 that was built on it.
 
 * The similarities of each expert are computed once, times 100, in float32.
-* W = softmax over concepts of each row of A; logits D W', without intercept. A starts at 1 where a
-  concept was written for the class, else at 0.
-* The gate is sigmoid(W2 LeakyReLU(W1 LayerNorm(x))) on the generalist's embedding x, with 256 hidden
-  units, and weighs the two experts' logits. Its LayerNorm is applied to each batch anew.
+* W = softmax over concepts of each row of A; logits D W', without intercept. A starts at 1 where
+  a concept was written for the class, else at 0.
+* The gate is sigmoid(W2 LeakyReLU(W1 LayerNorm(x))) on the generalist's embedding x, with 256
+  hidden units, and weighs the two experts' logits. Its LayerNorm is applied to each batch anew.
 * The loss is the cross-entropy plus 0.02 times the entropy of the gate, with the published sign.
 * Adam on everything with one learning rate, 5e-4; batches of 256; up to 10,000 epochs, no early
   stopping; the validation rows are looked at after each epoch, and the best epoch is kept.
 
-Nothing here is slow on purpose: a DataLoader hands out whole batches, cut from tensors by index, and
-no row is ever handled alone. Only the time of training steps counts, not that of looking at the
-validation rows.
+Nothing here is slow on purpose: a DataLoader hands out whole batches, cut from tensors by index,
+and no row is ever handled alone. Only the time of training steps counts, not that of looking at
+the validation rows.
 """
 
 import time
