@@ -6,8 +6,8 @@ import numpy as np
 
 __all__ = ["ExpertData"]
 
-# More similarities than these (512 MB) are not kept, nor made at once where tiles of them do.
-_KEPT_NUMBERS = 2**26
+# More similarities than these (256 MB) are not made at once where tiles of them do.
+_KEPT_NUMBERS = 2**25
 _TILE_ROWS, _TILE_NUMBERS = 2048, 2**22
 
 
