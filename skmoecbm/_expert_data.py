@@ -44,6 +44,11 @@ class ExpertData:
         return self._values
 
     @property
+    def folds(self):
+        """Whether there are embeddings behind the similarities."""
+        return self.block is not None and self.block.embeddings is not None
+
+    @property
     def is_large(self):
         """Whether the similarities are too many to be made at once, and have to come in tiles."""
         n, m = self.shape

@@ -129,7 +129,7 @@ def _similarities(expert, target, rows):
     So that all problems of an expert in one fit are of one kind, the fit on a few rows is too.
     """
     block, present = expert.block, expert.present
-    if block is not None and block.embeddings is not None:
+    if expert.folds:
         if folding_pays(len(present), *block.texts.shape):
             centred = CentredRows(block.embeddings, target.device, rows, present)
             return FoldedSimilarities(centred, block.texts, target.device)

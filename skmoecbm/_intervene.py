@@ -118,7 +118,7 @@ def explained(classifier, reading, beside=None):
     beside = beside or {}
     if getattr(classifier, "pool", "logit") != "prob":
         return explain_features(classifier, reading, **beside)
-    mixed = classifier._mix(reading)
+    mixed = classifier._mix(reading, in_full=True)
     parts = classifier._parts_of_experts(mixed, mixed[3] * classifier.expert_scale_)
     decision = classifier.decision_function(reading)
     return Explanation(

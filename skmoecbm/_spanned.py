@@ -17,7 +17,7 @@ import torch
 from skmoecbm._association import AssociationProblem
 from skmoecbm._similarities import FoldedSimilarities, moments
 
-__all__ = ["SpannedProblem"]
+__all__ = ["SpannedProblem", "span"]
 
 # Directions that texts span less than this, of the largest, are the rounding of float32 texts.
 _RANK = 1e-10
@@ -57,7 +57,7 @@ class SpannedProblem(AssociationProblem):
     ):
         self._concepts = similarities
         self._mean, self._scale, self._constant = moments(similarities, weights)
-        self._basis, self._back = _span(similarities, self._scale.mean(0))
+        self._basis, self._back = span(similarities, self._scale.mean(0))
         rows = FoldedSimilarities(similarities.rows, self._basis, self._scale.device)
         super().__init__(
             rows, targets, weights, standardize=False, cells=cells, base_rate=base_rate
@@ -127,7 +127,7 @@ class SpannedProblem(AssociationProblem):
         return mean, self._scale[0].cpu().numpy(), found, prior
 
 
-def _span(similarities, scale):
+def span(similarities, scale):
     """Return B of shape (r, d) with (T / scale)' (T / scale) = B' B, and its pseudo-inverse (d, r).
 
     Through QR decompositions of blocks: the Gram matrix would square how ill-conditioned texts are.

@@ -7,8 +7,17 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 
-from skmoecbm import ConceptBottleneckClassifier, ExpertFeatures, InputError, _ranges, _row_blocks
+from skmoecbm import (
+    ConceptBottleneckClassifier,
+    ExpertFeatures,
+    GatedConceptBottleneckClassifier,
+    InputError,
+    _ranges,
+    _row_blocks,
+    explain,
+)
 from skmoecbm import _expert_data as expert_data
 from skmoecbm._association import AssociationProblem
 from skmoecbm._heads import Target, expert_problem
@@ -286,3 +295,38 @@ def test_a_fit_from_a_memory_map_never_holds_the_similarities(tmp_path):
     command += [str(tmp_path / "X"), str(tmp_path / "y.npy")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 500e6
+
+
+@pytest.mark.parametrize("absent", [False, True])
+def test_a_mixture_of_many_similarities_is_the_same_mixture(absent, monkeypatch):
+    features, y = make_blocks(n=150, sizes=(40, 30), width=8, noise=2.0)
+    if absent:
+        block = features.blocks[0]
+        images = np.array(block.embeddings)
+        images[::5] = np.nan
+        experts = {"a": (images, block.texts, block.concepts)}
+        other = features.blocks[1]
+        experts["b"] = (other.embeddings, other.texts, other.concepts)
+        features = ExpertFeatures.from_embeddings(experts)
+    head = ConceptBottleneckClassifier(alpha=1.0)
+    model = GatedConceptBottleneckClassifier(head, guard=False, specialize=False, cv=3)
+    whole = clone(model).fit(features, y)
+    monkeypatch.setattr(expert_data, "_KEPT_NUMBERS", 100)
+    monkeypatch.setattr(expert_data, "_TILE_ROWS", 16)
+    monkeypatch.setattr(expert_data, "_TILE_NUMBERS", 16 * 7)
+    tiled = clone(model).fit(features, y)
+    for name in ("mean", "scale", "components"):
+        mine, theirs = (m.gate_input_state_[name] for m in (tiled, whole))
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        tiled.gate_weights(features), whole.gate_weights(features), atol=1e-4
+    )
+    np.testing.assert_allclose(
+        tiled.predict_proba(features), whole.predict_proba(features), atol=1e-4
+    )
+    np.testing.assert_allclose(
+        whole.decision_function(features[:3]), whole.decision_function(features)[:3], atol=1e-10
+    )
+    explanation = explain(tiled, features[:4])
+    total = sum(part.sum(axis=1) for part in explanation.contributions) + explanation.bias
+    np.testing.assert_allclose(total, tiled.decision_function(features[:4]), atol=1e-10)
