@@ -25,6 +25,8 @@ _MANY_STEPS = 12
 # which is content with far less, is finished so only where the steps cost next to nothing.
 _NEWTON_SIZE = 512
 _NEWTON_SEARCH_SIZE = 128
+# Numbers that the pairs of L-BFGS may hold (256 MB).
+_PAIR_NUMBERS = 2**25
 # A gradient this small after Newton's steps is an optimum, whatever the descent before them said.
 _POLISHED = 1e-9
 
@@ -246,7 +248,10 @@ class AssociationProblem:
             return loss, whole.flatten(1)
 
         origin = association.new_zeros(self.shape[0], self.shape[1] * (self.shape[2] + 1))
-        best, n_iter, converged = minimize_stack(fun, origin, max_iter=max_iter, tol=tol)
+        # Of a thousand classes on five folds a pair of steps takes 60 MB.
+        memory = max(4, min(12, _PAIR_NUMBERS // (2 * origin.numel())))
+        settings = {"max_iter": max_iter, "tol": tol, "memory": memory}
+        best, n_iter, converged = minimize_stack(fun, origin, **settings)
         return *unpack(best), n_iter, converged
 
     def _common(self, rows):

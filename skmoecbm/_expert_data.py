@@ -8,7 +8,7 @@ __all__ = ["ExpertData"]
 
 # More similarities than these (256 MB) are not made at once where tiles of them do.
 _KEPT_NUMBERS = 2**25
-_TILE_ROWS, _TILE_NUMBERS = 2048, 2**22
+_TILE_ROWS, _TILE_NUMBERS = 2048, 2**21
 
 
 class ExpertData:

@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skmoecbm._association import ALPHA_GRID, AssociationProblem
 from skmoecbm._calibration import fit_inverse_temperature, log_losses
 from skmoecbm._constrained import solve_bounded, solve_softmax
-from skmoecbm._row_blocks import CentredRows
+from skmoecbm._row_blocks import CentredRows, block_size
 from skmoecbm._similarities import FoldedSimilarities, Similarities, folding_pays
 from skmoecbm._spanned import SpannedProblem
 from skmoecbm._target import Target
@@ -209,7 +209,7 @@ def select_alpha(experts, heads, priors, target, folds, shares=None, *, calibrat
             logits.append(_held_out(problem, a, b, folds.held_out[rows]))
         losses.append(
             _average_loss(
-                np.stack(logits, 1)[scored],
+                _stacked(logits, scored),
                 target.codes[rows][scored],
                 counted[rows][scored],
                 share[rows][scored],
@@ -288,16 +288,27 @@ def own_targets(target, shares):
     return targets
 
 
+def _stacked(logits, rows):
+    """Return the logits (n, E, K) of some rows, given by a mask."""
+    stacked = np.stack(logits, 1) if len(logits) > 1 else logits[0][:, None]
+    return stacked if rows.all() else stacked[rows]
+
+
 def _average_loss(logits, codes, weights, share, calibrated):
     """Log-loss of the average of the experts, with `share` (n, E) of each row."""
     for e in range(logits.shape[1]):
         own = weights * (share[:, e] > 0)
         if calibrated and own.sum() > 0:
             logits[:, e] *= fit_inverse_temperature(logits[:, e], codes, own)
-    mixed = np.einsum("ne,nek->nk", share, logits)
     if calibrated:
+        mixed = np.einsum("ne,nek->nk", share, logits)
         mixed *= fit_inverse_temperature(mixed, codes, weights)
-    return float(log_losses(mixed, codes) @ weights / weights.sum())
+        return float(log_losses(mixed, codes) @ weights / weights.sum())
+    total, size = 0.0, block_size(logits.shape[2])
+    for rows in (slice(a, a + size) for a in range(0, len(logits), size)):
+        mixed = np.einsum("ne,nek->nk", share[rows], logits[rows])
+        total += log_losses(mixed, codes[rows]) @ weights[rows]
+    return float(total / weights.sum())
 
 
 def _held_out(problem, a, b, held_out):

@@ -5,9 +5,9 @@ import torch
 
 __all__ = ["HELD_NUMBERS", "CentredRows", "block_size"]
 
-# Numbers that the temporaries of one block may hold: 32 MB each. Smaller blocks pay in calls,
-# larger ones fall out of the caches and into the peak of memory.
-_BLOCK_NUMBERS = 2**22
+# Numbers that each of the temporaries of one block may hold, 8 MB of them: smaller blocks pay in
+# calls, larger ones fall out of the caches and, ten or so at a time, into the peak of memory.
+_BLOCK_NUMBERS = 2**20
 _LEAST_ROWS = 256
 
 #: Rows of up to this many numbers (256 MB in float64) are centred and widened once and kept; beyond
