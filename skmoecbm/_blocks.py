@@ -199,8 +199,8 @@ def unit_rows(rows, present=None, what="Embedding", first=0):
     return out
 
 
-def unit_embeddings(name, array):
-    """Return image embeddings L2-normalised as float32, NaN where absent, and which are there.
+def unit_embeddings(name, array, what="image embeddings", absent=True):
+    """Return embeddings L2-normalised as float32, NaN where absent, and which are there.
 
     Checked and made a block of rows at a time. A memory map of float32 rows of unit length is
     returned as it is: it stays on the disk.
@@ -210,7 +210,9 @@ def unit_embeddings(name, array):
     name : str
         The expert's.
     array : array-like of shape (n, d)
-        An all-NaN row means that the expert did not see it.
+        An all-NaN row means that the expert did not see it, if rows may be `absent`.
+    what : str, default="image embeddings"
+    absent : bool, default=True
 
     Returns
     -------
@@ -222,9 +224,8 @@ def unit_embeddings(name, array):
     InputError
         If it is not a 2-D array of finite numbers and NaN, or a row is partly NaN or zero.
     """
-    what = "image embeddings"
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        array = matrix_rows(name, what, array, nan_rows=True)
+        array = matrix_rows(name, what, array, nan_rows=absent)
     if array.ndim != 2 or array.shape[1] == 0:
         raise InputError(f"Expert {name!r}: {what} must be 2-D. Got shape {array.shape}.")
     blocks = [slice(a, a + _BLOCK_ROWS) for a in range(0, len(array), _BLOCK_ROWS)]
@@ -232,9 +233,10 @@ def unit_embeddings(name, array):
     as_it_is = isinstance(array, np.memmap) and array.dtype == np.float32
     for rows in blocks:
         block = np.asarray(array[rows], dtype=np.float64)
-        infinite = np.flatnonzero(np.isinf(block).any(axis=1))
-        if infinite.size:
-            _refuse(name, what, rows.start + infinite[0], "an infinite value")
+        bad = np.flatnonzero((np.isinf(block) if absent else ~np.isfinite(block)).any(axis=1))
+        if bad.size:
+            kind = "an infinite value" if absent else "a NaN or infinite value"
+            _refuse(name, what, rows.start + bad[0], kind)
         gaps[rows], missing[rows] = np.isnan(block).any(axis=1), np.isnan(block).all(axis=1)
         lengths = np.sqrt(np.einsum("nd,nd->n", block, block))
         as_it_is &= bool((np.abs(lengths[~missing[rows]] - 1.0) < _UNIT).all())
@@ -243,8 +245,8 @@ def unit_embeddings(name, array):
         return array, present
     out = np.empty(array.shape, dtype=np.float32)
     for rows in blocks:
-        what = f"Expert {name!r}: image embedding"
-        out[rows] = unit_rows(array[rows], present[rows], what, first=rows.start)
+        one = f"Expert {name!r}: {what.removesuffix('s')}"
+        out[rows] = unit_rows(array[rows], present[rows], one, first=rows.start)
     return out, present
 
 

@@ -296,11 +296,12 @@ def _start(problems, rows, target, head, gate, kind, train, pool, generator):
 
 def _train(model, rows, held_out, training, weight_decay, generator, epoch_task):
     """Descend by mini-batches, and put the weights of the best epoch back. Return the history."""
-    # Fused: one call updates all tensors.
-    optimizers = [torch.optim.Adam(model.experts, lr=training.association_lr, fused=True)]
+    # AdamW without decay is Adam; fused, one call updates all tensors.
+    groups = [{"params": model.experts, "lr": training.association_lr, "weight_decay": 0.0}]
     if model.layers:
-        settings = {"lr": training.gate_lr, "weight_decay": weight_decay, "fused": True}
-        optimizers.append(torch.optim.AdamW(model.layers.values(), **settings))
+        gate = {"params": list(model.layers.values()), "lr": training.gate_lr}
+        groups.append({**gate, "weight_decay": weight_decay})
+    optimizer = torch.optim.AdamW(groups, fused=True)
     device, n = rows.inputs.device, len(rows.inputs)
     if model.kind == "mlp":
         rows, held_out = (
@@ -341,11 +342,11 @@ def _train(model, rows, held_out, training, weight_decay, generator, epoch_task)
             order = torch.randperm(n, generator=generator).to(device)
             for batch in order.split(training.batch_size):
                 loss, gradients = step(packed.take(batch))
-                for tensor, gradient in zip(model.tensors(), gradients, strict=True):
+                # The gate's tensors come after the experts', and wait for them.
+                learning = len(model.experts) if epoch <= training.gate_warmup else None
+                for tensor, gradient in zip(model.tensors()[:learning], gradients, strict=False):
                     tensor.grad = gradient
-                # The gate comes after the experts in the list, and waits for them.
-                for optimizer in optimizers[: 1 if epoch <= training.gate_warmup else 2]:
-                    optimizer.step()
+                optimizer.step()
                 total += loss * len(batch) / n
             with torch.no_grad():
                 weights = torch.softmax(model.gate_logits(rows), dim=1)

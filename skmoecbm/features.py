@@ -6,10 +6,8 @@ from skmoecbm._blocks import (
     ExpertBlock,
     class_parts,
     concept_names,
-    matrix_rows,
     named_experts,
     unit_embeddings,
-    unit_rows,
     value_rows,
 )
 from skmoecbm.exceptions import InputError
@@ -228,7 +226,7 @@ class ExpertFeatures:
         ):
             embeddings, texts, concepts = parts
             concepts = concept_names(name, concepts)
-            texts = unit_rows(matrix_rows(name, "concept embeddings", texts))
+            texts, _ = unit_embeddings(name, texts, "concept embeddings", absent=False)
             embeddings, present = unit_embeddings(name, embeddings)
             if len(texts) != len(concepts) or texts.shape[1] != embeddings.shape[1]:
                 raise InputError(
