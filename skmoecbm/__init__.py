@@ -6,6 +6,7 @@ from importlib import import_module
 _ROOMS = {
     "_aggregate": ("aggregate_predictions",),
     "_audit": ("Audit", "audit"),
+    "_card_details": ("CardDetails", "ReportedMetrics"),
     "_conformal": ("calibrate_sets", "predict_set", "sets_to_lists"),
     "_editing": ("edit",),
     "_evaluate": ("Evaluation", "evaluate"),
@@ -45,6 +46,7 @@ _ROOMS = {
     "exceptions": (
         "BackboneError",
         "FormatError",
+        "HubError",
         "InputError",
         "LanguageModelError",
         "SkmoecbmError",
@@ -52,7 +54,7 @@ _ROOMS = {
     ),
     "explanation": ("Explanation", "GlobalExplanation", "explain", "global_explanation"),
     "features": ("ExpertFeatures",),
-    "hub": ("load", "save"),
+    "hub": ("from_pretrained", "list_models", "load", "push_to_hub", "save"),
     "report": ("model_report",),
 }
 

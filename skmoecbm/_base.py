@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from skmoecbm._columns import read_experts
 from skmoecbm._labels import is_exclusive, label_log_odds
 from skmoecbm._prevalence import prevalence_shift
+from skmoecbm._provenance import classifier_training
 from skmoecbm._ranges import expert_quantiles
 from skmoecbm._targets import encode_labels, label_cells, number_groups, row_weights
 from skmoecbm._validation import one_thread
@@ -333,7 +334,7 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         n = data[0].shape[0]
         self.classes_, codes = encode_labels(self, y, n)
         self.multilabel_ = not is_exclusive(codes)
-        for name in ("thresholds_", "set_calibration_", "edit_log_"):
+        for name in ("thresholds_", "set_calibration_", "edit_log_", "_not_saved"):
             vars(self).pop(name, None)  # they were made for another fit
         weights = row_weights(self, sample_weight, class_weight, self.classes_, codes)
         counts = row_weights(self, sample_weight, None, self.classes_, codes)
@@ -346,6 +347,9 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                     f"Expert {expert.name!r} has no training row of any weight: its block is NaN "
                     "in all of them. Give it images that it can read, or leave it out."
                 )
+        given = None if sample_weight is None else counts
+        rows = (data, gate_values, codes, weights, given, groups)
+        self.training_summary_ = classifier_training(*rows, len(self.classes_))
         if self.multilabel_:
             codes, _ = label_cells(self, class_weight, self.classes_, codes, weights)
             self.class_log_prior_ = label_log_odds(codes, weights)
@@ -359,8 +363,8 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                     "these classes, or drop the classes."
                 )
             self.class_log_prior_ = np.log(np.maximum(mass / weights.sum(), 1e-12))
-            seen = np.bincount(codes, counts * (weights > 0), minlength=len(self.classes_))
-            self.class_prevalence_ = seen / seen.sum()
+            cases = np.bincount(codes, counts * (weights > 0), minlength=len(self.classes_))
+            self.class_prevalence_ = cases / cases.sum()
         prevalence_shift(self, self.target_prevalence)  # what is wrong with it is told at once
         self._layout = layout
         self.concept_quantiles_ = [

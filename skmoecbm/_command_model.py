@@ -1,8 +1,51 @@
 """The experts and the saved models that the commands work with."""
 
-from skmoecbm.exceptions import InputError
+from pathlib import Path
 
-__all__ = ["encoders_of", "load_model", "make_experts", "tell_concepts"]
+from skmoecbm._repository_names import is_repository
+from skmoecbm.exceptions import HubError, InputError
+
+__all__ = [
+    "add_model_options",
+    "encoders_of",
+    "fetch_named_model",
+    "load_model",
+    "make_experts",
+    "tell_concepts",
+]
+
+
+def add_model_options(parser):
+    """Add the saved model that a command works with, here or on the Hub."""
+    parser.add_argument(
+        "model", help="folder that 'skmoecbm fit' wrote, or USER/REPO on the Hugging Face Hub"
+    )
+    parser.add_argument(
+        "--revision", help="branch, tag or commit of a model on the Hub (its main branch)"
+    )
+    parser.set_defaults(model_may_be_on_hub=True)
+
+
+def fetch_named_model(args):
+    """Put the folder of a model on the Hub in the place of its name; a folder here stays."""
+    if not getattr(args, "model_may_be_on_hub", False):
+        return
+    if Path(args.model).is_dir() or not is_repository(args.model):
+        if args.revision is not None:
+            raise InputError(
+                f"--revision is for a model on the Hub, USER/REPO; {args.model!r} is not one. "
+                "Leave it out."
+            )
+        return
+
+    from skmoecbm._hub_access import HubAccess
+    from skmoecbm._hub_download import check_repository, fetch_model
+
+    check_repository("skmoecbm", "model", args.model, args.revision)
+    try:
+        args.model = str(fetch_model(args.model, args.revision, HubAccess()))
+    except HubError as error:
+        raise HubError(f"There is no folder {args.model!r} here. {error}") from error
 
 
 def _cache_dir(value):

@@ -122,7 +122,7 @@ class AssociationDisplay:
         AssociationDisplay
         """
         n, n_columns = self.association.shape
-        ax = axes_for(ax, 4.6 + 0.6 * n_columns, 1.5 + 0.22 * n)
+        ax = axes_for(ax, max(6.6, 4.6 + 0.6 * n_columns), 1.5 + 0.22 * n)  # the title's width
         self.ax_, self.figure_ = ax, ax.figure
         high = float(np.abs(self.association).max()) or 1.0
         words = [

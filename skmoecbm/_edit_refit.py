@@ -12,6 +12,7 @@ from skmoecbm._constrained import solve_bounded
 from skmoecbm._heads import own_targets
 from skmoecbm._joint import JointTraining
 from skmoecbm._labels import is_exclusive
+from skmoecbm._provenance import with_refit
 from skmoecbm._similarities import Similarities
 from skmoecbm._target import Target
 from skmoecbm._targets import encode_labels, label_cells, row_weights
@@ -48,6 +49,12 @@ def refit_heads(classifier, X, y, log, experts, sample_weight=None):
     present = np.stack([expert.present for expert in data], axis=1)
     weights = row_weights(classifier, sample_weight, classifier.class_weight, classes, codes)
     weights = weights * present.any(axis=1)
+    if hasattr(classifier, "training_summary_"):  # not of models that older versions saved
+        counts = None
+        if sample_weight is not None:
+            counts = row_weights(classifier, sample_weight, None, classes, codes)
+        seen = (data, gate_values, codes, weights, counts)
+        classifier.training_summary_ = with_refit(classifier.training_summary_, *seen, experts)
     if not is_exclusive(codes):
         codes, _ = label_cells(classifier, classifier.class_weight, classes, codes, weights)
     device = resolve_device(classifier.device, classifier)

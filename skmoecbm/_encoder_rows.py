@@ -11,11 +11,12 @@ from pathlib import Path
 import filelock
 import numpy as np
 
+from skmoecbm._image_embeddings import ImageEmbeddings
 from skmoecbm._progress import progress
 from skmoecbm.exceptions import InputError
 from skmoecbm.images import as_image_list, image_keys, iter_images, warn_missing
 
-__all__ = ["as_text_list", "image_rows", "text_rows"]
+__all__ = ["as_text_list", "count_rows", "image_rows", "text_rows"]
 
 # Embedded and stored under one hold of the lock: the most that a kill can cost, and the longest
 # that another process with the same backbone and device waits before it is let in.
@@ -33,7 +34,7 @@ def image_rows(backbone, store, X, *, device, value_range, on_error, batch_size,
     ----------
     backbone : Backbone
     store : EmbeddingStore
-    X : sequence of n images
+    X : sequence of n images, or ImageEmbeddings
     device : str
         Where the backbone runs; processes of one device take turns.
     value_range, on_error
@@ -48,6 +49,8 @@ def image_rows(backbone, store, X, *, device, value_range, on_error, batch_size,
         L2-normalised; NaN where missing.
     present : ndarray of shape (n,), bool
     """
+    if isinstance(X, ImageEmbeddings):
+        return X.rows_of(backbone)
     images = as_image_list(X)
     failures = []
     keys = image_keys(images, value_range=value_range, on_error=on_error, failures=failures)
@@ -98,6 +101,13 @@ def text_rows(backbone, store, texts, *, device, verbose=False):
     return _stored(backbone, store, keys, embed, device, verbose, "text")
 
 
+def count_rows(X, modality):
+    """Return how many images or texts there are; raise if `X` holds something else."""
+    if modality == "text":
+        return len(as_text_list(X))
+    return len(X if isinstance(X, ImageEmbeddings) else as_image_list(X))
+
+
 def as_text_list(X):
     """Return texts as a list, one entry per row; None, NaN and blank texts become None.
 
@@ -111,7 +121,11 @@ def as_text_list(X):
         If `X` is none of these, is empty, or holds something else than texts.
     """
     shape = getattr(X, "shape", None)
-    if isinstance(X, str) or not hasattr(X, "__len__") or (shape is not None and len(shape) > 2):
+    if (
+        isinstance(X, str | ImageEmbeddings)
+        or not hasattr(X, "__len__")
+        or (shape is not None and len(shape) > 2)
+    ):
         raise InputError(
             f"Expected a sequence of texts, got {type(X).__name__}. A single text goes in a list."
         )

@@ -50,6 +50,11 @@ class JointlyTrained(FittedMixture):
         self.heads_ = [self._fitted_head(head, e, one) for e, one in enumerate(fitted.heads)]
         self.gate_input_state_ = fitted.gate_inputs
         self.training_history_ = fitted.history
+        self.training_summary_["joint"] = {
+            "epochs": len(fitted.history["train_loss"]),
+            "best_epoch": fitted.history["best_epoch"],
+            "early_stopping": fitted.history["early_stopping"],
+        }
         self._take_mixture(fitted.mixture)
         context.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=self._fitted_attributes()

@@ -124,9 +124,16 @@ class NetworkCache:
                         if self._slots.get(key) is slot:
                             del self._slots[key]
                     raise
+        network = slot[1]
         with self._lock:
+            # a branch and the commit it stood for are one network: a fitted encoder asks for this
+            commit = (key[0], network.source.revision, key[2])
+            if network.source.revision is not None and key in self._slots:
+                self._slots.setdefault(commit, slot)
+            for alias in [k for k, other in self._slots.items() if other is slot]:
+                self._slots.move_to_end(alias)
             self._trim()
-        return slot[1]
+        return network
 
     def resize(self, size):
         """Keep at most `size` networks from now on."""
@@ -140,8 +147,9 @@ class NetworkCache:
             self._slots.clear()
 
     def _trim(self):
-        loaded = [key for key, slot in self._slots.items() if slot[1] is not None]
-        for key in loaded[: max(0, len(loaded) - self._size)]:
+        networks = list(dict.fromkeys(id(s[1]) for s in self._slots.values() if s[1] is not None))
+        old = set(networks[: max(0, len(networks) - self._size)])
+        for key in [key for key, slot in self._slots.items() if id(slot[1]) in old]:
             del self._slots[key]
 
 

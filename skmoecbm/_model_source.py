@@ -7,8 +7,9 @@ from pathlib import Path
 
 import huggingface_hub
 import open_clip
-from huggingface_hub import errors as hub_errors
 
+from skmoecbm._hub_access import access_of
+from skmoecbm._hub_errors import forget_token, hub_reason
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import BackboneError
 
@@ -119,11 +120,11 @@ def locate(name, revision=None):
             )
         return from_folder(local_folder(name), name)
     if name.startswith("hf-hub:"):
-        repo = name.removeprefix("hf-hub:")
-        folder = snapshot(repo, revision, [*FOLDER_PATTERNS, *SAFE_NAMES])
+        repo, access = name.removeprefix("hf-hub:"), access_of(name)
+        folder = snapshot(repo, revision, [*FOLDER_PATTERNS, *SAFE_NAMES], access)
         if not any((folder / candidate).is_file() for candidate in SAFE_NAMES):
-            folder = snapshot(repo, folder.name, [*FOLDER_PATTERNS, *TORCH_NAMES])
-        return from_folder(folder, name, revision=folder.name, online=True)
+            folder = snapshot(repo, folder.name, [*FOLDER_PATTERNS, *TORCH_NAMES], access)
+        return from_folder(folder, name, revision=folder.name, access=access)
     return from_tag(name, revision)
 
 
@@ -137,8 +138,8 @@ def local_folder(name):
     return Path(path).expanduser().resolve()
 
 
-def from_folder(folder, name, revision=None, online=False):
-    """Read a folder in open_clip's local-dir layout; only `online` may ask the Hub."""
+def from_folder(folder, name, revision=None, access=None):
+    """Read a folder in open_clip's local-dir layout; only with an `access` may it ask the Hub."""
     if not folder.is_dir():
         raise BackboneError(
             f"The model folder {str(folder)!r} does not exist. "
@@ -152,8 +153,8 @@ def from_folder(folder, name, revision=None, online=False):
         )
     text_cfg = config["model_cfg"].get("text_cfg", {})
     text_config = find_text_config(folder)
-    if online and text_config is None and text_cfg.get("hf_model_name"):
-        text_config = fetch_text_config(text_cfg["hf_model_name"])
+    if access is not None and text_config is None and text_cfg.get("hf_model_name"):
+        text_config = fetch_text_config(text_cfg["hf_model_name"], access)
     return ModelSource(
         name=name,
         model="local-dir" if name.startswith("local-dir:") else name,
@@ -179,8 +180,9 @@ def from_tag(name, revision=None):
     # architecture of that name says ("ViT-B-16/openai" was): the tag decides.
     model_cfg["quick_gelu"] = bool(tag_cfg.get("quick_gelu", False))
     repository, _, filename = tag_cfg.get("hf_hub", "").rpartition("/")
+    access = access_of(name)
     if repository:
-        weights, revision = fetch_weights(repository, filename, revision)
+        weights, revision = fetch_weights(repository, filename, revision, access)
     elif revision is not None:
         raise parameter_error(
             "load_backbone",
@@ -189,19 +191,14 @@ def from_tag(name, revision=None):
             revision,
         )
     else:
-        try:
-            weights = Path(open_clip.download_pretrained(tag_cfg))
-        except Exception as error:
-            raise BackboneError(
-                f"Could not download the weights of {name!r}: {hub_reason(error)}. {WAY_ON}"
-            ) from error
+        weights = fetch_url_weights(name, tag_cfg, access)
     text_cfg = model_cfg["text_cfg"]
     text_config = tokenizer = None
     if text_cfg.get("hf_model_name"):
-        text_config = fetch_text_config(text_cfg["hf_model_name"])
+        text_config = fetch_text_config(text_cfg["hf_model_name"], access)
     if text_cfg.get("hf_tokenizer_name"):
         tokenizer = snapshot(
-            text_cfg["hf_tokenizer_name"], None, [*TOKENIZER_PATTERNS, "config.json"]
+            text_cfg["hf_tokenizer_name"], None, [*TOKENIZER_PATTERNS, "config.json"], access
         )
     return ModelSource(
         name=name,
@@ -231,47 +228,43 @@ def unknown_name(name):
     )
 
 
-def snapshot(repository, revision, patterns):
+def snapshot(repository, revision, patterns, access):
     """Return the folder of a Hub repository's files at `revision`; its name is the commit."""
     try:
         return Path(
             huggingface_hub.snapshot_download(
-                repository, revision=revision, allow_patterns=list(patterns)
+                repository, revision=revision, allow_patterns=list(patterns), **access.options
             )
         )
     except Exception as error:
+        forget_token(error)
         at = f" at revision {revision!r}" if revision else ""
+        reason = hub_reason(error, local_files_only=access.local_files_only)
         raise BackboneError(
-            f"Could not get {repository!r}{at} from the Hugging Face Hub: {hub_reason(error)}. "
-            f"{WAY_ON}"
+            f"Could not get {repository!r}{at} from the Hugging Face Hub: {reason}. {WAY_ON}"
         ) from error
 
 
-def hub_reason(error):
-    """Return in one clause why nothing came; the Hub's own texts run over several lines."""
-    cause = error.__cause__
-    if isinstance(error, hub_errors.LocalEntryNotFoundError) and cause is not None:
-        if isinstance(cause, hub_errors.OfflineModeIsEnabled):
-            return "the Hugging Face cache does not hold it, and HF_HUB_OFFLINE is set"
-        if not isinstance(cause, hub_errors.HfHubHTTPError):
-            return f"the Hub cannot be reached ({hub_reason(cause)})"
-        return hub_reason(cause)
-    # a gated repository is told as a kind of missing one
-    for kind, reason in (
-        (
-            hub_errors.GatedRepoError,
-            "its owners grant access, to who is logged in (`hf auth login`)",
-        ),
-        (hub_errors.RepositoryNotFoundError, "there is no such repository, or it is private"),
-        (hub_errors.RevisionNotFoundError, "the repository has no such revision"),
-    ):
-        if isinstance(error, kind):
-            return reason
-    line = next(iter(str(error).strip().splitlines()), "").rstrip(" .!:")
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+def fetch_url_weights(name, tag_cfg, access):
+    """Return the weights of a registry entry that no Hub repository has, but a URL."""
+    if access.local_files_only:
+        folder = Path(access.cache_dir or "~/.cache/clip").expanduser()  # open_clip's own
+        path = folder / Path(tag_cfg.get("url", "")).name
+        if path.is_file():
+            return path
+        raise BackboneError(
+            f"The weights of {name!r} are not in {str(folder)!r}, and local_files_only=True asks "
+            "nobody for them. Load the backbone once without it, where there is a network."
+        )
+    try:
+        return Path(open_clip.download_pretrained(tag_cfg, cache_dir=access.cache_dir))
+    except Exception as error:
+        raise BackboneError(
+            f"Could not download the weights of {name!r}: {hub_reason(error)}. {WAY_ON}"
+        ) from error
 
 
-def fetch_weights(repository, filename, revision):
+def fetch_weights(repository, filename, revision, access):
     """Return (weights file, commit) of a registry entry; no `filename` means the default."""
     names = [filename] if filename else [*SAFE_NAMES, *TORCH_NAMES]
     stem = filename.rpartition(".")[0]
@@ -279,7 +272,7 @@ def fetch_weights(repository, filename, revision):
         names.insert(0, f"{stem}.safetensors")
     # One name at a time: a repository often holds the same weights in two formats.
     for candidate in names:
-        folder = snapshot(repository, revision, [candidate])
+        folder = snapshot(repository, revision, [candidate], access)
         revision = folder.name
         if (folder / candidate).is_file():
             return folder / candidate, revision
@@ -289,10 +282,10 @@ def fetch_weights(repository, filename, revision):
     )
 
 
-def fetch_text_config(repository):
+def fetch_text_config(repository, access):
     """Return the Hub's `config.json` of a transformers model, or None where it cannot be had."""
     try:
-        return Path(huggingface_hub.hf_hub_download(repository, "config.json"))
+        return Path(huggingface_hub.hf_hub_download(repository, "config.json", **access.options))
     except (OSError, ValueError):
         return None  # build_text_config reads the shapes instead, and warns
 

@@ -9,20 +9,40 @@ import numpy as np
 import safetensors.numpy
 from pydantic import ValidationError
 
-from skmoecbm._model_folder import ARRAYS, CARD, CONFIG
+from skmoecbm._card_files import card_files
+from skmoecbm._model_folder import ARRAYS, CONFIG
 from skmoecbm._packing import pack, unpack
-from skmoecbm.card import model_card
 from skmoecbm.exceptions import InputError
 from skmoecbm.schema import ArrayEntry, ModelConfig, library_versions, parse_config, tell
 
 __all__ = ["model_files", "replace_folder"]
 
 
-def model_files(model, *, label_map=None):
-    """Return the files of a fitted model, name -> bytes; the same model gives the same bytes."""
+def model_files(
+    model,
+    *,
+    label_map=None,
+    trusted=(),
+    metrics=None,
+    audit=None,
+    card=None,
+    repo_id=None,
+    revision=None,
+):
+    """Return the files of a fitted model, name -> bytes; the same model gives the same bytes.
+
+    Parameters
+    ----------
+    model : fitted estimator
+    label_map : dict of str to label, default=None
+    trusted : tuple of str, default=()
+        Types of others that may be in it; see `save`.
+    metrics, audit, card, repo_id, revision
+        For the card: see `card_files`.
+    """
     arrays = {}
     try:
-        node = pack(model, arrays)
+        node = pack(model, arrays, trusted=trusted)
         arrays = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
         content = safetensors.numpy.save(arrays)
         config = ModelConfig(
@@ -39,8 +59,19 @@ def model_files(model, *, label_map=None):
     except ValidationError as error:
         raise InputError(f"The model cannot be saved: {tell(error)}.") from None
     text = config.to_json()
-    unpack(parse_config(text).model, dict(arrays))  # what cannot be loaded is not saved
-    return {CONFIG: text.encode(), ARRAYS: content, CARD: model_card(config).encode()}
+    # what cannot be loaded is not saved
+    unpack(parse_config(text).model, dict(arrays), trusted=trusted)
+    beside = card_files(
+        model,
+        config,
+        arrays,
+        metrics=metrics,
+        audit=audit,
+        card=card,
+        repo_id=repo_id,
+        revision=revision,
+    )
+    return {CONFIG: text.encode(), ARRAYS: content, **beside}
 
 
 def replace_folder(folder, contents):

@@ -3,7 +3,9 @@
 import numpy as np
 
 from skmoecbm._columns import Layout
-from skmoecbm._foreign import inner
+from skmoecbm._foreign import ForeignHead
+from skmoecbm._foreign_steps import pack_foreign_head, unpack_foreign_head
+from skmoecbm._foreign_templates import ForeignTemplate, pack_templates, unpack_templates
 from skmoecbm._gate_inputs import input_shapes
 from skmoecbm._gates import (
     ConstantGate,
@@ -16,9 +18,9 @@ from skmoecbm._gates import (
 from skmoecbm._gating import GateState
 from skmoecbm._joint import JointTraining
 from skmoecbm._nonconformity import SetCalibration
+from skmoecbm._packed_arrays import take, take_quantiles
 from skmoecbm._parameters import pack_parameters, unpack_parameters
 from skmoecbm._prevalence import prevalence_shift
-from skmoecbm._ranges import LEVELS
 from skmoecbm._schema_nodes import GatedNode, HeadNode, Labels, SetsNode
 from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
 from skmoecbm.concepts import LintedConcepts, SubmodularSelector, TopKConcepts
@@ -30,7 +32,6 @@ __all__ = [
     "checked",
     "pack_gated",
     "pack_head",
-    "take",
     "unpack_gated",
     "unpack_head",
 ]
@@ -41,6 +42,7 @@ OBJECTS = {
     for cls in (
         ConceptBottleneckClassifier,
         ConstantGate,
+        ForeignTemplate,
         GaussianGate,
         JointTraining,
         LaplaceGate,
@@ -56,44 +58,31 @@ OBJECTS = {
 # Arrays of one number a class that a model need not have: files older than they are lack them.
 _OPTIONAL = ("class_prevalence", "thresholds")
 _SETS = ("scores", "weights", "codes", "shift")
+_POSITIVE = ("scale", "gate_scale", "inverse_temperature", "expert_scale", "pool_scale")
 
 
 def build(cls, node, **parts):
     """Return an estimator with the parameters of its node."""
     try:
-        return cls(**unpack_parameters(cls, node.parameters, OBJECTS), **parts)
+        model = cls(**unpack_parameters(cls, node.parameters, OBJECTS), **parts)
     except TypeError as error:
         raise FormatError(
             f"config.json does not have the parameters of {cls.__name__}: {error}."
         ) from None
+    if node.not_saved:
+        model._not_saved = node.not_saved  # until a new fit: what is there is not what was fitted
+    return model
 
 
 def checked(check):
-    """Run an estimator's own check of its parameters on what a file says."""
+    """Return what an estimator's own check of its parameters says of those of a file."""
     try:
-        check()
+        return check()
     except InputError as error:
         raise FormatError(f"config.json has a bad parameter. {error}") from None
 
 
-def take(arrays, name, shape, dtype):
-    """Take an array out, checked: shape, dtype and finite numbers."""
-    if name not in arrays:
-        raise FormatError(
-            f"The model needs an array {name!r}, which is not there. Fetch or save it again."
-        )
-    array = arrays.pop(name)
-    if array.shape != shape or array.dtype != dtype:
-        raise FormatError(
-            f"The array {name!r} must be {dtype} of shape {shape}. Got {array.dtype} of shape "
-            f"{array.shape}; fetch or save the model again."
-        )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise FormatError(f"The array {name!r} has numbers that are not finite; save it again.")
-    return array
-
-
-def pack_head(model, arrays, prefix):
+def pack_head(model, arrays, prefix, trusted=()):
     """Return the `HeadNode` of a fitted classifier of one expert."""
     for name in _head_shapes(1, 1, False):
         arrays[f"{prefix}.{name}"] = getattr(model, f"{name}_")
@@ -107,48 +96,47 @@ def pack_head(model, arrays, prefix):
     )
 
 
-def unpack_head(node, arrays, prefix):
+def unpack_head(node, arrays, prefix, trusted=()):
     """Return the fitted classifier of a `HeadNode`."""
     model = build(ConceptBottleneckClassifier, node)
     checked(model._check_parameters)
     m, n_classes = len(node.concept_names), len(node.classes.values)
     for name, shape in _head_shapes(m, n_classes, node.multilabel).items():
-        setattr(model, f"{name}_", take(arrays, f"{prefix}.{name}", shape, "float64"))
-    if node.n_features_in != m or (model.scale_ <= 0).any():
+        array = take(arrays, f"{prefix}.{name}", shape, "float64", positive=name in _POSITIVE)
+        setattr(model, f"{name}_", array)
+    if node.n_features_in != m:
         raise FormatError(f"{prefix}: the head does not fit its {m} concepts; save it again.")
     _unpack_common(model, node, arrays, prefix)
     model.concept_names_ = list(node.concept_names)
     model.expert_name_ = node.expert_name
     model.prior_used_ = node.prior_used
     if f"{prefix}.concept_quantiles" in arrays:
-        shape, name = (m, len(LEVELS)), f"{prefix}.concept_quantiles"
-        dtype = "float32" if arrays[name].dtype == np.float32 else "float64"
-        model.concept_quantiles_ = take(arrays, name, shape, dtype)
-        if (np.diff(model.concept_quantiles_, axis=1) < 0).any():
-            raise FormatError(f"{prefix}.concept_quantiles must not fall; save the model again.")
+        model.concept_quantiles_ = take_quantiles(arrays, prefix, m)
     model._layout = Layout(
         [node.expert_name], [np.arange(m)], [model.concept_names_], np.array([], dtype=int)
     )
     return model
 
 
-def pack_gated(model, arrays, prefix):
+def pack_gated(model, arrays, prefix, trusted=()):
     """Return the `GatedNode` of a fitted mixture; its out-of-fold logits are not kept.
 
     Raises
     ------
     InputError
-        If an expert has a head that is not of this package.
+        If an expert has a head that has no safe form.
     """
-    for head in model.heads_:
-        if not isinstance(head, ConceptBottleneckClassifier):
-            kind = type(inner(head.estimator)).__name__
-            raise InputError(
-                f"The mixture cannot be saved: expert {head.name!r} has a {kind} for a head, and "
-                "nothing but a pickle, which can run code where it is loaded, could hold one. "
-                "Give that expert a head of this package, (name, columns) in experts, or keep the "
-                "model with joblib for use on your own machine."
-            )
+    heads = []
+    for e, head in enumerate(model.heads_):
+        own = f"{prefix}.heads.{e}"
+        if isinstance(head, ForeignHead):
+            seen = (model.concept_names_[e], head.name in model._layout.gaps)
+            heads.append(pack_foreign_head(head, *seen, arrays, own, trusted))
+            if hasattr(model, "concept_quantiles_"):
+                arrays[f"{own}.concept_quantiles"] = model.concept_quantiles_[e]
+        else:
+            heads.append(pack_head(head, arrays, own))
+    experts, templates = pack_templates(model, arrays, f"{prefix}.templates", trusted)
     for name in ("expert_scale", "pool_scale", "class_log_prior"):
         arrays[f"{prefix}.{name}"] = getattr(model, f"{name}_")
     for name, array in model.gate_state_.arrays.items():
@@ -157,12 +145,11 @@ def pack_gated(model, arrays, prefix):
         arrays[f"{prefix}.gate_input.{name}"] = array
     components = model.gate_input_state_.get("components")
     hidden = model.gate_state_.arrays.get("hidden_bias", ())
-    common = _pack_common(model, arrays, prefix)
+    common = _pack_common(model, arrays, prefix, experts=experts)
     return GatedNode(
         **common,
-        heads=[
-            pack_head(head, arrays, f"{prefix}.heads.{e}") for e, head in enumerate(model.heads_)
-        ],
+        heads=heads,
+        templates=templates,
         expert_columns=[columns.tolist() for columns in model.expert_columns_],
         gate_columns=model._layout.gate_columns.tolist(),
         masked_experts=getattr(model, "masked_experts_", ()),
@@ -177,7 +164,7 @@ def pack_gated(model, arrays, prefix):
     )
 
 
-def unpack_gated(node, arrays, prefix):
+def unpack_gated(node, arrays, prefix, trusted=()):
     """Return the fitted mixture of a `GatedNode`."""
     model = build(GatedConceptBottleneckClassifier, node)
     checked(model._check_parameters)
@@ -185,12 +172,22 @@ def unpack_gated(node, arrays, prefix):
         arrays, f"{prefix}.class_log_prior", (len(node.classes.values),), "float64"
     )
     _unpack_common(model, node, arrays, prefix)
-    model.heads_ = [
-        unpack_head(head, arrays, f"{prefix}.heads.{e}") for e, head in enumerate(node.heads)
-    ]
+    classes, exclusive = model.classes_, not node.multilabel
+    model.heads_ = []
+    for e, head in enumerate(node.heads):
+        own = f"{prefix}.heads.{e}"
+        if head.kind == "foreign head":
+            other = unpack_foreign_head(head, classes, exclusive, arrays, own, trusted)
+            if f"{own}.concept_quantiles" in arrays:
+                other.concept_quantiles_ = take_quantiles(arrays, own, head.n_features_in, True)
+            model.heads_.append(other)
+        else:
+            model.heads_.append(unpack_head(head, arrays, own))
+    unpack_templates(model, node, arrays, f"{prefix}.templates", trusted)
     n_experts, m = len(node.heads), sum(head.n_features_in for head in node.heads)
     for name in ("expert_scale", "pool_scale"):
-        setattr(model, f"{name}_", take(arrays, f"{prefix}.{name}", (n_experts,), "float64"))
+        array = take(arrays, f"{prefix}.{name}", (n_experts,), "float64", positive=True)
+        setattr(model, f"{name}_", array)
 
     there = {
         name.removeprefix(f"{prefix}.gate_input."): array.shape
@@ -200,7 +197,13 @@ def unpack_gated(node, arrays, prefix):
     shapes, width = input_shapes(there, m, n_experts, len(node.gate_columns), node.gate_components)
     dtypes = {"expert": "int64", "index": "int64", "top_k": "int64"}
     model.gate_input_state_ = {
-        name: take(arrays, f"{prefix}.gate_input.{name}", shape, dtypes.get(name, "float64"))
+        name: take(
+            arrays,
+            f"{prefix}.gate_input.{name}",
+            shape,
+            dtypes.get(name, "float64"),
+            positive=name in _POSITIVE,
+        )
         for name, shape in shapes.items()
     }
     hidden = node.gate_hidden
@@ -242,6 +245,7 @@ def unpack_gated(node, arrays, prefix):
         model.expert_columns_,
         model.concept_names_,
         np.array(node.gate_columns, dtype=int),
+        frozenset(head.expert_name for head in node.heads if getattr(head, "sees_gaps", False)),
     )
     if node.masked_experts:
         model.masked_experts_ = node.masked_experts
@@ -267,24 +271,25 @@ def _head_shapes(m, n_classes, multilabel):
     }
 
 
-def _pack_common(model, arrays, prefix):
+def _pack_common(model, arrays, prefix, experts=None):
     for name in _OPTIONAL:
         if hasattr(model, f"{name}_"):
             arrays[f"{prefix}.{name}"] = getattr(model, f"{name}_")
-    parameters, left_out = pack_parameters(model, OBJECTS)
+    parameters, left_out = pack_parameters(model, OBJECTS, instead={"experts": experts})
     names = getattr(model, "feature_names_in_", None)
     return {
         "parameters": parameters,
         "not_saved": left_out,
         "classes": Labels.of(model.classes_),
         "multilabel": model.multilabel_,
-        "alpha": float(model.alpha_),
+        "alpha": None if model.alpha_ is None else float(model.alpha_),
         "alpha_path": {name: [float(v) for v in path] for name, path in model.alpha_path_.items()},
         "n_features_in": int(model.n_features_in_),
         "feature_names_in": None if names is None else names.tolist(),
         "n_iter": int(model.n_iter_),
         "sets": _pack_sets(model, arrays, f"{prefix}.sets"),
         "edits": getattr(model, "edit_log_", ()),
+        "training_summary": getattr(model, "training_summary_", None),
     }
 
 
@@ -298,15 +303,22 @@ def _unpack_common(model, node, arrays, prefix):
             setattr(model, f"{name}_", array)
     if node.sets is not None:
         model.set_calibration_ = _unpack_sets(node, arrays, f"{prefix}.sets")
-    checked(lambda: prevalence_shift(model, model.target_prevalence))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shift = checked(lambda: prevalence_shift(model, model.target_prevalence))
+    if not np.isfinite(shift).all():
+        raise FormatError(f"{prefix} has a target_prevalence that no class frequencies allow.")
     model.alpha_ = node.alpha
     model.alpha_path_ = {name: list(path) for name, path in node.alpha_path.items()}
     model.n_features_in_, model.n_iter_ = node.n_features_in, node.n_iter
     if node.edits:
         model.edit_log_ = [edit.model_dump() for edit in node.edits]
+    if node.training_summary is not None:
+        model.training_summary_ = node.training_summary.model_dump(mode="json")
     if node.feature_names_in is not None:
         if len(node.feature_names_in) != node.n_features_in:
             raise FormatError("feature_names_in and n_features_in differ; save the model again.")
+        if len(set(node.feature_names_in)) < node.n_features_in:
+            raise FormatError("feature_names_in has a name twice; save the model again.")
         model.feature_names_in_ = np.array(node.feature_names_in, dtype=object)
 
 

@@ -4,17 +4,21 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from skmoecbm._backbone_names import is_portable_name, is_portable_revision, portable_name
+from skmoecbm._foreign_steps import pack_step, passthrough, unpack_passthrough, unpack_step
+from skmoecbm._model_cache import json_sha256
+from skmoecbm._packed_arrays import take
 from skmoecbm._packed_classifiers import (
     OBJECTS,
     build,
     checked,
     pack_gated,
     pack_head,
-    take,
     unpack_gated,
     unpack_head,
 )
 from skmoecbm._parameters import pack_parameters, pack_value, unpack_value
+from skmoecbm._schema_foreign import ForeignNode, PassthroughNode
 from skmoecbm._schema_nodes import (
     EncoderNode,
     GatedNode,
@@ -34,10 +38,8 @@ from skmoecbm.exceptions import FormatError, InputError
 
 __all__ = ["pack", "unpack"]
 
-_LOCAL = "local-dir:"
 
-
-def pack(model, arrays, prefix="model"):
+def pack(model, arrays, prefix="model", trusted=()):
     """Return the node of a fitted estimator and put its arrays into `arrays`.
 
     Parameters
@@ -46,24 +48,26 @@ def pack(model, arrays, prefix="model"):
     arrays : dict of str to ndarray
         Filled here; names start with `prefix`.
     prefix : str
+    trusted : collection of str
+        Types of other libraries that the user vouches for, by name.
 
     Raises
     ------
     InputError
-        If the model, or a part of it, is not fitted or not of this package.
+        If the model, or a part of it, is not fitted or has no safe form.
     """
     for cls, function in _PACKERS.items():
         if type(model) is cls:
             check_is_fitted(model)
-            return function(model, arrays, prefix)
+            return function(model, arrays, prefix, trusted)
     raise InputError(
-        f"A {type(model).__name__} cannot be saved: only a Pipeline of ConceptEncoder or "
-        "ExpertUnion and a classifier of this package, or one of these alone, has a safe form. "
-        "Leave the other step out, or keep the model with joblib for use on your own machine."
+        f"A {type(model).__name__} cannot be saved: only a Pipeline with a ConceptEncoder, an "
+        "ExpertUnion or a classifier of this package, or one of these alone, has a safe form here. "
+        "Keep the model with skops, or with joblib for use on your own machine."
     )
 
 
-def unpack(node, arrays, prefix="model"):
+def unpack(node, arrays, prefix="model", trusted=()):
     """Return the fitted estimator of a node, taking its arrays out of `arrays`.
 
     Parameters
@@ -72,58 +76,69 @@ def unpack(node, arrays, prefix="model"):
     arrays : dict of str to ndarray
         What is used is removed.
     prefix : str
+    trusted : collection of str
 
     Raises
     ------
     FormatError
         If parameters or arrays are missing, malformed or of another shape than the node says.
     """
-    return _UNPACKERS[type(node)](node, arrays, prefix)
+    return _UNPACKERS[type(node)](node, arrays, prefix, trusted)
 
 
-def _pack_pipeline(model, arrays, prefix):
-    foreign = [
-        f"{name} ({type(step).__name__})"
-        for name, step in model.steps
-        if type(step) not in _PACKERS or isinstance(step, Pipeline)
-    ]
-    if foreign:
+def _pack_pipeline(model, arrays, prefix, trusted):
+    if not any(type(step) in _PACKERS and type(step) is not Pipeline for _, step in model.steps):
         raise InputError(
-            f"The pipeline has steps that cannot be saved: {', '.join(foreign)}. Only "
-            "ConceptEncoder, ExpertUnion and the classifiers of this package have a safe form; "
-            "leave the others out, or keep the model with joblib for use on your own machine."
+            "The pipeline has no step of this package, so there is nothing here to save. Keep it "
+            "with skops."
         )
     steps = [
-        Step(name=name, node=pack(step, arrays, f"{prefix}.{i}"))
+        Step(
+            name=name,
+            node=_pack_part(f"Step {name!r}", step, arrays, f"{prefix}.{i}", trusted),
+        )
         for i, (name, step) in enumerate(model.steps)
     ]
     parameters, left_out = pack_parameters(model, OBJECTS, skip=("steps", "memory"))
     return PipelineNode(parameters=parameters, not_saved=left_out, steps=steps)
 
 
-def _unpack_pipeline(node, arrays, prefix):
+def _pack_part(what, part, arrays, prefix, trusted):
+    """Return the node of a step or expert, of this package or of another."""
+    if type(part) in _PACKERS and type(part) is not Pipeline:
+        return pack(part, arrays, prefix, trusted)
+    return pack_step(what, part, arrays, prefix, trusted)
+
+
+def _unpack_pipeline(node, arrays, prefix, trusted):
     steps = [
-        (step.name, unpack(step.node, arrays, f"{prefix}.{i}")) for i, step in enumerate(node.steps)
+        (step.name, unpack(step.node, arrays, f"{prefix}.{i}", trusted))
+        for i, step in enumerate(node.steps)
     ]
     return build(Pipeline, node, steps=steps)
 
 
-def _pack_union(model, arrays, prefix):
+def _pack_union(model, arrays, prefix, trusted):
     experts = []
     # the columns as fit found them: a callable has no safe form, and a mask is of one table
     for e, ((name, encoder), columns) in enumerate(
         zip(model.experts_, model.columns_, strict=True)
     ):
-        if type(encoder) is not ConceptEncoder:
+        given = dict(entry[:2] for entry in model.experts).get(name)
+        if isinstance(encoder, ExpertUnion):
             raise InputError(
-                f"Expert {name!r} is a {type(encoder).__name__}, which cannot be saved; only "
-                "ConceptEncoder has a safe form. Keep the model with joblib for use on your own "
-                "machine."
+                f"Expert {name!r} is itself an ExpertUnion, which cannot be saved. List its "
+                "experts in the outer one."
             )
+        node = (
+            passthrough(encoder)
+            if isinstance(given, str)
+            else _pack_part(f"Expert {name!r}", encoder, arrays, f"{prefix}.{e}", trusted)
+        )
         experts.append(
             UnionExpert(
                 name=name,
-                encoder=pack(encoder, arrays, f"{prefix}.{e}"),
+                encoder=node,
                 columns=pack_value(columns, OBJECTS),
                 has_columns=columns is not None,
             )
@@ -134,28 +149,46 @@ def _pack_union(model, arrays, prefix):
     )
 
 
-def _unpack_union(node, arrays, prefix):
+def _unpack_union(node, arrays, prefix, trusted):
     experts = []
     for e, expert in enumerate(node.experts):
-        encoder = unpack(expert.encoder, arrays, f"{prefix}.{e}")
-        columns = [unpack_value(expert.columns, OBJECTS)] if expert.has_columns else []
+        encoder = unpack(expert.encoder, arrays, f"{prefix}.{e}", trusted)
+        columns = [_columns_of(expert)] if expert.has_columns else []
         experts.append((expert.name, encoder, *columns))
-    model = build(ExpertUnion, node, experts=experts)
+    given = [
+        (name, "passthrough" if expert.encoder.kind == "passthrough" else encoder, *columns)
+        for expert, (name, encoder, *columns) in zip(node.experts, experts, strict=True)
+    ]
+    model = build(ExpertUnion, node, experts=given)
     checked(model._check_experts)
     model.experts_ = [(name, encoder) for name, encoder, *_ in experts]
     model.columns_ = [columns[0] if columns else None for _, _, *columns in experts]
     return _with_output(model, node)
 
 
-def _pack_encoder(model, arrays, prefix):
+def _columns_of(expert):
+    """Return what an expert sees of a table: a name, a number, or a list of either."""
+    columns = unpack_value(expert.columns, OBJECTS)
+    kinds = {type(one) for one in (columns if isinstance(columns, list) else [columns])}
+    if not (kinds <= {str} or kinds <= {int}):
+        raise FormatError(
+            f"config.json gives the expert {expert.name!r:.80} columns that are neither names nor "
+            "numbers; the file is damaged, fetch or save it again."
+        )
+    return columns
+
+
+def _pack_encoder(model, arrays, prefix, trusted):
     skipped = ["backbone", "cache_dir", "concepts"]
     skipped += [] if model.concept_vectors is None else ["concept_vectors"]
     parameters, left_out = pack_parameters(model, OBJECTS, skip=skipped)
-    backbone = model.backbone
-    if backbone.startswith(_LOCAL):
-        # a path says where, on one machine; the fingerprint says what
-        backbone = _LOCAL + backbone.rstrip("/\\").replace("\\", "/").split(":")[-1].split("/")[-1]
-    parameters |= {"backbone": backbone, "cache_dir": None if model.cache_dir is None else "auto"}
+    # what it was fitted with; where that lies on this machine since is not of the model
+    backbone, revision = getattr(model, "_fitted_source", (model.backbone, model.revision))
+    parameters |= {
+        "backbone": portable_name(backbone),
+        "revision": revision,
+        "cache_dir": None if model.cache_dir is None else "auto",
+    }
     try:
         given = as_bank(model.concepts)
     except (FormatError, InputError):  # a file that is gone; what was fitted is still here
@@ -174,11 +207,12 @@ def _pack_encoder(model, arrays, prefix):
         backbone_identity=model.backbone_identity_,
         fingerprint=model.fingerprint_,
         notice=model.notice_,
+        training_summary=getattr(model, "training_summary_", None),
         concept_vectors=_pack_vectors(model.concept_vectors, arrays, f"{prefix}.concept_vectors"),
     )
 
 
-def _unpack_encoder(node, arrays, prefix):
+def _unpack_encoder(node, arrays, prefix, trusted):
     bank = ConceptBank(**node.bank)
     given = bank if node.all_concepts is None else ConceptBank(**node.all_concepts)
     vectors = {}
@@ -190,9 +224,11 @@ def _unpack_encoder(node, arrays, prefix):
         raise FormatError(
             "config.json names a folder for the cache of embeddings, which a saved model may not."
         )
-    local = model.backbone.startswith(_LOCAL)
-    if local and any(part in model.backbone[len(_LOCAL) :] for part in ("/", "\\", "..", ":")):
-        raise FormatError("config.json names a path for a backbone, which a saved model may not.")
+    if not is_portable_name(model.backbone) or not is_portable_revision(model.revision):
+        raise FormatError(
+            "config.json names a path, an address or nothing known for a backbone or its revision, "
+            f"which a saved model may not: {model.backbone!r:.80}, {model.revision!r:.80}."
+        )
     model.bank_ = bank
     model.n_concepts_ = len(bank)
     model.concept_embeddings_ = take(
@@ -203,10 +239,15 @@ def _unpack_encoder(node, arrays, prefix):
         model.class_embeddings_ = take(
             arrays, f"{prefix}.class_embeddings", (len(bank.classes), node.dim), "float32"
         )
-    model.backbone_identity_ = node.backbone_identity
+    model.backbone_identity_ = node.backbone_identity.model_dump(mode="json")
+    if json_sha256(model.backbone_identity_) != node.fingerprint:
+        raise FormatError("The fingerprint is of another backbone_identity; save the model again.")
     model.fingerprint_ = node.fingerprint
     model.notice_ = node.notice
+    if node.training_summary is not None:
+        model.training_summary_ = node.training_summary.model_dump(mode="json")
     model.select_ = None
+    model._fitted_source = (model.backbone, model.revision)
     return _with_output(model, node)
 
 
@@ -269,8 +310,10 @@ _PACKERS = {
 }
 _UNPACKERS = {
     EncoderNode: _unpack_encoder,
+    ForeignNode: unpack_step,
     GatedNode: unpack_gated,
     HeadNode: unpack_head,
+    PassthroughNode: unpack_passthrough,
     PipelineNode: _unpack_pipeline,
     UnionNode: _unpack_union,
 }

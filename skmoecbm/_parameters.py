@@ -28,11 +28,14 @@ _FIT_ONLY = {
 }
 
 
+_MAX_JOBS = 1024  # joblib would start as many threads as it is told to
+
+
 class _NotJSON(Exception):
     """A value that has no form in JSON here."""
 
 
-def pack_parameters(estimator, registry, *, skip=()):
+def pack_parameters(estimator, registry, *, skip=(), instead=None):
     """Return the constructor parameters as JSON, and the names of those left out.
 
     Parameters
@@ -42,6 +45,8 @@ def pack_parameters(estimator, registry, *, skip=()):
         Classes whose instances may be values, by the name they are stored under.
     skip : collection of str
         Parameters that the caller stores in another way.
+    instead : dict of str to value, default=None
+        Values to store in the place of the estimator's own; None is its own.
 
     Raises
     ------
@@ -52,8 +57,13 @@ def pack_parameters(estimator, registry, *, skip=()):
     for name in _names(type(estimator)):
         if name in skip:
             continue
+        if name in getattr(estimator, "_not_saved", ()) and _is_default(estimator, name):
+            left_out.append(name)  # it was left out before; nobody has set it since
+            continue
+        value = (instead or {}).get(name)
+        value = getattr(estimator, name) if value is None else value
         try:
-            packed[name] = pack_value(getattr(estimator, name), registry)
+            packed[name] = pack_value(value, registry)
         except _NotJSON as error:
             if name not in _FIT_ONLY:
                 raise InputError(
@@ -79,10 +89,27 @@ def unpack_parameters(cls, packed, registry):
             f"config.json has the parameter {unknown[0]!r}, which {cls.__name__} does not have; "
             "the file is damaged or of another version of skmoecbm."
         )
-    return {name: unpack_value(value, registry) for name, value in packed.items()}
+    parameters = {name: unpack_value(value, registry) for name, value in packed.items()}
+    if parameters.get("memory") is not None:
+        raise FormatError("config.json names a folder for a cache, which a saved model may not.")
+    n_jobs = parameters.get("n_jobs")
+    if n_jobs is not None and not (type(n_jobs) is int and 1 <= abs(n_jobs) <= _MAX_JOBS):
+        raise FormatError(
+            f"config.json asks for n_jobs={n_jobs!r:.40}; a saved model may ask for at most "
+            f"{_MAX_JOBS} threads."
+        )
+    return parameters
+
+
+def _is_default(estimator, name):
+    default = inspect.signature(type(estimator).__init__).parameters[name].default
+    value = getattr(estimator, name)
+    return type(value) is type(default) and value == default
 
 
 def _names(cls):
+    if cls.__init__ is object.__init__:  # whose signature names *args and **kwargs
+        return []
     return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
 
 

@@ -4,19 +4,19 @@ from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     StrictBool,
-    StrictFloat,
     StrictInt,
     StrictStr,
     field_validator,
     model_validator,
 )
 
-from skmoecbm.concepts import ConceptBank
+from skmoecbm._schema_foreign import ForeignHeadNode, ForeignNode, PassthroughNode
+from skmoecbm._schema_parts import Flag, Label, Name, Number, Part, Size, Text
+from skmoecbm._schema_provenance import BackboneIdentity, ClassifierTraining, EncoderTraining
+from skmoecbm.concepts import Concept, ConceptBank, ConceptClass
 from skmoecbm.exceptions import InputError
 
 __all__ = [
@@ -39,36 +39,35 @@ __all__ = [
     "VectorsNode",
 ]
 
-Label = StrictBool | StrictInt | StrictFloat | StrictStr
-Name = Annotated[StrictStr, Field(min_length=1, max_length=4096)]
-Text = Annotated[StrictStr, Field(max_length=65536)]
-Size = Annotated[StrictInt, Field(ge=0, le=2**31)]
-Number = StrictFloat | StrictInt
-# Absent unless it is true: models without it are written as they always were.
-Flag = Annotated[StrictBool, Field(exclude_if=lambda value: not value)]
+# Of a million bad entries one is told, not a million findings made.
+Many = Field(fail_fast=True)
+_MAX_LABEL_BYTES = 2**24  # 100,000 labels of 40 letters
 
 
-class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+def _is_none(value):
+    return value is None
 
 
 class ArrayEntry(Part):
     """Shape and dtype that an array of `model.safetensors` must have."""
 
     shape: Annotated[tuple[Size, ...], Field(max_length=4)]
-    dtype: Literal["float64", "float32", "int64", "bool"]
+    dtype: Literal["float64", "float32", "int64", "bool", "uint8"]
 
 
 class Labels(Part):
     """The classes in their order, with the numpy dtype that predictions have."""
 
     dtype: Annotated[StrictStr, Field(pattern=r"^(<U\d{1,5}|\|O|\|b1|[<|][iu][1248]|<f[248])$")]
-    values: Annotated[tuple[Label, ...], Field(min_length=1, max_length=100_000)]
+    values: Annotated[tuple[Label, ...], Field(min_length=1, max_length=100_000), Many]
 
     @model_validator(mode="after")
     def _values_fit_dtype(self):
         kinds = {"U": (str,), "b": (bool,), "i": (int,), "u": (int,), "f": (float, int)}
-        wanted = kinds.get(np.dtype(self.dtype).kind, (str, bool, int, float))
+        dtype = np.dtype(self.dtype)
+        if dtype.itemsize * len(self.values) > _MAX_LABEL_BYTES:
+            raise ValueError(f"{len(self.values)} labels of dtype {self.dtype} are too large")
+        wanted = kinds.get(dtype.kind, (str, bool, int, float))
         for value in self.values:
             if type(value) not in wanted:
                 raise ValueError(f"label {value!r:.80} is not of dtype {self.dtype}")
@@ -102,7 +101,11 @@ class TableNode(Part):
     """A small table: the names of its columns, and its rows; null is NaN."""
 
     columns: Annotated[tuple[Name, ...], Field(max_length=64)]
-    rows: Annotated[tuple[tuple[StrictStr | Number | None, ...], ...], Field(max_length=100_000)]
+    rows: Annotated[
+        tuple[Annotated[tuple[StrictStr | Number | None, ...], Many], ...],
+        Field(max_length=100_000),
+        Many,
+    ]
 
     @model_validator(mode="after")
     def _rows_fit(self):
@@ -116,8 +119,8 @@ class TableNode(Part):
 class VectorsNode(Part):
     """The `concept_vectors` of an encoder; the vectors, offsets and shares are arrays."""
 
-    names: Annotated[tuple[Text, ...], Field(min_length=1, max_length=100_000)]
-    dropped: dict[Name, Text]
+    names: Annotated[tuple[Text, ...], Field(min_length=1, max_length=100_000), Many]
+    dropped: Annotated[dict[Name, Text], Field(max_length=100_000)]
     fingerprint: Name | None
     table: TableNode | None
 
@@ -126,6 +129,13 @@ class VectorsNode(Part):
         if len(set(self.names)) < len(self.names):
             raise ValueError("names must differ")
         return self
+
+
+class _StoredBank(ConceptBank):
+    """A bank of which one bad entry is told, where a user's own is told several."""
+
+    classes: tuple[ConceptClass, ...] = Field(default=(), fail_fast=True)
+    concepts: tuple[Concept, ...] = Field(min_length=1, fail_fast=True)
 
 
 class EncoderNode(_Estimator):
@@ -141,28 +151,37 @@ class EncoderNode(_Estimator):
     all_concepts: dict[Name, JsonValue] | None = None
     has_class_embeddings: StrictBool
     dim: Size
-    backbone_identity: Annotated[dict[Name, JsonValue], Field(max_length=256)]
+    backbone_identity: BackboneIdentity
     fingerprint: Name
     notice: Text | None = None
+    # absent from models of format version 0
+    training_summary: EncoderTraining | None = Field(default=None, exclude_if=_is_none)
     # absent where there are none: models without them are written as they always were
-    concept_vectors: VectorsNode | None = Field(default=None, exclude_if=lambda node: node is None)
+    concept_vectors: VectorsNode | None = Field(default=None, exclude_if=_is_none)
 
     @field_validator("bank", "all_concepts")
     @classmethod
     def _is_a_bank(cls, data):
         if data is not None:
             try:
-                ConceptBank(**data)
+                _StoredBank(**data)
             except (InputError, TypeError) as error:
                 raise ValueError(f"not a bank of concepts: {error}") from None
         return data
+
+    @model_validator(mode="after")
+    def _counts_fit(self):
+        seen = self.training_summary
+        if seen is not None and seen.concepts.kept != len(self.bank["concepts"]):
+            raise ValueError("the concepts kept are not those of the bank")
+        return self
 
 
 class UnionExpert(Part):
     """One expert of an `ExpertUnion`; `columns` is packed as a parameter is, absent where all."""
 
     name: Name
-    encoder: EncoderNode
+    encoder: Annotated[EncoderNode | ForeignNode | PassthroughNode, Field(discriminator="kind")]
     columns: JsonValue = None
     has_columns: StrictBool = False
 
@@ -172,7 +191,7 @@ class UnionNode(_Estimator):
 
     kind: Literal["ExpertUnion"] = "ExpertUnion"
     output: Literal["default", "pandas", "polars"] | None = None
-    experts: Annotated[tuple[UnionExpert, ...], Field(min_length=1, max_length=256)]
+    experts: Annotated[tuple[UnionExpert, ...], Field(min_length=1, max_length=256), Many]
 
 
 class SetsNode(Part):
@@ -206,20 +225,25 @@ class _Classifier(_Estimator):
     classes: Labels
     multilabel: Flag = False
     alpha: Number
-    alpha_path: dict[Name, tuple[Number, ...]]
+    alpha_path: Annotated[dict[Name, Annotated[tuple[Number, ...], Many]], Field(max_length=1000)]
     n_features_in: Size
-    feature_names_in: tuple[Name, ...] | None = None
+    feature_names_in: Annotated[tuple[Name, ...], Many] | None = None
     n_iter: Size
     # absent unless `calibrate_sets` was called
-    sets: SetsNode | None = Field(default=None, exclude_if=lambda node: node is None)
-    edits: Annotated[tuple[EditNode, ...], Field(max_length=100_000)] = Field(
+    sets: SetsNode | None = Field(default=None, exclude_if=_is_none)
+    edits: Annotated[tuple[EditNode, ...], Field(max_length=100_000), Many] = Field(
         default=(), exclude_if=lambda edits: not edits
     )
+    # absent from models of format version 0, and from a mixture's heads: it has one for all
+    training_summary: ClassifierTraining | None = Field(default=None, exclude_if=_is_none)
 
     @model_validator(mode="after")
     def _at_least_two_classes(self):
         if len(self.classes.values) < 2:
             raise ValueError("a classifier has at least two classes")
+        seen = self.training_summary
+        if seen is not None and len(seen.rows_per_class) != len(self.classes.values):
+            raise ValueError("rows_per_class does not have one number per class")
         return self
 
 
@@ -227,7 +251,7 @@ class HeadNode(_Classifier):
     """A fitted `ConceptBottleneckClassifier`."""
 
     kind: Literal["ConceptBottleneckClassifier"] = "ConceptBottleneckClassifier"
-    concept_names: Annotated[tuple[Text, ...], Field(min_length=1)]
+    concept_names: Annotated[tuple[Text, ...], Field(min_length=1), Many]
     expert_name: Name
     prior_used: Text | None
 
@@ -236,16 +260,26 @@ class GatedNode(_Classifier):
     """A fitted `GatedConceptBottleneckClassifier`; one head per expert, in order."""
 
     kind: Literal["GatedConceptBottleneckClassifier"] = "GatedConceptBottleneckClassifier"
-    heads: Annotated[tuple[HeadNode, ...], Field(min_length=1, max_length=256)]
-    expert_columns: tuple[tuple[Size, ...], ...]
-    gate_columns: tuple[Size, ...] = ()
-    masked_experts: tuple[Name, ...] = ()
+    # a mixture of heads of others alone has no penalty
+    alpha: Number | None
+    heads: Annotated[
+        tuple[Annotated[HeadNode | ForeignHeadNode, Field(discriminator="kind")], ...],
+        Field(min_length=1, max_length=256),
+        Many,
+    ]
+    # what `experts` names that is not of this package, as it was before it was fitted
+    templates: Annotated[tuple[ForeignNode, ...], Field(max_length=256), Many] = Field(
+        default=(), exclude_if=lambda nodes: not nodes
+    )
+    expert_columns: Annotated[tuple[Annotated[tuple[Size, ...], Many], ...], Many]
+    gate_columns: Annotated[tuple[Size, ...], Many] = ()
+    masked_experts: Annotated[tuple[Name, ...], Many] = ()
     gate: Literal["uniform", "expert", "constant", "linear", "gaussian", "laplace", "mlp"]
     gate_hidden: Size = 0
     gate_components: Size | None
     selected: Text
     fallback: Text | None
-    oof_log_loss: dict[Name, Number]
+    oof_log_loss: Annotated[dict[Name, Number], Field(max_length=1000)]
     routing_information: Number
     specialized: Flag = False
 
@@ -262,8 +296,16 @@ class GatedNode(_Classifier):
             raise ValueError("expert_columns and gate_columns are not distinct features")
         if not set(self.masked_experts) < set(names):
             raise ValueError("masked_experts are not some of the experts")
-        if any(head.classes != self.classes for head in self.heads):
+        own = [head for head in self.heads if head.kind != "foreign head"]
+        if any(head.classes != self.classes for head in own):
             raise ValueError("heads have other classes than the mixture")
+        if any(getattr(head, "training_summary", None) is not None for head in self.heads):
+            raise ValueError("a head of a mixture has a training of its own")
+        seen = self.training_summary
+        if seen is not None and list(seen.rows_per_expert) != names:
+            raise ValueError("rows_per_expert is not of the experts")
+        if any(head.multilabel != self.multilabel for head in own):
+            raise ValueError("heads and mixture differ in how many labels a row may have")
         return self
 
 
@@ -271,11 +313,23 @@ class Step(Part):
     """One step of a pipeline."""
 
     name: Name
-    node: Annotated[EncoderNode | UnionNode | HeadNode | GatedNode, Field(discriminator="kind")]
+    node: Annotated[
+        EncoderNode | UnionNode | HeadNode | GatedNode | ForeignNode | PassthroughNode,
+        Field(discriminator="kind"),
+    ]
 
 
 class PipelineNode(_Estimator):
     """A fitted `sklearn.pipeline.Pipeline` of an encoder or union and a classifier."""
 
     kind: Literal["Pipeline"] = "Pipeline"
-    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=16)]
+    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=16), Many]
+
+    @model_validator(mode="after")
+    def _steps_follow(self):
+        names = [step.name for step in self.steps]
+        if len(set(names)) < len(names) or any("__" in name for name in names):
+            raise ValueError("names of steps must differ and be without '__'")
+        if any(isinstance(step.node, _Classifier) for step in self.steps[:-1]):
+            raise ValueError("a classifier can only be the last step")
+        return self

@@ -95,6 +95,9 @@ class ConceptBottleneckClassifier(ConceptClassifier):
     set_calibration_ : object
         Only after `calibrate_sets`: what `predict_set` needs.
     n_iter_ : int
+    training_summary_ : dict
+        What the training saw, as counts and one-way digests: rows, classes, experts, groups,
+        folds, device, `data_sha256`. Plain values, no dates.
 
     References
     ----------
@@ -166,6 +169,7 @@ class ConceptBottleneckClassifier(ConceptClassifier):
         self._check_parameters()
         device = resolve_device(self.device, self)
         start = self._start_fit(X, y, sample_weight, groups, self.class_weight, "auto", ())
+        self.training_summary_["device"] = device.type
         data, _, codes, weights, groups, present = start
         if len(data) > 1:
             raise InputError(
@@ -182,7 +186,8 @@ class ConceptBottleneckClassifier(ConceptClassifier):
         )
         folds = None
         if self.alpha is None:
-            folds, _ = make_folds(self, self.cv, codes, weights, groups, present)
+            folds, reason = make_folds(self, self.cv, codes, weights, groups, present)
+            self.training_summary_.update(n_folds=len(folds or ()), no_folds=reason)
         with fit_task(context, self, X, y, "alpha"):
             alpha, path, warm, settled = choose_alpha(
                 data, target, [self], [direction], folds, calibrated=False

@@ -142,7 +142,7 @@ class ExpertUnion(CallbackSupportMixin, TransformerMixin, BaseEstimator):
             One block per expert. A DataFrame with `expert__concept` columns after
             `set_output(transform="pandas")`.
         """
-        blocks = Parallel(n_jobs=self.n_jobs, prefer="threads")(
+        blocks = Parallel(n_jobs=self.n_jobs, require="sharedmem")(
             delayed(transformed)(name, encoder, seen)
             for name, encoder, seen in columns_seen(self, X)
         )
@@ -232,7 +232,8 @@ class ExpertUnion(CallbackSupportMixin, TransformerMixin, BaseEstimator):
             seen = choose_columns(name, X, columns)
             fixed.append(columns)
             jobs.append((self, subcontext, name, encoder, seen, y, transform))
-        done = Parallel(n_jobs=self.n_jobs, prefer="threads")(
+        # encoders are fitted in place, also where the user chose a backend of processes
+        done = Parallel(n_jobs=self.n_jobs, require="sharedmem")(
             delayed(_fit_one)(*job) for job in jobs
         )
         self.experts_ = [(job[2], job[3]) for job in jobs]

@@ -47,9 +47,9 @@ def transformed(name, encoder, X):
 
 def _hidden_rows(encoder, X):
     """Return which rows an encoder must not see: those of nothing, if it takes no NaN."""
-    empty = _empty_rows(X)
     takes_nan = not hasattr(encoder, "__sklearn_tags__") or get_tags(encoder).input_tags.allow_nan
-    return np.zeros_like(empty) if takes_nan else empty
+    # not looked at where it does not matter: there may be millions
+    return np.zeros(0, dtype=bool) if takes_nan else _empty_rows(X)
 
 
 def _empty_rows(X):

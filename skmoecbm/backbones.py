@@ -285,11 +285,12 @@ def load_backbone(name, *, revision=None, precision="auto", resize="crop", devic
         the Hugging Face cache does not hold.
     revision : str or None
         Commit, tag or branch of the Hub repository; the commit is kept in the identity.
-    precision : {"auto", "fp32", "bf16", "fp16"}
+    precision : {"auto", "fp32", "fp32-medium", "bf16", "fp16"}
         "auto" times the formats that this device names on a few probe images and takes the
         fastest whose embeddings keep a cosine above 0.999 to those in float32, which it must
         beat by a quarter; networks below 20 million weights stay in float32. Another machine
-        may choose otherwise: name a format for the same bits everywhere. "fp16" needs CUDA.
+        may choose otherwise: name a format for the same bits everywhere. "fp16" needs CUDA,
+        "fp32-medium" is float32 whose products torch may round.
     resize : {"crop", "pad", "squash"}
         How an image meets the network's shape, with the model's own size, mean, deviation
         and interpolation: the short side is fitted and the middle cut out; the long side is
@@ -325,7 +326,8 @@ def load_backbone(name, *, revision=None, precision="auto", resize="crop", devic
         raise parameter_error("load_backbone", "name", "a string", name)
     if revision is not None and not isinstance(revision, str):
         raise parameter_error("load_backbone", "revision", "a string or None", revision)
-    check_choice("load_backbone", "precision", precision, ("auto", "fp32", "bf16", "fp16"))
+    formats = ("auto", "fp32", "fp32-medium", "bf16", "fp16")
+    check_choice("load_backbone", "precision", precision, formats)
     check_choice("load_backbone", "resize", resize, tuple(RESIZE_MODES))
     device = resolve_device(device, "load_backbone")
     if precision == "fp16" and device.type != "cuda":

@@ -1,72 +1,264 @@
-"""The model card: what a saved model is, and what it is not."""
+"""The model card: what a saved model is, what it was measured to do, and what it is not."""
 
-__all__ = ["model_card"]
+import re
+
+from huggingface_hub import ModelCardData
+
+from skmoecbm._audit_result import Audit
+from skmoecbm._card_details import (
+    CardDetails,
+    ReportedMetrics,
+    checked_details,
+    reported_metrics,
+)
+from skmoecbm._card_metrics import eval_results, metric_sections
+from skmoecbm._card_model import (
+    SHOWN_EXPERTS,
+    association_rows,
+    associations,
+    banks,
+    class_rows,
+    classifier_of,
+    encoders_of,
+    expert_rows,
+    foreign_classes,
+    takes_images,
+)
+from skmoecbm._card_words import Inert, code, fenced, one_line, prose
+from skmoecbm._validation import parameter_error
+
+__all__ = ["CardDetails", "ReportedMetrics", "model_card"]
+
+_TITLE = "A concept bottleneck model"
+_PARTS = ("description", "intended_use", "out_of_scope", "training_data", "limits")
 
 
-def model_card(config):
-    """Return the text of a first `README.md`: what the model is, and what it is not."""
-    parts = [config.model]
-    if config.model.kind == "Pipeline":
-        parts = [step.node for step in config.model.steps]
-    lines = [
-        "---",
-        "library_name: skmoecbm",
-        "tags: [skmoecbm, concept-bottleneck, interpretability]",
-        "---",
-        "",
-        "# A concept bottleneck model",
-        "",
-        "**Not a medical device.** For research: not for diagnosis or treatment.",
-    ]
-    lines += [f"\n**Notice:** {_inline(notice)}" for notice in config.notices]
-    for part in parts:
-        encoders = [part] if part.kind == "ConceptEncoder" else []
-        if part.kind == "ExpertUnion":
-            encoders = [expert.encoder for expert in part.experts]
-        lines += [
-            f"\nBackbone `{_inline(encoder.parameters['backbone'])}`, "
-            f"{len(encoder.bank['concepts'])} concepts"
-            for encoder in encoders
-        ]
-        if hasattr(part, "classes"):
-            names = ", ".join(f"`{_inline(str(label))}`" for label in part.classes.values)
-            lines.append(f"\nClasses: {names}")
-        if hasattr(part, "heads"):
-            names = ", ".join(
-                f"`{_inline(head.expert_name)}` ({len(head.concept_names)} concepts)"
-                for head in part.heads
-            )
-            lines.append(f"\nExperts: {names}; mixed by: `{_inline(part.selected)}`")
-        if getattr(part, "edits", ()):
-            lines.append("\nEdited after training:\n")
-            lines += [f"- {_edit_in_words(edit)}" for edit in part.edits]
-    lines += [
-        "",
-        "```python",
-        "import skmoecbm",
-        "",
-        'model = skmoecbm.load("path/to/this/folder")',
-        "```",
-        "",
-        f"Saved with skmoecbm {config.library_versions['skmoecbm']}, format version "
-        f"{config.format_version}.",
-    ]
-    return "\n".join(lines) + "\n"
+def model_card(
+    config,
+    arrays,
+    *,
+    metrics=None,
+    audit=None,
+    card=None,
+    repo_id=None,
+    revision=None,
+    pictures=(),
+    examples=(),
+):
+    """Return the text of a model's `README.md`: the same arguments give the same text.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    arrays : dict of str to ndarray
+        All of the model, by the names in `config.arrays`.
+    metrics : Evaluation, ReportedMetrics, mapping, or list of these, default=None
+    audit : Audit, default=None
+    card : CardDetails, default=None
+    repo_id : str, default=None
+        Where on the Hub the model will be, for the lines that load it.
+    revision : str, default=None
+        The tag it will have there.
+    pictures : list of (expert, file name), default=()
+        Pictures of the concepts' weights beside the card.
+    examples : list of (file name, words), default=()
+        Images beside the card, and what the model says of them.
+
+    Raises
+    ------
+    InputError
+        If an argument is not of its kind.
+    """
+    details = checked_details(card)
+    if audit is not None and not isinstance(audit, Audit):
+        raise parameter_error("save", "audit", "an Audit that audit() returned", audit)
+    reported = reported_metrics(metrics)
+    encoders = encoders_of(config)
+    node, prefix = classifier_of(config)
+    experts = expert_rows(config, node)
+    title = one_line(details.title or _TITLE, 200)
+    version = config.library_versions.get("skmoecbm", "")
+    view = {
+        "front_matter": _front_matter(
+            details,
+            repo_id.rpartition("/")[2] if repo_id else title,
+            experts,
+            encoders,
+            node,
+            reported,
+        ),
+        "title": title,
+        "notices": [prose(notice) for notice in config.notices],
+        "said": {name: _paragraphs(getattr(details, name)) for name in _PARTS},
+        "author": [prose(one) for one in details.authors],
+        "license": details.license,
+        "datasets": [code(one) for one in details.datasets],
+        "kind": config.model.kind if node is None else node.kind,
+        "has_images": takes_images(encoders),
+        "experts": experts,
+        "banks": banks(encoders),
+        "classifier": node,
+        "n_concepts": sum(expert.get("n_concepts", 0) for expert in experts),
+        "metrics": metric_sections(reported),
+        "audit": audit and _audit(audit),
+        "label_map": [(code(k), code(v)) for k, v in (config.label_map or {}).items()][:100],
+        "load": fenced(_loading(repo_id, revision), "python"),
+        "versions": [code(f"{k} {v}") for k, v in config.library_versions.items()],
+        "format_version": config.format_version,
+        "package_version": Inert(re.sub(r"[^\w.+-]", "", version)),
+        "citation": None if details.citation is None else fenced(details.citation, "bibtex"),
+        "pictures": {code(expert): Inert(name) for expert, name in pictures},
+        "examples": [(Inert(name), words) for name, words in examples],
+        "tables": [],
+        "without_table": [],
+        "foreign": [code(name) for name in foreign_classes(config)][:20],
+    }
+    if node is not None:
+        view |= _of_classifier(node, prefix, arrays, encoders)
+    return _render(view)
+
+
+def _of_classifier(node, prefix, arrays, encoders):
+    """Return what the template needs of a classifier."""
+    labels = node.classes.values
+    rows, n_hidden = class_rows(node, prefix, arrays, encoders)
+    told = associations(node, prefix, arrays)
+    tables = []
+    for one in told[:SHOWN_EXPERTS]:
+        lines, left_out = association_rows(one, labels)
+        tables.append(
+            {
+                "expert": code(one.expert),
+                "n_concepts": len(one.concepts),
+                "unit": one.unit,
+                "rows": lines,
+                "n_hidden": left_out,
+            }
+        )
+    heads = getattr(node, "heads", (node,))
+    shown = {one.expert for one in told[:SHOWN_EXPERTS]}
+    hidden = [code(head.expert_name) for head in heads if head.expert_name not in shown]
+    return {
+        "classes": rows,
+        "n_hidden_classes": n_hidden,
+        "tables": tables,
+        "without_table": hidden[:100],
+        "head_names": [code(head.expert_name) for head in heads],
+        "selected": code(getattr(node, "selected", "")),
+        "fallback": prose(getattr(node, "fallback", None) or ""),
+        "masked": [code(name) for name in getattr(node, "masked_experts", ())],
+        "edits": [_edit_in_words(edit) for edit in getattr(node, "edits", ())],
+        "sets": getattr(node, "sets", None),
+        "gate": getattr(node, "gate", None),
+        "training": _training(getattr(node, "training_summary", None)),
+    }
+
+
+def _front_matter(details, name, experts, encoders, node, reported):
+    """Return the YAML block of the card, as the Hub reads it."""
+    images = takes_images(encoders)
+    task = "image-classification" if images else "tabular-classification"
+    bases = list(dict.fromkeys(e["repository"] for e in experts if e["repository"]))
+    tags = ["skmoecbm", "concept-bottleneck", "interpretability"]
+    if node is not None and node.kind == "GatedConceptBottleneckClassifier":
+        tags.append("mixture-of-experts")
+    results = eval_results(reported, task)
+    data = ModelCardData(
+        language=list(details.language),
+        license=details.license,
+        library_name="skmoecbm",
+        pipeline_tag=task if images and node is not None else None,
+        tags=tags,
+        base_model=bases or None,
+        datasets=list(details.datasets) or None,
+        metrics=list(dict.fromkeys(one.metric_type for one in results)) or None,
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+    return Inert(f"---\n{data.to_yaml()}\n---")
+
+
+def _loading(repo_id, revision):
+    """Return the lines that load the model, and predict."""
+    if repo_id is None:
+        how = 'model = skmoecbm.load("path/to/this/folder")'
+    else:
+        how = f'model = skmoecbm.from_pretrained("{repo_id}", revision="{revision or "main"}")'
+        if revision is None:
+            how += "  # better a tag or commit: what it names does not change"
+    return f"import skmoecbm\n\n{how}"
+
+
+def _audit(audit):
+    """Return what an audit says, in words; never its tables, which may name patients."""
+    by_status = {}
+    for check in audit.checks.values():
+        by_status.setdefault(check.status, []).append(check.name)
+    units = "" if audit.n_groups == audit.n else f" in {audit.n_groups:,} groups"
+    return {
+        "about": f"On {audit.n:,} row{'s' * (audit.n != 1)}{units}.",
+        "concerns": by_status.get("concern", []),
+        "checks": [
+            (check.name, check.question, check.status, prose(check.verdict))
+            for check in audit.checks.values()
+        ],
+    }
+
+
+def _training(summary):
+    """Return the counts of a recorded training as lines; its digests are for machines."""
+    if summary is None:
+        return []
+    told = summary if isinstance(summary, dict) else summary.model_dump(mode="json")
+    lines = []
+    if isinstance(told.get("n_rows"), int):
+        groups = told.get("n_groups")
+        inside = f" in {groups:,} groups" if isinstance(groups, int) else ", no groups given"
+        lines.append(Inert(f"{told['n_rows']:,} rows{inside}"))
+    rows = told.get("rows_per_expert") or {}
+    if len(set(rows.values())) > 1:
+        counts = ", ".join(f"{code(name)} {count:,}" for name, count in rows.items())
+        lines.append(Inert(f"rows that an expert saw: {counts}"))
+    if told.get("n_folds"):
+        lines.append(Inert(f"{told['n_folds']} folds, to weigh what was not fitted on"))
+    return lines
+
+
+def _paragraphs(text):
+    """Return each paragraph of an author's text as a line of prose."""
+    parts = (text or "").replace("\r\n", "\n").split("\n\n")
+    return [prose(part) for part in parts if part.strip()]
 
 
 def _edit_in_words(edit):
     """Return one line of a model's log of edits, for its card."""
-    concept = f"`{_inline(edit.concept)}` of `{_inline(edit.expert)}`"
+    concept = f"{code(edit.concept)} of {code(edit.expert)}"
     how = "the expert fitted again" if edit.refit else "nothing fitted again"
     if edit.action == "forbid":
-        return f"{concept}: forbidden (its largest weight was {edit.before:.3g}), {how}"
+        return Inert(f"{concept}: forbidden (its largest weight was {edit.before:.3g}), {how}")
     wanted = "positive" if edit.sign == "+" else "negative"
-    return (
-        f"{concept}: may only be {wanted} for `{_inline(str(edit.label))}` "
+    return Inert(
+        f"{concept}: may only be {wanted} for {code(edit.label)} "
         f"(weight {edit.before:.3g}, now {edit.after:.3g}), {how}"
     )
 
 
-def _inline(text):
-    """Return text that stays on its line and inside its back-ticks, and is no HTML."""
-    return " ".join(text.replace("`", "'").replace("<", "‹").replace(">", "›").split())
+def _render(view):
+    """Return the card; what a template prints is escaped unless it is `Inert` or a number."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("skmoecbm", "templates"),
+        autoescape=False,
+        finalize=lambda v: v if isinstance(v, Inert | int) else prose(v, 10**6),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["listed"] = lambda parts: Inert(", ".join(map(_shown, parts)))
+    environment.filters["thousands"] = lambda number: Inert(f"{number:,}")
+    return environment.get_template("card.md.j2").render(view).strip() + "\n"
+
+
+def _shown(part):
+    return part if isinstance(part, Inert) else prose(part)

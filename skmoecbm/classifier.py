@@ -142,6 +142,9 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         Only after `calibrate_sets`: what `predict_set` needs.
     routing_information_ : float
         Mutual information between row and expert, in nats.
+    training_summary_ : dict
+        What the training saw, as counts and one-way digests: rows, classes, experts, groups,
+        folds, device, `data_sha256`. Plain values, no dates.
 
     References
     ----------
@@ -224,7 +227,11 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         if not isinstance(head, ConceptBottleneckClassifier):
             raise parameter_error(self, "head", "a ConceptBottleneckClassifier or None", self.head)
         self._check_head(head, "head")
-        check_random_state(self.random_state)  # what is wrong with it is told before the work
+        try:  # what is wrong with it is told before the work
+            check_random_state(self.random_state)
+        except ValueError:
+            wanted = "an int of at least 0 and below 2**32, a RandomState or None"
+            raise parameter_error(self, "random_state", wanted, self.random_state) from None
         kind, columns = resolve_gate_input(self, self.gate_input)
         gate = resolve_gate(self, self.gate)
         if self.training != "staged":
@@ -238,6 +245,7 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
         data, gate_values, codes, weights, groups, present = self._start_fit(
             X, y, sample_weight, groups, self.class_weight, self.experts, gate_columns
         )
+        self.training_summary_["device"] = device.type
         layout, n_experts = self._layout, len(data)
         check_top_k(gate, n_experts)
         if self.experts == "auto" and layout.names == ["expert"] and data[0].block is None:
@@ -270,6 +278,7 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
                 X, y, data, target, head, directions, gate, groups=groups, **settings
             )
         folds, no_folds = make_folds(self, self.cv, codes, weights, groups, present)
+        self.training_summary_.update(n_folds=len(folds or ()), no_folds=no_folds)
 
         context = self._init_callback_context(max_subtasks=n_experts + 2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)

@@ -1,4 +1,4 @@
-"""The command line: `skmoecbm demo | fit | predict | explain | evaluate | app | ...`.
+"""The command line: `skmoecbm demo | fit | predict | explain | evaluate | push | ...`.
 
 Only the parser lives here; the commands and what they need are imported when one is run, so that
 ``skmoecbm --help`` answers at once.
@@ -15,9 +15,11 @@ from skmoecbm import (
     _audit_command,
     _explain_command,
     _generate_command,
+    _push_command,
     _report_command,
 )
 from skmoecbm._cli_notes import in_options, warnings_and_logs_as_notes
+from skmoecbm._command_model import add_model_options, fetch_named_model
 from skmoecbm.exceptions import SkmoecbmError
 
 __all__ = ["build_parser", "main"]
@@ -179,7 +181,7 @@ def _add_fit(commands):
 
 def _add_predict(commands):
     parser = commands.add_parser("predict", help="predict with a fitted model")
-    parser.add_argument("model", help="folder that 'skmoecbm fit' wrote")
+    add_model_options(parser)
     parser.add_argument("images", nargs="+", help="image files or folders of images")
     parser.add_argument("--out", default="-", help="CSV file to write; default: the screen")
     parser.add_argument(
@@ -195,7 +197,7 @@ def _add_predict(commands):
 
 def _add_explain(commands):
     parser = commands.add_parser("explain", help="draw why a fitted model decides as it does")
-    parser.add_argument("model", help="folder that 'skmoecbm fit' wrote")
+    add_model_options(parser)
     parser.add_argument("images", nargs="+", help="image files or folders of images")
     _explain_command.add_options(parser, _whole_number)
     _add_prevalence(parser)
@@ -204,7 +206,7 @@ def _add_explain(commands):
 
 def _add_evaluate(commands):
     parser = commands.add_parser("evaluate", help="metrics with intervals, on labelled images")
-    parser.add_argument("model", help="folder that 'skmoecbm fit' wrote")
+    add_model_options(parser)
     _add_table_options(parser)
     parser.add_argument("--out", help="JSON file to write the metrics to")
     parser.add_argument(
@@ -226,7 +228,7 @@ def _add_audit(commands):
         description="Seven checks of a fitted model on labelled images. Name the rows that it was "
         "fitted on too (--train-rows): controls are fitted on them.",
     )
-    parser.add_argument("model", help="folder that 'skmoecbm fit' wrote")
+    add_model_options(parser)
     _add_table_options(parser)
     _audit_command.add_options(parser, _whole_number)
     _add_seed(parser)
@@ -241,7 +243,7 @@ def _add_report(commands):
         description="What a fitted model does on some images, as one HTML file that needs no "
         "network. With --labels it has metrics and errors, with --train-rows too an audit.",
     )
-    parser.add_argument("model", help="folder that 'skmoecbm fit' wrote")
+    add_model_options(parser)
     _add_table_options(parser, labelled=False)
     _report_command.add_options(parser, _whole_number)
     _add_seed(parser)
@@ -253,7 +255,7 @@ def _add_app(commands):
     parser = commands.add_parser(
         "app", help="a local page: drop an image, move its concepts, switch experts off"
     )
-    parser.add_argument("model", help="folder that 'skmoecbm fit' wrote")
+    add_model_options(parser)
     _app_command.add_options(parser, _whole_number)
     _add_prevalence(parser)
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
@@ -333,6 +335,7 @@ def build_parser():
         _add_audit,
         _add_report,
         _add_app,
+        _push_command.add_command,
         _add_encode,
         _add_concepts,
         _add_cache,
@@ -363,6 +366,7 @@ def main(argv=None):
     module, _, function = args.run.partition(":")
     with warnings_and_logs_as_notes(args):
         try:
+            fetch_named_model(args)
             code = getattr(import_module(module), function)(args)
             sys.stdout.flush()
         except (SkmoecbmError, OSError) as error:

@@ -8,7 +8,7 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._blocks import ExpertBlock
-from skmoecbm._encoder_rows import as_text_list, image_rows, text_rows
+from skmoecbm._encoder_rows import as_text_list, count_rows, image_rows, text_rows
 from skmoecbm._encoder_texts import (
     check_words,
     class_rows,
@@ -17,13 +17,14 @@ from skmoecbm._encoder_texts import (
     prompted,
     with_vectors,
 )
+from skmoecbm._identity import check_same_backbone
+from skmoecbm._provenance import encoder_training, selection_of
 from skmoecbm._union import ExpertUnion
 from skmoecbm._validation import check_choice, check_number, parameter_error, resolve_device
 from skmoecbm.backbones import load_backbone
 from skmoecbm.concepts import as_bank
 from skmoecbm.exceptions import InputError
 from skmoecbm.features import ExpertFeatures
-from skmoecbm.images import as_image_list
 from skmoecbm.store import EmbeddingStore
 
 __all__ = ["ConceptEncoder", "ExpertUnion"]
@@ -45,7 +46,8 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
     modality : {"image", "text"}, default="image"
         `"text"` compares reports instead of images; None, NaN and blank texts are missing.
     revision : str, default=None
-        Commit, tag or branch of a Hub model.
+        Commit, tag or branch of a Hub model. Once fitted, the commit that it was is used until
+        this or `backbone` is set, or `fit` called, again.
     templates : list of str, or str, default=None
         Prompts with one `{}` each, in place of the bank's; or the name of those that the bank has
         for a kind of image ("dermoscopy").
@@ -92,7 +94,10 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
     notice_ : str or None
         A warning of the model that must go with every result.
     select_ : selector or None
-        The fitted selector.
+        The fitted selector; None in a model that was loaded.
+    training_summary_ : dict
+        Concepts given, known to the model and kept; how they were selected and on how many rows,
+        with one-way digests of these; the device. Plain values, no dates.
 
     Raises
     ------
@@ -201,17 +206,7 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         self._check_parameters()
         backbone = self._load()
-        # precision may differ: a model fitted on a GPU is used on a CPU
-        before, now = (
-            {key: value for key, value in identity.items() if key != "precision"}
-            for identity in (self.backbone_identity_, backbone.identity)
-        )
-        if before != now:
-            changed = sorted(k for k in before | now if before.get(k) != now.get(k))
-            raise InputError(
-                f"This ConceptEncoder was fitted with another model than {self.backbone!r} is "
-                f"now: {', '.join(changed)} differ. Fit it again, or set its parameters back."
-            )
+        check_same_backbone(self, backbone)
         return self._features(*self._rows(backbone, X))
 
     def embed_images(self, X):
@@ -287,10 +282,13 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
             raise parameter_error(self, "cache_dir", "a path, 'auto' or None", self.cache_dir)
         check_words(self)
 
-    def _load(self):
+    def _load(self, *, to_fit=False):
+        # once fitted it is that commit, whatever a branch or tag has become since
+        asked = (self.backbone, self.revision)
+        fitted = not to_fit and asked == getattr(self, "_fitted_source", None)
         return load_backbone(
             self.backbone,
-            revision=self.revision,
+            revision=self.backbone_identity_.get("revision") if fitted else self.revision,
             precision=self.precision,
             resize=self.resize,
             device=self.device,
@@ -301,7 +299,7 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         self._check_parameters()
         bank = as_bank(self.concepts)
-        n_rows = len(as_image_list(X) if self.modality == "image" else as_text_list(X))
+        n_rows = count_rows(X, self.modality)
         if y is not None and len(y) != n_rows:
             raise InputError(
                 f"There must be one label per {self.modality}. Got {n_rows} {self.modality}s and "
@@ -312,10 +310,12 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
             raise InputError(
                 "Selecting concepts needs labels: call fit(X, y), or set select=None to keep all."
             )
-        backbone = self._load()
+        backbone = self._load(to_fit=True)
         vectors = self.concept_vectors
         bank = with_vectors(bank, vectors, backbone, self)
+        n_given = len(bank)
         bank = prompted(known_concepts(bank, backbone, vectors), self.templates, self)
+        n_known = len(bank)
         store, place = self._store(), self._place()
         texts = concept_rows(backbone, store, bank, vectors, device=place)
         class_texts = class_rows(backbone, store, bank, device=place)
@@ -329,9 +329,14 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         self.class_embeddings_ = class_texts
         self.n_concepts_ = len(bank)
         self.backbone_identity_ = backbone.identity
+        self._fitted_source = (self.backbone, self.revision)
+        vars(self).pop("_not_saved", None)  # of a loaded model
         self.fingerprint_ = backbone.fingerprint
         self.notice_ = backbone.notice
         self.select_ = select
+        counts = (n_given, n_known, len(bank))
+        seen = None if rows is None else rows[0]
+        self.training_summary_ = encoder_training(place, counts, selection_of(select), seen, y)
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return backbone, rows
 
@@ -362,8 +367,10 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         return str(resolve_device(self.device, self))
 
     def _expert_name(self):
-        kind, _, rest = self.backbone.partition(":")
-        name = Path(rest).name if kind == "local-dir" else self.backbone
+        # as it was fitted: a classifier knows its columns by it, wherever the model lies now
+        backbone = getattr(self, "_fitted_source", (self.backbone,))[0]
+        kind, _, rest = backbone.partition(":")
+        name = Path(rest).name if kind == "local-dir" else backbone
         return name.replace("__", "_") or "expert"
 
     def _features(self, rows, present):

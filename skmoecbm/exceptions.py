@@ -3,6 +3,7 @@
 __all__ = [
     "BackboneError",
     "FormatError",
+    "HubError",
     "InputError",
     "LanguageModelError",
     "SkmoecbmError",
@@ -24,6 +25,10 @@ class InputError(SkmoecbmError, ValueError):
 
 class BackboneError(SkmoecbmError, RuntimeError):
     """An image-text model cannot be found, loaded or run."""
+
+
+class HubError(SkmoecbmError, RuntimeError):
+    """The Hugging Face Hub cannot be reached, does not have it, or does not allow it."""
 
 
 class LanguageModelError(SkmoecbmError, RuntimeError):

@@ -1,12 +1,15 @@
-"""The `config.json` of a saved model, format version 0: what may stand in it and nothing else."""
+"""The `config.json` of a saved model, format version 1: what may stand in it and nothing else."""
 
 import json
 import platform
+import re
 from importlib import metadata
 from typing import Annotated, Literal
 
 from pydantic import Field, StrictStr, ValidationError
 
+from skmoecbm._config_bytes import read_object
+from skmoecbm._conversions import convert
 from skmoecbm._schema_nodes import (
     ArrayEntry,
     EncoderNode,
@@ -32,17 +35,21 @@ __all__ = [
     "tell",
 ]
 
-FORMAT_VERSION = 0
-_MAX_DEPTH = 40  # nested lists and objects
+FORMAT_VERSION = 1
+# the first release that reads this version
+_NEEDS = "0.1"
+_RELEASE = r"^[0-9]{1,4}(\.[0-9]{1,4}){1,2}$"
+_MAX_FINDINGS = 1000  # pydantic makes a dict of each
 
 
 class ModelConfig(Part):
     """A whole `config.json`."""
 
-    format_version: Literal[0] = FORMAT_VERSION
+    format_version: Literal[1] = FORMAT_VERSION
+    needs_skmoecbm: Annotated[StrictStr, Field(pattern=_RELEASE)] = _NEEDS
     library_versions: Annotated[dict[Name, Name], Field(max_length=32)]
     notices: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
-    label_map: dict[Name, Label] | None = None
+    label_map: Annotated[dict[Name, Label], Field(max_length=100_000)] | None = None
     model: Annotated[
         PipelineNode | EncoderNode | UnionNode | HeadNode | GatedNode, Field(discriminator="kind")
     ]
@@ -56,11 +63,9 @@ class ModelConfig(Part):
 
 def library_versions():
     """Return the versions that a model is saved under, package -> version."""
-    import skmoecbm  # by then whole; at the top of this file it would import itself
-
     packages = ("scikit-learn", "numpy", "torch", "open_clip_torch", "safetensors")
     return {
-        "skmoecbm": skmoecbm.__version__,
+        "skmoecbm": _own_version(),
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in packages},
     }
@@ -79,63 +84,50 @@ def parse_config(text):
     FormatError
         If it is not JSON, of a newer format version, or not as the format says.
     """
-    try:
-        data = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique_keys)
-        depth = _depth(data)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(
-            f"config.json is not valid JSON ({error}); the file is damaged, fetch or save it again."
-        ) from None
-    if depth > _MAX_DEPTH:
-        raise FormatError(f"config.json is nested {depth} deep; at most {_MAX_DEPTH} is allowed.")
-    if not isinstance(data, dict) or type(data.get("format_version")) is not int:
+    data = read_object(text, "config.json")
+    if type(data.get("format_version")) is not int:
         raise FormatError(
             "config.json has no 'format_version', so it is not of a model saved by skmoecbm. "
             "Load the model with the library that saved it."
         )
     version = data["format_version"]
     if version > FORMAT_VERSION:
-        raise FormatError(
-            f"The model is of format version {version}; this skmoecbm reads up to version "
-            f"{FORMAT_VERSION}. Update it: pip install --upgrade skmoecbm."
-        )
+        raise FormatError(_too_new(version, data.get("needs_skmoecbm")))
+    if version < 0:
+        raise FormatError(f"There is no format version {str(version)[:20]}; the file is damaged.")
     try:
-        return ModelConfig.model_validate(data)
+        return ModelConfig.model_validate(convert(data, FORMAT_VERSION))
     except ValidationError as error:
         raise FormatError(
-            f"config.json does not follow format version 0: {tell(error)}. The file is damaged; "
-            "fetch or save it again."
+            f"config.json does not follow format version {version}: {tell(error)}. The file is "
+            "damaged; fetch or save it again."
         ) from None
 
 
 def tell(error):
     """Return pydantic's first findings as one line, without long values."""
-    findings = error.errors(include_url=False, include_context=False)
+    if error.error_count() > _MAX_FINDINGS:
+        return f"{error.error_count():,} parts of it are not as they should be"
+    findings = error.errors(include_url=False, include_context=False, include_input=False)
     told = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}"[:300] for one in findings[:3]]
     more = f", and {len(findings) - 3} more" if len(findings) > 3 else ""
     return "; ".join(told) + more
 
 
-def _no_constant(name):
-    raise ValueError(f"{name} is not a JSON number")
+def _too_new(version, needed):
+    """Return the sentence for a model that only a later release can read."""
+    if isinstance(needed, str) and re.fullmatch(_RELEASE, needed):
+        which, update = f"needs skmoecbm {needed} or newer", f"'skmoecbm>={needed}'"
+    else:
+        which, update = "needs a newer skmoecbm", "skmoecbm"
+    return (
+        f"The model is of format version {str(version)[:20]}, which {which}; this is "
+        f"skmoecbm {_own_version()}, which reads up to version {FORMAT_VERSION}. Update it: pip "
+        f"install --upgrade {update}."
+    )
 
 
-def _unique_keys(pairs):
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        raise ValueError("a key is there twice")
-    return data
+def _own_version():
+    import skmoecbm  # by then whole; at the top of this file it would import itself
 
-
-def _depth(data):
-    """Return how deep lists and objects are nested."""
-    depth, level = 0, [data]
-    while level:
-        level = [
-            child
-            for node in level
-            if isinstance(node, dict | list)
-            for child in (node.values() if isinstance(node, dict) else node)
-        ]
-        depth += 1
-    return depth
+    return skmoecbm.__version__

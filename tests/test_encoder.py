@@ -137,6 +137,7 @@ def test_fitted_state_is_numpy_and_plain(fakes, images):
         "n_concepts_",
         "notice_",
         "select_",
+        "training_summary_",
     }
     assert encoder.concept_embeddings_.dtype == encoder.class_embeddings_.dtype == np.float32
     assert encoder.n_concepts_ == 4
@@ -324,8 +325,8 @@ class CountingEncoder(ConceptEncoder):
             time.sleep(0.01)  # until both processes have come to the same point
         return super().fit_transform(X, y)
 
-    def _load(self):
-        backbone = copy.copy(super()._load())
+    def _load(self, **options):
+        backbone = copy.copy(super()._load(**options))
         embed = backbone.embed_images
 
         def logged(images, batch_size):
@@ -568,8 +569,11 @@ def test_unknown_backbone_is_told(images):
 def test_model_that_changed_since_fit_is_refused(fakes, images):
     encoder = ConceptEncoder("one", CONCEPTS).fit(images)
     encoder.transform(images)
-    encoder.set_params(backbone="two")
-    with pytest.raises(InputError, match=r"fitted with another model than 'two'.*model differ"):
+    encoder.set_params(backbone="two").embed_images(images)
+    encoder.transform(images)  # the same weights under another name
+    fakes["two"].identity = {**fakes["two"].identity, "weights_sha256": "1"}
+    told = r"than 'two' is now: model \('one' was recorded, 'two' is here\); weights \(sha256 0 was"
+    with pytest.raises(InputError, match=told):
         encoder.transform(images)
     encoder.set_params(backbone="one")
     fakes["one"].identity = {**fakes["one"].identity, "precision": "bf16"}
@@ -600,7 +604,7 @@ def test_real_network_end_to_end(clip_name, images, tmp_path):
     encoder.set_params(cache_dir=tmp_path / "b", batch_size=3)
     rows = np.vstack([encoder.transform([image]) for image in images])
     np.testing.assert_allclose(rows, array, atol=1e-6)
-    with pytest.raises(InputError, match="preprocessing differ"):
+    with pytest.raises(InputError, match=r"preprocessing.resize_mode \('shortest' was recorded"):
         encoder.set_params(resize="pad").transform(images)
     padded = np.asarray(encoder.fit(images).transform(images))
     assert np.abs(padded - array).max() > 1e-3

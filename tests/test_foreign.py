@@ -1,4 +1,4 @@
-"""What a mixture with a head of another library can do, and the one thing that it cannot."""
+"""What a mixture with a head of another library can do; saving has a file of its own."""
 
 import pickle
 import warnings
@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.model_selection import cross_val_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from skmoecbm import (
@@ -23,7 +23,6 @@ from skmoecbm import (
     GatedConceptBottleneckClassifier,
     evaluate,
     explain,
-    save,
     tune_thresholds,
 )
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
@@ -42,21 +41,6 @@ HEADS = pytest.mark.parametrize(
     [LogisticRegression(), RandomForestClassifier(20, random_state=0)],
     ids=["linear", "forest"],
 )
-
-
-@HEADS
-def test_saving_is_refused_with_the_expert_and_the_way_on_and_leaves_nothing(head, tmp_path):
-    X, y = make_table()
-    clf = mixture(head).fit(X, y)
-    kind = type(head).__name__
-    message = f"expert 'age' has a {kind} for a head.*pickle, which can run code.*joblib"
-    for model in (clf, make_pipeline(FunctionTransformer(), clf)[1:], clf.without("words")):
-        with pytest.raises(InputError, match=message):
-            save(model, tmp_path / "model")
-    frozen = mixture(FrozenEstimator(clone(head).fit(X[:, 4:], y))).fit(X, y)
-    with pytest.raises(InputError, match=message):  # named by what it is, not by its wrapping
-        save(frozen, tmp_path / "model")
-    assert list(tmp_path.iterdir()) == []
 
 
 @HEADS

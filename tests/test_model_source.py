@@ -11,7 +11,8 @@ import torch
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 from PIL import Image
 
-from skmoecbm._model_source import WAY_ON, hub_reason
+from skmoecbm._hub_errors import hub_reason
+from skmoecbm._model_source import WAY_ON
 from skmoecbm.backbones import clear_backbones, load_backbone
 from skmoecbm.exceptions import BackboneError, InputError
 from tests.backbone_fixtures import (
@@ -21,7 +22,8 @@ from tests.backbone_fixtures import (
     write_config,
     write_weights,
 )
-from tests.hub_server import commit_of, files_of, serve
+from tests.hub_server import served, use_hub
+from tests.hub_store import commit_of, files_of
 
 
 @pytest.fixture(autouse=True)
@@ -83,18 +85,9 @@ def test_safetensors_win_over_a_pickle_and_two_strange_names_are_ambiguous(tmp_p
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """Serve a small Hub; yields a dict to fill and the list of what was downloaded."""
-    repositories = {}
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True)
-    with serve(repositories) as (address, downloads):
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
-        monkeypatch.setattr(
-            huggingface_hub.constants,
-            "HUGGINGFACE_CO_URL_TEMPLATE",
-            address + "/{repo_id}/resolve/{revision}/{filename}",
-        )
-        yield repositories, downloads
+    with served() as double:
+        use_hub(monkeypatch, double, tmp_path / "hub-cache")
+        yield double.repositories, double.downloads
 
 
 @pytest.fixture

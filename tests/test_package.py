@@ -106,7 +106,8 @@ def import_graph(sources):
             if where == "method" or needed == room:
                 continue
             # Of the package itself only the version may be taken, where files carry it.
-            assert needed or room in ("schema", "card", "hub", "cli"), f"{room}:{line}"
+            carriers = ("schema", "card", "hub", "distributed", "cli")
+            assert needed or room in carriers, f"{room}:{line}"
             if needed:
                 needs.add(needed)
     return graph
@@ -182,6 +183,7 @@ def test_the_check_of_the_order_refuses_the_package_itself():
 
 def test_libraries_for_some_users_only_are_imported_where_they_are_used():
     late = {"matplotlib", "pandas", "transformers", "openai", "ollama", "gradio", "ray", "pydicom"}
+    late |= {"pyarrow", "datasets"}
     early = []
     for path in FILES:
         if room_of(path) in ("_explanation_plot", "display"):

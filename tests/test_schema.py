@@ -1,3 +1,4 @@
+import functools
 import inspect
 import json
 from pathlib import Path
@@ -13,15 +14,16 @@ from skmoecbm._packed_classifiers import OBJECTS
 from skmoecbm._parameters import pack_parameters, pack_value, unpack_parameters, unpack_value
 from skmoecbm.schema import FORMAT_VERSION, Labels, ModelConfig, parse_config
 
-CONFIG = (Path(__file__).parent / "data" / "model_v0" / "config.json").read_text()
+CONFIG = (Path(__file__).parent / "data" / "model_v1" / "config.json").read_text()
 
 
 def test_stored_config_is_valid_and_written_again_the_same():
     config = parse_config(CONFIG)
-    assert config.format_version == FORMAT_VERSION == 0
+    assert config.format_version == FORMAT_VERSION == 1
     assert config.to_json() == CONFIG
-    assert config.model.classes.values == ("bcc", "mel", "nv")
-    assert [head.expert_name for head in config.model.heads] == ["clip", "bio"]
+    classifier = config.model.steps[1].node
+    assert classifier.classes.values == ("bcc-like", "mel-like", "nv-like")
+    assert [head.expert_name for head in classifier.heads] == ["general", "structures"]
 
 
 def test_bytes_and_text_are_read_alike():
@@ -36,11 +38,18 @@ def test_bytes_and_text_are_read_alike():
         ('{"format_version": Infinity}', "Infinity is not a JSON number"),
         ('{"format_version": "0"}', "no 'format_version'"),
         ('{"format_version": true}', "no 'format_version'"),
-        ('{"format_version": 7}', "format version 7.*pip install --upgrade"),
-        ('{"format_version": -1}', "does not follow format version 0"),
-        ("[" * 5000, "not valid JSON"),
+        ('{"format_version": 7}', "version 7, which needs a newer.*pip install --upgrade skmoecbm"),
+        (
+            '{"format_version": 7, "needs_skmoecbm": "12.3"}',
+            r"version 7, which needs skmoecbm 12\.3 or newer.*--upgrade 'skmoecbm>=12\.3'",
+        ),
+        ('{"format_version": 7, "needs_skmoecbm": "1; rm"}', "which needs a newer skmoecbm; "),
+        ('{"format_version": 7, "needs_skmoecbm": [1]}', "which needs a newer skmoecbm; "),
+        ('{"format_version": -1}', "There is no format version -1"),
+        ("[" * 5000, "nested 5000 deep"),
         ("[" * 60 + "]" * 60, "nested 60 deep"),
-        ('{"format_version": 0}', "model: Field required"),
+        ('{"format_version": 0}', "does not follow format version 0: .*model: Field required"),
+        ('{"format_version": 1}', "does not follow format version 1: .*model: Field required"),
     ],
 )
 def test_what_is_no_config_ends_in_a_format_error(text, message):
@@ -48,9 +57,58 @@ def test_what_is_no_config_ends_in_a_format_error(text, message):
         parse_config(text)
 
 
+def _node(step, *rest):
+    return lambda data: functools.reduce(
+        lambda at, key: at[key], rest, data["model"]["steps"][step]["node"]
+    )
+
+
+ENCODER = _node(0, "experts", 0, "encoder")
+MIXTURE = _node(1)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda d: d.pop("needs_skmoecbm"), None),
+        (lambda d: d.update(needs_skmoecbm="latest"), "needs_skmoecbm"),
+        (lambda d: MIXTURE(d).pop("training_summary"), None),
+        (lambda d: MIXTURE(d)["training_summary"].update(when="today"), "when: Extra inputs"),
+        (lambda d: MIXTURE(d)["training_summary"].update(n_rows=-1), "n_rows"),
+        (lambda d: MIXTURE(d)["training_summary"].update(dtype="float16"), "dtype"),
+        (lambda d: MIXTURE(d)["training_summary"]["rows_per_class"].pop(), "one number per class"),
+        (
+            lambda d: MIXTURE(d)["training_summary"]["rows_per_expert"].pop("general"),
+            "rows_per_exp",
+        ),
+        (lambda d: MIXTURE(d)["training_summary"]["data_sha256"].update(features="x"), "features"),
+        (
+            lambda d: MIXTURE(d)["heads"][0].update(
+                training_summary=MIXTURE(d)["training_summary"]
+            ),
+            "a head of a mixture has a training of its own",
+        ),
+        (lambda d: ENCODER(d).pop("training_summary"), None),
+        (lambda d: ENCODER(d)["training_summary"]["concepts"].update(kept=1), "of the bank"),
+        (lambda d: ENCODER(d)["training_summary"]["concepts"].update(given=1), "more concepts are"),
+        (lambda d: ENCODER(d)["backbone_identity"].update(path="/x"), "path: Extra inputs"),
+        (lambda d: ENCODER(d)["backbone_identity"].update(revision="main"), "revision"),
+        (lambda d: ENCODER(d)["backbone_identity"].pop("weights_sha256"), "weights_sha256"),
+    ],
+)
+def test_what_version_1_says_of_a_training_is_checked(edit, message):
+    data = json.loads(CONFIG)
+    edit(data)
+    if message is None:
+        assert isinstance(parse_config(json.dumps(data)), ModelConfig)
+        return
+    with pytest.raises(FormatError, match=message):
+        parse_config(json.dumps(data))
+
+
 def test_errors_do_not_carry_the_content_of_the_file():
     data = json.loads(CONFIG)
-    data["model"]["alpha"] = "secret " * 1000
+    data["model"]["steps"][1]["node"]["alpha"] = "secret " * 1000
     with pytest.raises(FormatError) as caught:
         parse_config(json.dumps(data))
     assert "secret" not in str(caught.value)

@@ -379,12 +379,12 @@ def write_for_ever(folder, pipe):
 def test_a_writer_killed_at_any_moment_leaves_no_wrong_answer(tmp_path):
     context = multiprocessing.get_context("fork")
     random = np.random.default_rng(0)
-    for _ in range(10):
+    for _ in range(50):
         receiver, sender = context.Pipe(duplex=False)
         writer = context.Process(target=write_for_ever, args=(tmp_path, sender))
         writer.start()
         assert receiver.poll(30)
-        time.sleep(float(random.uniform(0.0, 0.15)))
+        time.sleep(float(random.uniform(0.0, 0.1)))
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
         sender.close()

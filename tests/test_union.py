@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pandas as pd
 import pytest
+from joblib import parallel_config
 from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.callback import ProgressBar
@@ -509,6 +510,14 @@ def test_bad_columns_are_told():
     with pytest.raises(InputError, match="2 columns are called so"):
         ExpertUnion([("x", StandardScaler(), ["a"])]).fit(twice)
     assert ExpertUnion([("x", StandardScaler(), [1])]).fit(twice).columns_ == [[1]]
+
+
+def test_encoders_are_fitted_under_a_backend_of_processes_too():
+    X = np.arange(12.0).reshape(6, 2)
+    union = ExpertUnion([("a", StandardScaler(), [0]), ("b", StandardScaler(), [1])])
+    expected = np.asarray(clone(union).fit_transform(X))
+    with parallel_config(backend="multiprocessing", n_jobs=2):
+        np.testing.assert_array_equal(np.asarray(union.fit(X).transform(X)), expected)
 
 
 def test_union_in_a_union_is_told(fakes, images, union):

@@ -1,0 +1,252 @@
+"""What a model card tells of the model itself, from its config and arrays alone."""
+
+import numpy as np
+
+from skmoecbm._card_licences import hub_repository, licence_of
+from skmoecbm._card_words import Inert, code
+
+__all__ = [
+    "SHOWN_EXPERTS",
+    "Association",
+    "association_rows",
+    "associations",
+    "banks",
+    "class_rows",
+    "classifier_of",
+    "encoders_of",
+    "expert_rows",
+    "foreign_classes",
+    "takes_images",
+    "takes_images_alone",
+]
+
+SHOWN_EXPERTS = 8  # with a table and a picture
+_SHOWN_CLASSES, _SHOWN_IN_TABLES = 200, 40
+_FOR, _AGAINST = 5, 3
+_LEAST = 0.005  # a weight that would be shown as 0.00 says nothing
+
+
+class Association:
+    """What each concept of one expert adds to the logits.
+
+    Attributes
+    ----------
+    expert : str
+    concepts : tuple of str, length m
+    table : ndarray of shape (m, K'), float64
+        Logits that one `unit` more of a concept adds where this expert decides alone; of two
+        classes one column, for the second.
+    unit : str
+    """
+
+    def __init__(self, expert, concepts, table, unit):
+        self.expert, self.concepts, self.table, self.unit = expert, concepts, table, unit
+
+    def strongest(self, k, n_classes, *, against=False):
+        """Return the (concept, weight) that speak most for class `k`, or against it, if any."""
+        column = self.table[:, k] if self.table.shape[1] > 1 else self.table[:, 0] * (2 * k - 1)
+        order = np.argsort(column if against else -column, kind="stable")
+        order = order[: _AGAINST if against else _FOR]
+        return [
+            (self.concepts[j], float(column[j]))
+            for j in order
+            if (column[j] <= -_LEAST if against else column[j] >= _LEAST)
+        ]
+
+
+def _parts_of(config):
+    """Return the nodes of a model with the prefix of their arrays: [(node, prefix)]."""
+    if config.model.kind != "Pipeline":
+        return [(config.model, "model")]
+    return [(step.node, f"model.{i}") for i, step in enumerate(config.model.steps)]
+
+
+def encoders_of(config):
+    """Return (name, node) of each expert that has an encoder; without a name it is None."""
+    found = []
+    for node, _ in _parts_of(config):
+        if node.kind == "ConceptEncoder":
+            found.append((None, node))
+        elif node.kind == "ExpertUnion":
+            found += [(expert.name, expert.encoder) for expert in node.experts]
+    return found
+
+
+def classifier_of(config):
+    """Return the node of a model's classifier and the prefix of its arrays, or (None, None)."""
+    found = [(node, prefix) for node, prefix in _parts_of(config) if hasattr(node, "classes")]
+    return found[-1] if found else (None, None)
+
+
+def takes_images(encoders):
+    """Return whether an image-text model among the experts is given images."""
+    return any(
+        getattr(node, "parameters", {}).get("modality", "image") == "image"
+        and hasattr(node, "backbone_identity")
+        for _, node in encoders
+    )
+
+
+def takes_images_alone(config):
+    """Return whether images are all that a model asks for: no column of a table beside them."""
+    encoders = encoders_of(config)
+    first = _parts_of(config)[0][0]
+    mixed = any(expert.has_columns for expert in getattr(first, "experts", ()))
+    return bool(encoders) and not mixed and all(takes_images([one]) for one in encoders)
+
+
+def associations(node, prefix, arrays):
+    """Return the `Association` of each expert of a classifier that has one.
+
+    Heads of other kinds have no weights of concepts and are left out.
+    """
+    heads = getattr(node, "heads", None)
+    scales = arrays.get(f"{prefix}.expert_scale")
+    placed = (
+        [(node, prefix)]
+        if heads is None
+        else [(head, f"{prefix}.heads.{e}") for e, head in enumerate(heads)]
+    )
+    found = []
+    for e, (head, place) in enumerate(placed):
+        table = arrays.get(f"{place}.association")
+        if table is None:
+            continue
+        scale = 1.0 if scales is None else float(scales[e])
+        raw = head.parameters.get("activation") == "softmax"
+        unit = "unit of similarity" if raw else "standard deviation"
+        found.append(Association(head.expert_name, head.concept_names, scale * table.T, unit))
+    return found
+
+
+def association_rows(association, labels):
+    """Return the rows of an expert's table: (class, for, against), and how many are left out."""
+
+    def cell(pairs):
+        shown = [f"{code(concept)} {_signed(weight)}" for concept, weight in pairs]
+        return Inert(", ".join(shown) or "none")
+
+    two = association.table.shape[1] == 1
+    rows = [
+        (
+            code(label),
+            cell(association.strongest(k, len(labels))),
+            None if two else cell(association.strongest(k, len(labels), against=True)),
+        )
+        for k, label in enumerate(labels[:_SHOWN_IN_TABLES])
+    ]
+    return rows, max(0, len(labels) - _SHOWN_IN_TABLES)
+
+
+def class_rows(node, prefix, arrays, encoders):
+    """Return (class, name, share, threshold, rows) of each class, None what is not known.
+
+    Parameters
+    ----------
+    node : node of a classifier
+    prefix : str
+    arrays : dict of str to ndarray
+    encoders : list of (name, node)
+        Their banks know the names of classes.
+
+    Returns
+    -------
+    rows : list of tuple
+    n_hidden : int
+    """
+    names = {}
+    for _, encoder in encoders:
+        for entry in getattr(encoder, "bank", {}).get("classes", ()):
+            # not by synonym: who wrote "mel-like" did not mean melanoma
+            if entry["name"] != entry["key"]:
+                names.setdefault(entry["key"], entry["name"])
+    shares = arrays.get(f"{prefix}.class_prevalence")
+    limits = arrays.get(f"{prefix}.thresholds")
+    counts = getattr(getattr(node, "training_summary", None), "rows_per_class", None)
+    rows = [
+        (
+            code(label),
+            names.get(label),
+            None if shares is None else Inert(f"{100 * shares[k]:.1f} %"),
+            None if limits is None else Inert(f"{limits[k]:.3f}"),
+            None if counts is None else Inert(f"{counts[k]:,}"),
+        )
+        for k, label in enumerate(node.classes.values[:_SHOWN_CLASSES])
+    ]
+    return rows, max(0, len(node.classes.values) - _SHOWN_CLASSES)
+
+
+def expert_rows(config, classifier):
+    """Return one dict of text for each expert, in order."""
+    encoders = encoders_of(config)
+    alone = getattr(classifier, "expert_name", None)
+    return [_expert(name or alone or "expert", encoder) for name, encoder in encoders]
+
+
+def foreign_classes(config):
+    """Return the classes of other libraries that a model holds by way of skops, sorted."""
+    found, level = set(), [config.model.model_dump(mode="json")]
+    while level:
+        node = level.pop()
+        if isinstance(node, dict) and node.get("kind") == "foreign":
+            found.add(str(node.get("class_name")))
+        if isinstance(node, dict | list):
+            level += node.values() if isinstance(node, dict) else node
+    return sorted(found)
+
+
+def _expert(name, encoder):
+    parameters = getattr(encoder, "parameters", {})
+    backbone = parameters.get("backbone")
+    if not isinstance(backbone, str):  # no image-text model: an estimator of another library
+        kind = getattr(encoder, "class_name", None) or encoder.kind
+        return {"name": code(name), "backbone": code(kind), "repository": None}
+    identity = encoder.backbone_identity
+    identity = identity if isinstance(identity, dict) else identity.model_dump(mode="json")
+    settings = identity.get("preprocessing")
+    settings = settings if isinstance(settings, dict) else {}
+    size = settings.get("size")
+    told = []
+    if isinstance(size, list) and len(size) == 2:
+        told.append(f"{size[0]} × {size[1]} pixels")
+    told += [parameters.get("resize"), settings.get("interpolation")]
+    if parameters.get("modality", "image") != "image":
+        told = [parameters["modality"]]
+    return {
+        "name": code(name),
+        "backbone": code(backbone),
+        "repository": hub_repository(backbone) if identity.get("revision") else None,
+        "revision": _short(identity.get("revision")),
+        "weights": _short(identity.get("weights_sha256")),
+        "preprocessing": code(", ".join(str(one) for one in told if one)),
+        "precision": code(identity.get("precision") or "not recorded"),
+        "licence": licence_of(backbone),
+        "n_concepts": len(encoder.bank["concepts"]),
+    }
+
+
+def banks(encoders):
+    """Return the different concept banks of encoders, as the template shows them."""
+    found = {}
+    for _, encoder in encoders:
+        bank = getattr(encoder, "bank", None)
+        if bank is not None:
+            found.setdefault((bank["name"], repr(bank.get("provenance"))), bank)
+    shown = []
+    for bank in found.values():
+        source = bank.get("provenance") or {}
+        told = [("author", "author"), ("model", "language model"), ("licence", "licence")]
+        about = [f"{word} {code(source[key])}" for key, word in told if source.get(key)]
+        if not source.get("licence"):
+            about.append("licence not stated")
+        shown.append(Inert(f"{code(bank['name'])} ({', '.join(about)})"))
+    return shown
+
+
+def _short(digest):
+    return "none" if not digest else code(str(digest)[:12])
+
+
+def _signed(value):
+    shown = f"{value:+.2f}"
+    return "0.00" if float(shown) == 0 else shown.replace("-", "\N{MINUS SIGN}")
