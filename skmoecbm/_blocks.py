@@ -378,7 +378,8 @@ def class_parts(
             incidence = answers == 1
     if incidence is not None:
         incidence = np.array(incidence)
-        if incidence.shape != (n_concepts, len(keys)) or not np.isin(incidence, [0, 1]).all():
+        known = incidence.dtype == bool or np.isin(incidence, [0, 1]).all()
+        if incidence.shape != (n_concepts, len(keys)) or not known:
             raise InputError(
                 f"Expert {name!r}: incidence must be 0/1 of shape ({n_concepts}, {len(keys)}), "
                 f"concepts by classes. Got shape {incidence.shape}."
