@@ -8,7 +8,7 @@ __all__ = ["ExpertData"]
 
 # More similarities than these (256 MB) are not made at once where tiles of them do.
 _KEPT_NUMBERS = 2**25
-_TILE_ROWS, _TILE_NUMBERS = 2048, 2**21
+_TILE_ROWS, _TILE_NUMBERS = 2048, 2**22
 
 
 class ExpertData:
@@ -71,11 +71,15 @@ class ExpertData:
         ----------
         rows : slice or ndarray of int
         """
-        n = len(range(self.shape[0])[rows]) if isinstance(rows, slice) else len(rows)
-        size = max(1, _TILE_NUMBERS // n)
+        rows = np.arange(self.shape[0])[rows]
+        size = max(1, _TILE_NUMBERS // len(rows))
         for first in range(0, self.shape[1], size):
             columns = slice(first, min(first + size, self.shape[1]))
-            yield columns, self.block.values(rows, columns).astype(np.float64)
+            values = np.empty((len(rows), columns.stop - columns.start))
+            for start in range(0, len(rows), _TILE_ROWS):  # widened, rows take more than values
+                some = slice(start, start + _TILE_ROWS)
+                values[some] = self.block.values(rows[some], columns)
+            yield columns, values
 
     def copy(self):
         """Return the same rows, for another presence."""

@@ -7,13 +7,13 @@ __all__ = ["LEVELS", "concept_quantiles", "expert_quantiles", "percentiles", "va
 #: Shares of the training rows at which quantiles are kept: 0, 0.01, ..., 1.
 LEVELS = np.linspace(0.0, 1.0, 101)
 
-_MOST_VALUES, _LEAST_ROWS = 2**28, 4096
+_MOST_VALUES, _LEAST_ROWS = 2**26, 4096
 
 
 def expert_quantiles(expert, counts):
     """Return the `concept_quantiles` of an expert.
 
-    Of more than 2**28 similarities in all those of evenly spaced rows count, at least 4,096: a
+    Of more than 2**26 similarities in all those of evenly spaced rows count, at least 4,096: a
     quantile is then that of a share known to about one percent, and the ends are those seen.
 
     Parameters
