@@ -56,6 +56,7 @@ _ROOMS = {
     "features": ("ExpertFeatures",),
     "hub": ("from_pretrained", "list_models", "load", "push_to_hub", "save"),
     "report": ("model_report",),
+    "search": ("GatedConceptBottleneckClassifierCV",),
 }
 
 __all__ = sorted(name for names in _ROOMS.values() for name in names)

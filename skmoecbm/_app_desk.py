@@ -14,6 +14,7 @@ from skmoecbm._concept_cells import quantiles_of
 from skmoecbm._decoding import n_pixels
 from skmoecbm._intervene import explained, intervene_features, read_rows
 from skmoecbm._intervention import Intervention
+from skmoecbm._last_step import best_of
 from skmoecbm._ranges import percentiles
 from skmoecbm._report_provenance import class_names
 from skmoecbm.encoder import ConceptEncoder, ExpertUnion
@@ -67,7 +68,7 @@ class Desk:
     """
 
     def __init__(self, model, max_bytes=20 * 2**20):
-        model = getattr(model, "best_estimator_", model)
+        model = best_of(model)
         first = model.steps[0][1] if isinstance(model, Pipeline) and len(model.steps) == 2 else None
         encoders = [first]
         if isinstance(first, ExpertUnion):

@@ -18,6 +18,7 @@ from skmoecbm._audit_result import Audit, Check, Measure, not_made
 from skmoecbm._audit_words import language
 from skmoecbm._base import ConceptClassifier
 from skmoecbm._evaluate import is_indicator
+from skmoecbm._last_step import best_of
 from skmoecbm._metrics import check_labels, group_of_rows
 from skmoecbm._targets import indicator_of
 from skmoecbm._validation import check_number, one_thread, parameter_error
@@ -147,7 +148,7 @@ def audit(
     check_number("audit", "confidence", confidence, low=0, high=1, low_open=True)
     check_number("audit", "random_state", random_state, low=0, high=2**32 - 2, integer=True)
     wanted = list(CHECKS) if checks is None else _names(checks)
-    model = getattr(model, "best_estimator_", model)
+    model = best_of(model)
     classifier = model.steps[-1][1] if isinstance(model, Pipeline) else model
     if not isinstance(classifier, ConceptClassifier):
         raise InputError(

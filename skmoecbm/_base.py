@@ -19,7 +19,7 @@ from skmoecbm._targets import encode_labels, label_cells, number_groups, row_wei
 from skmoecbm._validation import one_thread
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
-__all__ = ["AdditivePart", "ConceptClassifier", "Reading", "fit_task"]
+__all__ = ["AdditivePart", "ConceptClassifier", "Reading", "fit_task", "is_small"]
 
 _SMALL_TABLE = 2**20
 
@@ -177,7 +177,7 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         InputError
             For a parameter out of range or data that cannot be used; the message says which.
         """
-        with one_thread(_is_small(X)):
+        with one_thread(is_small(X)):
             return self._fit(X, y, sample_weight, groups)
 
     def _read(self, X):
@@ -373,7 +373,7 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return data, gate_values, codes, weights, groups, present
 
 
-def _is_small(X):
+def is_small(X):
     """Tell whether a table is so small that threads would cost more than they give."""
     shape = getattr(X, "shape", ())
     return len(shape) < 2 or shape[0] * shape[1] <= _SMALL_TABLE

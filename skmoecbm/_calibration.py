@@ -1,7 +1,6 @@
 """Temperatures: one per expert before mixing, one scale after pooling, both shrunk towards 1."""
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import log_softmax
 
 from skmoecbm._labels import is_exclusive
@@ -69,24 +68,40 @@ def fit_inverse_temperature(logits, codes, weights, *, kappa=KAPPA):
     if total == 0:
         return 1.0  # no row: the prior alone
     share = weights / total
-    # The largest logit at 0: then exp never overflows, and softmax needs one pass.
+    # The largest logit at 0: then exp never overflows, and softmax needs one pass. Classes first:
+    # sums over them are then sums of whole arrays.
     logits = logits - logits.max(axis=-1, keepdims=True)
     chosen = np.take_along_axis(
         logits, np.broadcast_to(codes[:, None], (*logits.shape[:-1], 1)), axis=-1
     )[..., 0]
     chosen = (chosen @ share).mean()
+    logits = np.ascontiguousarray(np.moveaxis(logits, -1, 0))
 
-    def slope(u):
-        """Return the derivative of the objective by u = log tau."""
+    def slopes(u):
+        """Return the first and second derivatives of the objective by u = log tau."""
         tau = np.exp(u)
         p = np.exp(tau * logits)
-        mean = np.einsum("...k,...k->...", p, logits) / p.sum(axis=-1)
-        return tau * ((mean @ share).mean() - chosen) + 2.0 * kappa * u / total
+        weight = p.sum(axis=0)
+        p *= logits
+        mean = p.sum(axis=0) / weight
+        p *= logits
+        variance = p.sum(axis=0) / weight - mean**2
+        first = tau * ((mean @ share).mean() - chosen)
+        second = first + tau**2 * (variance @ share).mean() + 2.0 * kappa / total
+        return first + 2.0 * kappa * u / total, second
 
-    if slope(-_LOG_RANGE) >= 0:
-        return float(np.exp(-_LOG_RANGE))
-    if slope(_LOG_RANGE) <= 0:
-        return float(np.exp(_LOG_RANGE))
-    # The answer is near 1 almost always: a narrow bracket first saves half the evaluations.
-    low, high = (-2.0, 2.0) if slope(-2.0) < 0 < slope(2.0) else (-_LOG_RANGE, _LOG_RANGE)
-    return float(np.exp(brentq(slope, low, high, xtol=1e-12, rtol=1e-14)))
+    # Newton's method within a bracket; without a root it ends at one of the limits.
+    u, low, high = 0.0, -_LOG_RANGE, _LOG_RANGE
+    while high - low > 1e-13:
+        slope, curvature = slopes(u)
+        if slope == 0:
+            break
+        low, high = (u, high) if slope < 0 else (low, u)
+        trial = u - slope / curvature if curvature > 0 else np.inf
+        inside = low < trial < high
+        step = abs(trial - u)
+        u = trial if inside else 0.5 * (low + high)
+        # The error falls by squares: after such a step it is rounding.
+        if inside and step < 1e-9:
+            break
+    return float(np.exp(u))

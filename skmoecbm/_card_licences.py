@@ -1,4 +1,4 @@
-"""Licences of backbones, only where their makers state one; and their names on the Hub."""
+"""Licences of backbones, only where their makers state one; their names on the Hub and needs."""
 
 import re
 
@@ -6,7 +6,7 @@ import open_clip
 
 from skmoecbm._model_source import DEMO_NAMES
 
-__all__ = ["hub_repository", "licence_of"]
+__all__ = ["hub_repository", "licence_of", "may_need_transformers"]
 
 _UNKNOWN = "not known: see the model's page"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -39,6 +39,25 @@ def licence_of(backbone):
         if repository is not None and pattern.fullmatch(repository):
             return licence
     return _UNKNOWN
+
+
+def may_need_transformers(backbone):
+    """Return whether a backbone has a text tower of Hugging Face, as far as its name tells.
+
+    Parameters
+    ----------
+    backbone : str
+        As `ConceptEncoder` takes it; one that tells nothing may need it.
+    """
+    if backbone in DEMO_NAMES:
+        return False
+    repository = hub_repository(backbone)
+    if repository is not None and _STATED[1][0].fullmatch(repository):  # LAION's: CLIP's own
+        return False
+    if ":" in backbone:  # open_clip would ask the Hub for its settings
+        return True
+    settings = open_clip.get_model_config(backbone.rpartition("/")[0]) or {}
+    return any(key.startswith("hf_") for key in settings.get("text_cfg", {}))
 
 
 def hub_repository(backbone):

@@ -10,7 +10,7 @@ from skmoecbm._report_arms import METRICS
 __all__ = ["eval_results", "metric_sections"]
 
 _DISJOINT = {
-    True: "No lesion, patient or study of it was in the training data.",
+    True: "As its author states, no lesion, patient or study of it was in the training data.",
     False: "It shares lesions, patients or studies with the training data: the numbers flatter.",
     None: "Whether it shares lesions, patients or studies with the training data is not stated.",
 }
@@ -79,9 +79,21 @@ def eval_results(reported, task):
     return results
 
 
-def metric_sections(reported):
-    """Return what the template shows of each `ReportedMetrics`, a list of dict."""
-    return [_section(one) for one in reported]
+def metric_sections(reported, *, has_leaks=False):
+    """Return what the template shows of each `ReportedMetrics`, a list of dict.
+
+    Parameters
+    ----------
+    reported : tuple of ReportedMetrics
+    has_leaks : bool, default=False
+        Whether an audit in the same card is concerned that test and training share something.
+    """
+    sections = [_section(one) for one in reported]
+    for section, one in zip(sections, reported, strict=True):
+        if has_leaks and one.group_disjoint is not False:
+            said = section["disjoint"]
+            section["disjoint"] = Inert(f"{said} **But the audit below found leaks.**")
+    return sections
 
 
 def _section(one):
@@ -117,7 +129,7 @@ def _section(one):
     return {
         "title": title,
         "how": how,
-        "disjoint": _DISJOINT[one.group_disjoint],
+        "disjoint": Inert(_DISJOINT[one.group_disjoint]),
         "rows": rows,
         "class_metrics": [_CLASS_METRICS.get(name) or code(name) for name in names],
         "classes": [

@@ -9,6 +9,7 @@ from skmoecbm._card_words import Inert, code
 from skmoecbm._explanation_tables import summarise_rows
 from skmoecbm._model_folder import image_name, weights_name
 from skmoecbm.display import AssociationDisplay
+from skmoecbm.exceptions import InputError
 from skmoecbm.explanation import explain
 from skmoecbm.images import load_image
 
@@ -62,7 +63,14 @@ def example_files(model, images, value_range=None):
     InputError
         If an image cannot be read.
     """
-    pictures = [load_image(image, value_range=value_range) for image in images]
+    pictures = []
+    for number, image in enumerate(images, start=1):
+        try:
+            pictures.append(load_image(image, value_range=value_range))
+        except InputError as error:
+            raise InputError(
+                f"The card cannot show number {number} of CardDetails(images=[...]): {error}"
+            ) from error
     said = [Inert("")] * len(pictures)
     if model is not None and pictures:
         said = [_in_words(row) for row in summarise_rows(explain(model, pictures), _SAID)]
@@ -131,7 +139,7 @@ def _jpeg(picture):
 
 def _in_words(row):
     parts = [
-        f"{code(one['concept'])} {one['contribution']:+.2f}".replace("-", "\N{MINUS SIGN}")
+        f"{code(one['concept'])} " + f"{one['contribution']:+.2f}".replace("-", "\N{MINUS SIGN}")
         for one in row["contributions"]
     ]
     about = f"The model says {code(row['class'])} with probability {row['probability']:.2f}"

@@ -57,8 +57,14 @@ def prose(text, longest=5000):
 
 
 def fenced(text, language=""):
-    """Return lines as a block of code that nothing in them can end."""
-    lines = [one_line(line.replace("\t", "  "), 500) for line in str(text).splitlines()]
+    """Return lines, with their spaces, as a block of code that nothing in them can end."""
+    lines = [
+        "".join(
+            part if part.isspace() else one_line(part)
+            for part in re.split("( +)", line.replace("\t", "  ")[:500].rstrip())
+        )
+        for line in str(text).splitlines()
+    ]
     return Inert("\n".join([f"```{language}", *(s.replace("`", "'") for s in lines), "```"]))
 
 

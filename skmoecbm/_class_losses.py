@@ -29,6 +29,10 @@ class Anchor:
             slope = torch.sigmoid(intercept) - self.rate
         return (self.weight * loss).sum(1), self.weight * slope
 
+    def of(self, folds):
+        """Return the anchor of some folds, given by number, which may come twice."""
+        return Anchor(self.weight[folds], self.rate, self.exclusive)
+
     def curvature(self, fold, intercept):
         """Return the second derivatives by one fold's intercepts (K',), shape (K', K')."""
         if self.exclusive:

@@ -1,9 +1,8 @@
 """The experts and the saved models that the commands work with."""
 
-from pathlib import Path
-
-from skmoecbm._repository_names import is_repository
-from skmoecbm.exceptions import HubError, InputError
+from skmoecbm._label_table import list_some, read_table
+from skmoecbm._repository_names import local_folder
+from skmoecbm.exceptions import InputError
 
 __all__ = [
     "add_model_options",
@@ -30,22 +29,35 @@ def fetch_named_model(args):
     """Put the folder of a model on the Hub in the place of its name; a folder here stays."""
     if not getattr(args, "model_may_be_on_hub", False):
         return
-    if Path(args.model).is_dir() or not is_repository(args.model):
+    folder = local_folder(args.model)
+    if folder is not None:
         if args.revision is not None:
             raise InputError(
                 f"--revision is for a model on the Hub, USER/REPO; {args.model!r} is not one. "
                 "Leave it out."
             )
+        args.model = str(folder)
         return
+    _check_paths(args)
 
     from skmoecbm._hub_access import HubAccess
-    from skmoecbm._hub_download import check_repository, fetch_model
+    from skmoecbm._hub_download import check_repository, fetch_named
 
     check_repository("skmoecbm", "model", args.model, args.revision)
-    try:
-        args.model = str(fetch_model(args.model, args.revision, HubAccess()))
-    except HubError as error:
-        raise HubError(f"There is no folder {args.model!r} here. {error}") from error
+    args.model = str(fetch_named(args.model, args.revision, HubAccess()))
+
+
+def _check_paths(args):
+    """Let a wrong path of images or of a table be told before a model is fetched for it."""
+    from skmoecbm._folder import existing_folder, list_images
+
+    images = getattr(args, "images", None)
+    if isinstance(images, list):
+        list_images(images)
+    elif images is not None:
+        existing_folder(images)
+    if getattr(args, "labels", None) is not None:
+        read_table(args.labels)
 
 
 def _cache_dir(value):
@@ -103,12 +115,14 @@ def load_model(args):
             f"The model in {args.model!r} is a {type(model).__name__} without an encoder, so it "
             "takes features, not images. Load it with skmoecbm.load and use it from Python."
         )
+    encoders = encoders_of(model)
+    _refuse_other_inputs(model, args.model, encoders)
     # What encodes is told how; what classifies keeps all its settings but the device.
     wanted = {"cache_dir": args.cache_dir, "on_error": args.on_error, "device": args.device}
     wanted = {name: value for name, value in wanted.items() if value is not None} | {"verbose": 1}
     if "cache_dir" in wanted:
         wanted["cache_dir"] = _cache_dir(wanted["cache_dir"])
-    for _, encoder in encoders_of(model):
+    for _, encoder in encoders:
         encoder.set_params(**wanted)
     if args.device is not None:
         model[-1].set_params(device=args.device)
@@ -118,6 +132,25 @@ def load_model(args):
 
 
 def encoders_of(model):
-    """Return (name, fitted encoder) of each expert of a pipeline."""
-    first = model[0]
-    return [pair[:2] for pair in getattr(first, "experts_", [(model.steps[0][0], first)])]
+    """Return (name, fitted encoder) of each expert of a pipeline that encodes images."""
+    from skmoecbm._model_backbones import encoders_of as named_encoders
+
+    return list(named_encoders(model).items())
+
+
+def _refuse_other_inputs(model, folder, encoders):
+    """Raise `InputError` where a model takes a table, numbers or texts instead of images."""
+    fixed = [c for step in model for c in getattr(step, "columns_", ()) if c is not None]
+    columns = [name for one in fixed for name in (one if isinstance(one, list) else [one])]
+    if columns:
+        what = f"a table with columns {list_some(dict.fromkeys(columns))}"
+    elif not encoders:
+        what = "numbers"
+    elif any(encoder.modality != "image" for _, encoder in encoders):
+        what = "texts"
+    else:
+        return
+    raise InputError(
+        f"The model in {folder!r} takes {what}, not just images. Load it with skmoecbm.load and "
+        "use it from Python."
+    )

@@ -29,7 +29,15 @@ _IS_STRUCTURE = np.zeros(256, dtype=bool)
 _IS_STRUCTURE[list(b"[]{},")] = True
 
 
-def read_object(text, what, *, max_bytes=_MAX_BYTES, max_values=_MAX_VALUES, max_depth=_MAX_DEPTH):
+def read_object(
+    text,
+    what,
+    *,
+    max_bytes=_MAX_BYTES,
+    max_values=_MAX_VALUES,
+    max_objects=_MAX_OBJECTS,
+    max_depth=_MAX_DEPTH,
+):
     """Return the object that a JSON text holds: a dict of plain values.
 
     Numbers are finite, integers have at most 20 digits, every string can be written as UTF-8, and
@@ -41,7 +49,7 @@ def read_object(text, what, *, max_bytes=_MAX_BYTES, max_values=_MAX_VALUES, max
         UTF-8.
     what : str
         What the text is, for messages.
-    max_bytes, max_values, max_depth : int
+    max_bytes, max_values, max_objects, max_depth : int
         Checked before the text is parsed: "[{},{},..." costs sixty times its length.
 
     Raises
@@ -52,7 +60,7 @@ def read_object(text, what, *, max_bytes=_MAX_BYTES, max_values=_MAX_VALUES, max
     content = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if len(content) > max_bytes:
         raise FormatError(f"{what} is larger than {max_bytes / 2**20:.0f} MB; it is not loaded.")
-    _check_size(content, what, max_values, max_depth)
+    _check_size(content, what, max_values, max_objects, max_depth)
     try:
         text = content.decode("utf-8")
         data = json.loads(
@@ -77,7 +85,7 @@ def read_object(text, what, *, max_bytes=_MAX_BYTES, max_values=_MAX_VALUES, max
     return data
 
 
-def _check_size(content, what, max_values, max_depth):
+def _check_size(content, what, max_values, max_objects, max_depth):
     """Count values and depth by the brackets and commas outside of strings; see `read_object`."""
     # Without escapes every quote opens or closes a string.
     plain = content.replace(b"\\\\", b"").replace(b'\\"', b"")
@@ -88,7 +96,7 @@ def _check_size(content, what, max_values, max_depth):
     n_objects = (marks == ord("{")).sum()
     for n, kind, most in (
         (n_values, "values", max_values),
-        (n_objects, "objects", _MAX_OBJECTS),
+        (n_objects, "objects", max_objects),
     ):
         if n > most:
             raise FormatError(

@@ -13,7 +13,7 @@ from skmoecbm._mixing import FittedMixture
 from skmoecbm._single import ConceptBottleneckClassifier, choose_alpha
 from skmoecbm.exceptions import InputError
 
-__all__ = ["FirstStage"]
+__all__ = ["FirstStage", "enough_shares"]
 
 # What a head has too, and the mixture decides. Not random_state, which meta-estimators set on all
 # parts and which no association draws from.
@@ -168,7 +168,7 @@ class FirstStage(FittedMixture):
         fitted, logits, done, folds_done = list(self.heads_), self.oof_logits_.copy(), {}, {}
         for e, own in enumerate(own_targets(target, shares)):
             expert, head, name = data[e], heads[e], self.expert_names_[e]
-            if (folds.train @ own.weights).min() < _LEAST_SHARE * target.weights.sum():
+            if not enough_shares(folds, own, target):
                 continue
             if not isinstance(head, ConceptBottleneckClassifier):
                 if takes_weights(head):
@@ -209,3 +209,8 @@ class FirstStage(FittedMixture):
             [name], [np.arange(len(concepts))], [concepts], np.array([], int)
         )
         return classifier
+
+
+def enough_shares(folds, own, target):
+    """Tell whether an expert has rows enough of its own, on each fold, to learn from again."""
+    return (folds.train @ own.weights).min() >= _LEAST_SHARE * target.weights.sum()

@@ -14,6 +14,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "LabelledImages",
     "Places",
+    "existing_folder",
     "find_images",
     "list_images",
     "read_label_map",
@@ -79,7 +80,8 @@ class LabelledImages:
     more: dict = field(default_factory=dict)
 
 
-def _existing_folder(folder):
+def existing_folder(folder):
+    """Return the path of a folder of images, or say that there is none."""
     folder = Path(folder)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
@@ -147,7 +149,7 @@ def find_images(folder, identifiers, places=None):
     InputError
         If two files fit one identifier.
     """
-    folder = _existing_folder(folder)
+    folder = existing_folder(folder)
     by_name = {}
     for file in sorted(folder.rglob("*")):
         if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():

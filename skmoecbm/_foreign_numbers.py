@@ -8,15 +8,34 @@ import inspect
 
 import numpy as np
 
+from skmoecbm._parameters import MAX_JOBS
 from skmoecbm.exceptions import FormatError
 
-__all__ = ["check_numbers"]
+__all__ = ["check_numbers", "rows_within"]
+
+_JOBS = ("n_jobs", "_n_threads")
+_MAX_COLUMNS = 1_000_000  # of a row that is made to ask
+# where neighbours, support vector machines, Gaussian and kernel methods keep what they have seen
+_ROWS = ("_fit_X", "support_vectors_", "X_train_", "X_fit_", "X_")
 
 
 def check_numbers(estimator):
-    """Raise `FormatError` where attributes contradict each other or stand in place of methods."""
+    """Raise `FormatError` where attributes contradict each other or stand in place of methods.
+
+    Neither may they name a folder for a cache, whose pickles the next `fit` would read, nor ask for
+    any number of threads.
+    """
     for part in _parts(estimator):
         own = type(part)
+        if vars(part).get("memory") is not None:
+            raise FormatError(f"a {own.__name__} names a folder for a cache, which it may not.")
+        for name in _JOBS:
+            n = vars(part).get(name)
+            if n is not None and not (type(n) is int and 1 <= abs(n) <= MAX_JOBS):
+                raise FormatError(
+                    f"a {own.__name__} asks for {name}={n!r:.40}; it may ask for at most "
+                    f"{MAX_JOBS} threads."
+                )
         for name in vars(part):
             # Such an attribute would be called in place of the method that checks the rows.
             if hasattr(inspect.getattr_static(own, name, None), "__get__"):
@@ -24,12 +43,30 @@ def check_numbers(estimator):
         for kind, check in _checks():
             if isinstance(part, kind):
                 try:
-                    good = check(part)
-                # an attribute that is missing, or of another kind than arithmetic takes
-                except (AttributeError, TypeError, ValueError, IndexError, KeyError):
+                    good = bool(check(part))
+                # an attribute that is missing, or of another kind than arithmetic takes; a
+                # setting that scikit-learn's own code has no branch for is a NameError there
+                except (
+                    ArithmeticError,
+                    AttributeError,
+                    LookupError,
+                    NameError,
+                    TypeError,
+                    ValueError,
+                ):
                     good = False
                 if not good:
                     raise FormatError(f"a {own.__name__} has numbers that contradict each other.")
+
+
+def rows_within(estimator):
+    """Return which attributes are rows of the training: "SVC.support_vectors_"."""
+    return [
+        f"{type(part).__name__}.{name}"
+        for part in _parts(estimator)
+        for name in _ROWS
+        if np.ndim(vars(part).get(name)) == 2
+    ]
 
 
 def _parts(estimator):
@@ -56,8 +93,8 @@ def _checks():
     from sklearn.base import ClusterMixin
     from sklearn.ensemble import BaseEnsemble, HistGradientBoostingClassifier
     from sklearn.ensemble import GradientBoostingClassifier as Boosting
-    from sklearn.feature_extraction import DictVectorizer
-    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.feature_extraction import DictVectorizer, FeatureHasher
+    from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
     from sklearn.neighbors import KNeighborsClassifier, RadiusNeighborsClassifier
     from sklearn.preprocessing import OneHotEncoder
     from sklearn.svm import SVC, NuSVC
@@ -69,8 +106,10 @@ def _checks():
         (Boosting, _boosting),
         (HistGradientBoostingClassifier, _hist_boosting),
         (SVC | NuSVC, _machine),
+        (object, _rows_kept),
         (KNeighborsClassifier | RadiusNeighborsClassifier, _neighbours),
         (CountVectorizer | DictVectorizer, _vocabulary),
+        (FeatureHasher | HashingVectorizer, _hasher),
         (OneHotEncoder, _one_hot),
         (ClusterMixin, _clusters),
     )
@@ -84,9 +123,11 @@ def _tree(part):
 
 
 def _ensemble(part):
+    from sklearn.ensemble import BaggingClassifier, BaggingRegressor, IsolationForest
     from sklearn.tree import BaseDecisionTree
 
-    if hasattr(part, "estimators_features_"):  # each is asked about columns of its own
+    # each tree is asked about columns of its own, and looks itself whether they are enough
+    if isinstance(part, BaggingClassifier | BaggingRegressor | IsolationForest):
         return True
     trees = [tree for tree in _flat(part) if isinstance(tree, BaseDecisionTree)]
     return all(tree.n_features_in_ == part.n_features_in_ for tree in trees)
@@ -109,10 +150,12 @@ def _boosting(part):
         type(t) is DecisionTreeRegressor and t.tree_.value.shape[1:] == (1, 1)
         for t in trees.ravel()
     )
-    if isinstance(part.init_, str) or not good:
-        return good
-    started = part.init_.predict_proba(np.zeros((1, part.n_features_in_)))
-    return started.shape == (1, len(part.classes_))
+    good = good and type(part.n_features_in_) is int and part.n_features_in_ <= _MAX_COLUMNS
+    # The trees add to these in place, whatever columns `init_` and `_loss` have made.
+    return good and part._raw_predict_init(np.zeros((1, part.n_features_in_))).shape == (
+        1,
+        n_outputs,
+    )
 
 
 def _hist_boosting(part):
@@ -120,7 +163,10 @@ def _hist_boosting(part):
         return True
     trees = [tree for stage in part._predictors for tree in stage]
     categorical = part._bin_mapper.is_categorical_
-    good = categorical.shape == (part.n_features_in_,) and categorical.dtype in (bool, np.uint8)
+    # What comes before the trees could give them fewer columns than they ask for.
+    good = part._preprocessor is None
+    good = good and categorical.shape == (part.n_features_in_,)
+    good = good and categorical.dtype in (bool, np.uint8)
     for tree in trees:
         nodes = tree.nodes[tree.nodes["is_leaf"] == 0]
         good = good and (nodes["feature_idx"] < part.n_features_in_).all()
@@ -146,6 +192,12 @@ def _machine(part):
     return good and part._probA.shape == part._probB.shape
 
 
+def _rows_kept(part):
+    """Check the rows of an estimator that looks for the nearest: as wide as those it is asked."""
+    rows = vars(part).get("_fit_X")
+    return rows is None or (rows.ndim == 2 and rows.shape[1] == part.n_features_in_)
+
+
 def _neighbours(part):
     if not hasattr(part, "_fit_X"):
         return True
@@ -165,6 +217,10 @@ def _vocabulary(part):
     return all(type(c) is int or isinstance(c, np.integer) for c in columns) and (
         sorted(columns) == list(range(len(columns)))
     )
+
+
+def _hasher(part):
+    return type(part.n_features) is int and 1 <= part.n_features < 2**31  # it is divided by
 
 
 def _one_hot(part):

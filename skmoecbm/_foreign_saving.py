@@ -8,11 +8,11 @@ import sklearn
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils import check_random_state
 
-from skmoecbm._foreign_numbers import check_numbers
+from skmoecbm._foreign_numbers import check_numbers, rows_within
 from skmoecbm._schema_foreign import ForeignNode
 from skmoecbm._skops_archive import normal_form, read_archive, write_archive
 from skmoecbm._skops_gate import Gate
-from skmoecbm._skops_types import VOUCHED, hint
+from skmoecbm._skops_types import NEIGHBOUR_TREES, VOUCHED, hint
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import FormatError, InputError, SkmoecbmWarning
 
@@ -49,6 +49,11 @@ def pack_foreign(what, estimator, arrays, name, trusted=()):
     InputError
         If skops is not installed, or cannot hold the estimator, or it has a type that nobody
         vouches for.
+
+    Warns
+    -----
+    SkmoecbmWarning
+        If it holds rows that it was trained on.
     """
     skops_io = _skops(f"{what} is a {type(estimator).__name__}; to save one")
     otherwise = "or keep the model with joblib for use on your own machine."
@@ -63,12 +68,26 @@ def pack_foreign(what, estimator, arrays, name, trusted=()):
     untrusted = sorted(gate.untrusted | _audit(skops_io, content, trusted))
     if untrusted:
         hints = dict.fromkeys(filter(None, map(hint, untrusted)))
-        raise InputError(
+        problem = (
             f"{what} is a {type(estimator).__name__} with {', '.join(untrusted)}, which is not "
             "known to be harmless where it is loaded. "
+        )
+        if all(name.startswith(NEIGHBOUR_TREES) for name in untrusted):
+            raise InputError(f"{problem}Give it algorithm='brute', {otherwise}")
+        raise InputError(
+            problem
             + "".join(f"For one of them: {one}. " for one in hints)
             + f"If it is yours, name it: save(..., trusted={untrusted}), and the same in load; "
             + otherwise
+        )
+    rows = rows_within(estimator)
+    if rows:
+        warnings.warn(
+            f"{what} keeps rows that it was trained on ({', '.join(rows)[:200]}), and a saved "
+            "model has them inside. Give the model only to those who may have these rows, or take "
+            "a head that keeps none, such as LogisticRegression.",
+            SkmoecbmWarning,
+            stacklevel=2,
         )
     arrays[name] = np.frombuffer(content, dtype=np.uint8)
     return ForeignNode(

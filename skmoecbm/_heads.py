@@ -67,7 +67,7 @@ def two_columns(logits):
     return np.concatenate([np.zeros_like(logits), logits], axis=-1)
 
 
-def expert_problem(expert, target, head, prior, masks, rows=None, *, spanned=True):
+def expert_problem(expert, target, head, prior, masks, rows=None, *, spanned=True, like=None):
     """Return the `AssociationProblem` of one expert on several sets of rows.
 
     Parameters
@@ -84,8 +84,10 @@ def expert_problem(expert, target, head, prior, masks, rows=None, *, spanned=Tru
         Only these rows of everything.
     spanned : bool, default=True
         Whether the problem may be one in the span of the concepts, which has no A.
+    like : AssociationProblem or None
+        Another one of the same expert and rows, whose similarities serve here too.
     """
-    similarities = _similarities(expert, target, rows)
+    similarities = _similarities(expert, target, rows) if like is None else like.similarities
     rows = slice(None) if rows is None else rows
     weights = masks[:, rows] * (target.weights[rows] * expert.present[rows])
     weights = torch.as_tensor(weights, dtype=torch.float64, device=target.device)

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import time
+import warnings
 
 import huggingface_hub
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete
@@ -12,9 +13,9 @@ from huggingface_hub import errors as hub_errors
 
 from skmoecbm._hub_download import LIBRARY, check_repository
 from skmoecbm._hub_errors import hub_error, is_outage, patiently, status_of
-from skmoecbm._model_folder import CONFIG, is_of_a_model
+from skmoecbm._model_folder import CONFIG, is_image, is_of_a_model
 from skmoecbm._validation import parameter_error
-from skmoecbm.exceptions import HubError, InputError
+from skmoecbm.exceptions import HubError, InputError, SkmoecbmWarning
 
 __all__ = ["PushOptions", "push_files"]
 
@@ -62,13 +63,18 @@ class PushOptions:
             isinstance(commit_message, str) and commit_message.strip()
         ):
             raise parameter_error(owner, "commit_message", "a str or None", commit_message)
+        self.revision = revision or "main"
+        if tag is not None and tag in ("main", self.revision):
+            raise InputError(
+                f"The 'tag' parameter of {owner} must not be the name of a branch, whose commit "
+                f"it would hide. Got {tag!r}. Give another one, such as 'v1'."
+            )
         if create_pr and tag is not None:
             raise InputError(
                 "With create_pr=True there is nothing to tag yet. Tag the commit once the pull "
                 "request is merged, or push without create_pr."
             )
         self.private = private
-        self.revision = revision or "main"
         self.tag = tag
         self.create_pr = create_pr
         self.exist_ok = exist_ok
@@ -89,8 +95,10 @@ def push_files(files, repo, options, token=None):
 
     Returns
     -------
-    huggingface_hub.CommitInfo
-        Of the new commit; of the latest one where the repository holds these files already.
+    commit : huggingface_hub.CommitInfo
+        The new one; the latest one where the repository holds these files already.
+    is_private : bool
+        Whether its owners only see the repository.
 
     Raises
     ------
@@ -98,16 +106,21 @@ def push_files(files, repo, options, token=None):
         If the Hub cannot be reached or refuses. The repository is as it was before, unless the
         message says that only the tag is missing.
     InputError
-        If the repository holds a model of another library, is public where `private=True`, or
-        has the tag already.
+        If the repository holds a model of another library, is not as `private` says, has the
+        tag already, or a branch and a tag would have one name.
+
+    Warns
+    -----
+    SkmoecbmWarning
+        If images go to a repository that everyone can see; before anything is sent.
     """
     check_repository("push_to_hub", "repo_id", repo, None)
     api = huggingface_hub.HfApi(token=token)
     problem = f"Could not push to {repo!r}"
     try:
-        _prepare(api, repo, options)
+        is_private = _prepare(api, repo, options, sorted(name for name in files if is_image(name)))
         commit = _commit(api, files, repo, options)
-    except (HubError, InputError):
+    except (HubError, InputError, SkmoecbmWarning):
         raise
     except Exception as error:
         raise hub_error(f"{problem}, which is unchanged", error) from error
@@ -121,26 +134,60 @@ def push_files(files, repo, options, token=None):
                 error,
                 remedy="Push again with the same tag: it makes no second commit.",
             ) from error
-    return commit
+    return commit, is_private
 
 
-def _prepare(api, repo, options):
-    """Make the repository and the branch where they are missing; see that both may be used."""
+def _prepare(api, repo, options, images):
+    """Make the repository and the branch where they are missing; see that both may be used.
+
+    Returns whether the repository is private.
+    """
     info = _look(api, repo, None)
-    if info is None:
-        private = options.private is not False
-        patiently(lambda: api.create_repo(repo, private=private, exist_ok=True))
-    elif not options.exist_ok:
+    if info is not None and not options.exist_ok:
         raise InputError(
             f"The Hub repository {repo!r} exists already, and exist_ok=False. Give another name."
         )
-    elif options.private and info.private is False:
+    if info is not None and options.private and info.private is False:
         raise InputError(
             f"The Hub repository {repo!r} is public, and private=True. Make it private in its "
             "settings first, or push to another one."
         )
+    if info is not None and options.private is False and info.private:
+        raise InputError(
+            f"The Hub repository {repo!r} is private, and private=False. Make it public in its "
+            "settings, or leave that out: it stays private then."
+        )
+    if info is not None:
+        _refuse_same_name(api, repo, options)
+    is_private = options.private is not False if info is None else info.private is not False
+    if images and not is_private:
+        warnings.warn(
+            f"Everyone can see the Hub repository {repo!r}, so {', '.join(images)} of the card "
+            "become public, and stay in its history when a later push drops them.",
+            SkmoecbmWarning,
+            stacklevel=4,
+        )
+    if info is None:
+        patiently(lambda: api.create_repo(repo, private=is_private, exist_ok=True))
     if options.revision != "main" and _look(api, repo, options.revision) is None:
         patiently(lambda: api.create_branch(repo, branch=options.revision, exist_ok=True))
+    return is_private
+
+
+def _refuse_same_name(api, repo, options):
+    """Raise `InputError` where a branch and a tag would have one name: one would hide the other."""
+    if options.tag is None and options.revision == "main":
+        return
+    refs = patiently(lambda: api.list_repo_refs(repo))
+    for parameter, name, others, kind in (
+        ("revision", options.revision, refs.tags, "tag"),
+        ("tag", options.tag, refs.branches, "branch"),
+    ):
+        if any(ref.name == name for ref in others):
+            raise InputError(
+                f"The Hub repository {repo!r} has a {kind} {name!r}, which {parameter}={name!r} "
+                "would hide. Give another name."
+            )
 
 
 def _look(api, repo, revision):

@@ -40,15 +40,30 @@ def identity_differences(recorded, found):
 
 
 def check_same_backbone(encoder, backbone):
-    """Raise `InputError` unless a backbone is the one that an encoder was fitted with."""
+    """Raise `InputError` unless a backbone is the one that an encoder was fitted with.
+
+    Of a loaded model the error names the expert, and how to give it the right backbone.
+    """
     differences = identity_differences(encoder.backbone_identity_, backbone.identity)
     if not differences:
         return
     more = f"; and {len(differences) - _NAMED} more" if len(differences) > _NAMED else ""
+    expert = getattr(encoder, "_loaded_as", None)
+    who, way_on = (
+        "This ConceptEncoder",
+        "Fit it again, set its parameters back, or give the backbone that it was fitted with.",
+    )
+    if expert is not None:
+        revision = encoder.backbone_identity_.get("revision")
+        which = "" if revision is None else f", {revision[:12]},"
+        who, way_on = (
+            f"Expert {expert!r}",
+            f"Get the revision that was recorded{which} or load the model with "
+            f"backbones={{{expert!r}: ...}} that names the backbone it was fitted with.",
+        )
     raise InputError(
-        f"This ConceptEncoder was fitted with another model than {encoder.backbone!r} is now: "
-        f"{'; '.join(differences[:_NAMED])}{more}. Fit it again, set its parameters back, or give "
-        "the backbone that it was fitted with."
+        f"{who} was fitted with another model than {encoder.backbone!r} is now: "
+        f"{'; '.join(differences[:_NAMED])}{more}. {way_on}"
     )
 
 

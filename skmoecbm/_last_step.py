@@ -8,7 +8,15 @@ from sklearn.utils.validation import check_is_fitted
 from skmoecbm._base import ConceptClassifier
 from skmoecbm.exceptions import InputError
 
-__all__ = ["features_for", "fitted_classifier", "with_classifier"]
+__all__ = ["best_of", "features_for", "fitted_classifier", "with_classifier"]
+
+
+def best_of(model):
+    """Return a model as it stands; of a search, or a pipeline that ends in one, the best model."""
+    model = getattr(model, "best_estimator_", model)
+    if isinstance(model, Pipeline) and hasattr(model.steps[-1][1], "best_estimator_"):
+        return with_classifier(model, model.steps[-1][1].best_estimator_)
+    return model
 
 
 def fitted_classifier(owner, model):
@@ -19,7 +27,7 @@ def fitted_classifier(owner, model):
     InputError
         If it ends in a classifier that is not of this package; names the function `owner`.
     """
-    model = getattr(model, "best_estimator_", model)
+    model = best_of(model)
     classifier = model.steps[-1][1] if isinstance(model, Pipeline) else model
     if not isinstance(classifier, ConceptClassifier):
         raise InputError(

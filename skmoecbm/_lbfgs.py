@@ -11,9 +11,11 @@ __all__ = ["minimize_stack"]
 # Below this relative change the loss is rounding noise and says nothing about descent; the
 # directional derivative decides instead (the approximate Wolfe rule of Hager and Zhang).
 _LOSS_NOISE = 1e-12
+# Problems that are done are dropped once no more than this part is left: dropping copies the rest.
+_FEW_LEFT = 0.8
 
 
-def minimize_stack(fun, start, *, max_iter, tol, memory=12):
+def minimize_stack(fun, start, *, max_iter, tol, memory=12, narrow=None, trail=None):
     """Minimise B smooth functions at once.
 
     Parameters
@@ -29,6 +31,12 @@ def minimize_stack(fun, start, *, max_iter, tol, memory=12):
         A problem is done when the Euclidean norm of its gradient is at most `tol`.
     memory : int, default=12
         Number of curvature pairs kept.
+    narrow : callable or None, default=None
+        Maps problem numbers (b,) to a `fun` for these alone: given, problems that are done drop
+        out, and a search along the line that goes on for some costs only these.
+    trail : list or None, default=None
+        Curvature pairs to begin with, of like problems at a like point; left holding those of
+        the end.
 
     Returns
     -------
@@ -45,8 +53,11 @@ def minimize_stack(fun, start, *, max_iter, tol, memory=12):
     Nocedal and Wright, Numerical Optimization (2006), algorithm 7.5.
     """
     x = start.clone()
+    rows = torch.arange(len(x), device=x.device)
+    best, converged = x.clone(), torch.zeros_like(rows, dtype=torch.bool)
     loss, gradient = fun(x)
-    pairs = []
+    pairs = list(trail or ())
+    ended = [[] for _ in range(len(x) if trail is not None else 0)]
     stuck = torch.zeros_like(loss, dtype=torch.bool)
     lost = stuck.clone()
     n_iter = 0
@@ -54,6 +65,15 @@ def minimize_stack(fun, start, *, max_iter, tol, memory=12):
         active = (gradient.norm(dim=1) > tol) & ~stuck
         if not bool(active.any()):
             break
+        if narrow is not None and active.sum() <= _FEW_LEFT * len(active):
+            best[rows] = x
+            converged[rows] = (gradient.norm(dim=1) <= tol) | (stuck & ~lost)
+            _note(ended, rows, pairs, ~active)
+            x, loss, gradient, stuck, lost, rows = (
+                part[active] for part in (x, loss, gradient, stuck, lost, rows)
+            )
+            pairs = [tuple(part[active] for part in pair) for pair in pairs]
+            fun, active = narrow(rows), active[active]
         direction = _two_loop(gradient, pairs)
         slope = (direction * gradient).sum(1)
         # A direction that does not descend (after a non-convex stretch) restarts from steepest.
@@ -64,8 +84,18 @@ def minimize_stack(fun, start, *, max_iter, tol, memory=12):
         if not pairs:
             step = 1.0 / gradient.norm(dim=1).clamp_min(1.0)
         step = torch.where(active, step, 0.0)
+
+        def trial_at(points, pending, fun=fun, rows=rows):
+            """Evaluate what is still pending; all of it where that is not cheaper."""
+            if narrow is None or bool(pending.all()):
+                return fun(points)
+            losses = points.new_full((len(points),), torch.inf)
+            gradients = torch.zeros_like(points)
+            losses[pending], gradients[pending] = narrow(rows[pending])(points[pending])
+            return losses, gradients
+
         new_x, new_loss, new_gradient, moved, seen = _line_search(
-            fun, x, loss, direction, slope, step, active
+            trial_at, x, loss, gradient, direction, slope, step, active
         )
         stuck |= active & ~moved
         lost |= active & ~moved & ~seen
@@ -83,8 +113,31 @@ def minimize_stack(fun, start, *, max_iter, tol, memory=12):
         pairs = pairs[-memory:]
         x, loss, gradient = new_x, new_loss, new_gradient
         n_iter += 1
-    converged = (gradient.norm(dim=1) <= tol) | (stuck & ~lost)
-    return x, n_iter, converged
+    best[rows] = x
+    converged[rows] = (gradient.norm(dim=1) <= tol) | (stuck & ~lost)
+    _note(ended, rows, pairs, torch.ones_like(stuck))
+    if trail is not None:
+        trail[:] = _aligned(ended, x)
+    return best, n_iter, converged
+
+
+def _note(ended, rows, pairs, which):
+    """Write down the pairs of problems that are done; those of idle steps say nothing."""
+    for i in torch.nonzero(which)[:, 0].tolist() if ended else ():
+        own = [tuple(part[i] for part in pair) for pair in pairs]
+        ended[int(rows[i])] = [pair for pair in own if pair[2] > 0]
+
+
+def _aligned(ended, like):
+    """Return pairs of each problem as pairs of all, the last of each beside each other."""
+    nothing = like.new_zeros(like.shape[1])
+    none = (nothing, nothing, like.new_zeros(()))
+    longest = max(map(len, ended), default=0)
+    padded = [[none] * (longest - len(own)) + own for own in ended]
+    return [
+        tuple(torch.stack([own[j][part] for own in padded]) for part in range(3))
+        for j in range(longest)
+    ]
 
 
 def _two_loop(gradient, pairs):
@@ -105,26 +158,26 @@ def _two_loop(gradient, pairs):
     return q
 
 
-def _line_search(fun, x, loss, direction, slope, step, active, max_halvings=30):
+def _line_search(trial_at, x, loss, gradient, direction, slope, step, active, max_halvings=30):
     """Backtrack each active problem until its loss falls enough.
+
+    `trial_at` maps points and which problems still matter to losses and gradients.
 
     Returns the points, their losses and gradients, which problems moved, and which had a finite
     loss at any trial.
     """
     accepted = ~active
     seen = torch.zeros_like(active)
-    new_x, new_loss, new_gradient = x, loss, None
+    new_x, new_loss, new_gradient = x, loss, gradient
     for _ in range(max_halvings):
         trial = x + step[:, None] * direction
-        trial_loss, trial_gradient = fun(trial)
+        trial_loss, trial_gradient = trial_at(trial, ~accepted)
         seen |= torch.isfinite(trial_loss)
         enough = trial_loss <= loss + 1e-4 * step * slope
         noise = (trial_loss - loss).abs() <= _LOSS_NOISE * loss.abs().clamp_min(1e-3)
         flatter = (trial_gradient * direction).sum(1).abs() <= 0.9 * slope.abs()
         good = (enough | (noise & flatter)) & torch.isfinite(trial_loss)
         take = good & ~accepted
-        if new_gradient is None:
-            new_gradient = trial_gradient
         new_x = torch.where(take[:, None], trial, new_x)
         new_loss = torch.where(take, trial_loss, new_loss)
         new_gradient = torch.where(take[:, None], trial_gradient, new_gradient)
@@ -138,8 +191,4 @@ def _line_search(fun, x, loss, direction, slope, step, active, max_halvings=30):
         shorter = torch.minimum(torch.maximum(guess, 0.1 * step), 0.5 * step)
         step = torch.where(accepted, step, shorter)
     moved = accepted & active
-    rejected = active & ~accepted
-    if bool(rejected.any()):
-        _, old_gradient = fun(x)
-        new_gradient = torch.where(rejected[:, None], old_gradient, new_gradient)
     return new_x, new_loss, new_gradient, moved, seen

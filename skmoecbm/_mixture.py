@@ -1,6 +1,6 @@
 """The second stage: temperatures, gate and guard on out-of-fold expert logits."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from math import comb
 
@@ -85,6 +85,7 @@ def fit_mixture(
     masked_inputs=None,
     device="cpu",
     seed=None,
+    shared=None,
 ):
     """Fit temperatures and gate on out-of-fold logits, and let the guard choose.
 
@@ -115,6 +116,8 @@ def fit_mixture(
         rows would have with only those experts; None where presence changes no input.
     device : str or torch.device
     seed : int or None
+    shared : dict or None
+        Filled with the candidates that no gate changes, for another gate on the same rows.
 
     Returns
     -------
@@ -124,30 +127,48 @@ def fit_mixture(
     settings = {"pool": pool, "calibrate": calibrate, "device": device, "seed": seed}
     candidates = _candidates(gate, names, guard)
     losses, rows, selected = {}, {}, candidates[-1][0]
+    # Of a gate that reads inputs, so are the losses of all others what they are without it.
+    shared = {} if shared is None else shared.setdefault((pool, bool(calibrate)), {})
     folds = [f for f in np.unique(held_out[weights > 0]) if f >= 0]
     fallback = None
     if len(candidates) > 1 and len(folds) < 2:
         selected, fallback = candidates[0][0], "one fold alone holds rows out; the guard needs two"
     elif len(candidates) > 1:
         trains = np.stack([weights * (held_out != f) for f in folds])
-        fits = _fit_candidates(candidates, data, trains, **settings)
-        for name, per_fold in fits.items():
-            rows[name] = np.zeros(len(codes))
-            for f, fit in zip(folds, per_fold, strict=True):
-                test = held_out == f
-                rows[name][test] = _row_losses(fit, data, test, pool)
+        new = [c for c in candidates if c[0] not in shared]
+        fits = _fit_candidates(new, data, trains, shared=shared, **settings)
+        for name, candidate in candidates:
+            if name in shared:
+                rows[name] = shared[name]
+            else:
+                rows[name] = np.zeros(len(codes))
+                for f, fit in zip(folds, fits[name], strict=True):
+                    test = held_out == f
+                    rows[name][test] = _row_losses(fit, data, test, pool)
+                if _is_fixed(candidate):
+                    shared[name] = rows[name]
             losses[name] = float(rows[name] @ weights / weights.sum())
         selected = choose(rows, weights, groups, counts) if guard else selected
-    chosen = [c for c in candidates if c[0] == selected]
-    fit = _fit_candidates(chosen, data, weights[None], **settings)[selected][0]
-    fit.losses, fit.selected, fit.fallback = losses, selected, fallback
-    fit.row_losses = rows.get(selected)
-    if calibrate:
-        fit.pool_scale = _scales_by_count(fit, data, pool, names, masked_inputs)
-    kept = present.any(1)
-    mixing = gate_weights(fit.gate, inputs[kept], present[kept])
-    fit.information = routing_information(mixing, weights[kept])
-    return fit
+    ((_, candidate),) = [c for c in candidates if c[0] == selected]
+    known = ("fit", selected)
+    fit = shared.get(known) if _is_fixed(candidate) else None
+    if fit is None:
+        chosen = [(selected, candidate)]
+        fit = _fit_candidates(chosen, data, weights[None], shared=shared, **settings)[selected][0]
+        if calibrate:
+            fit.pool_scale = _scales_by_count(fit, data, pool, names, masked_inputs)
+        kept = present.any(1)
+        mixing = gate_weights(fit.gate, inputs[kept], present[kept])
+        fit.information = routing_information(mixing, weights[kept])
+        if _is_fixed(candidate):
+            shared[known] = fit
+    outcome = {"losses": losses, "selected": selected, "fallback": fallback}
+    return replace(fit, **outcome, row_losses=rows.get(selected))
+
+
+def _is_fixed(candidate):
+    """Tell whether a candidate is the same whatever gate was asked for."""
+    return isinstance(candidate, GateState) or candidate == "constant"
 
 
 def _candidates(gate, names, guard):
@@ -162,17 +183,29 @@ def _candidates(gate, names, guard):
     return fixed if gate.kind == "constant" else [*fixed, learned]
 
 
-def _fit_candidates(candidates, data, trains, *, pool, calibrate, device, seed):
-    """Fit each candidate on each row of weights `trains` (F, n); a list of fits per name."""
+def _fit_candidates(candidates, data, trains, *, pool, calibrate, device, seed, shared=None):
+    """Fit each candidate on each row of weights `trains` (F, n); a list of fits per name.
+
+    `shared` holds the scales of the experts and of their average, by the number of folds.
+    """
     logits, codes, _, present, inputs = data
     n_folds, n_experts = len(trains), logits.shape[1]
-    scales = np.ones((n_folds, n_experts))
-    if calibrate:
-        for f, e in np.ndindex(scales.shape):
-            scales[f, e] = fit_inverse_temperature(logits[:, e], codes, trains[f] * present[:, e])
-    scaled = logits[None] * scales[:, None, :, None]
     uniform = [GateState("uniform")] * n_folds
-    base = _pool_scales(uniform, scaled, codes, trains, present, inputs, pool, calibrate)
+    shared = {} if shared is None else shared
+    if n_folds not in shared:
+        scales = np.ones((n_folds, n_experts))
+        if calibrate:
+            for f, e in np.ndindex(scales.shape):
+                scales[f, e] = fit_inverse_temperature(
+                    logits[:, e], codes, trains[f] * present[:, e]
+                )
+        scaled = logits[None] * scales[:, None, :, None]
+        shared[n_folds] = (
+            scales,
+            _pool_scales(uniform, scaled, codes, trains, present, inputs, pool, calibrate),
+        )
+    scales, base = shared[n_folds]
+    scaled = logits[None] * scales[:, None, :, None]
     fits = {}
     for name, candidate in candidates:
         n_iter = 0
@@ -192,7 +225,10 @@ def _fit_candidates(candidates, data, trains, *, pool, calibrate, device, seed):
                 states, n_iter = candidate.fit_states(
                     inputs, material, codes, trains, present, pool, device=device, seed=seed
                 )
-        after = _pool_scales(states, scaled, codes, trains, present, inputs, pool, calibrate)
+        if states is uniform or states[0].kind == "uniform":
+            after = base
+        else:
+            after = _pool_scales(states, scaled, codes, trains, present, inputs, pool, calibrate)
         fits[name] = [
             MixtureFit(
                 state, scales[f], np.r_[1.0, np.full(n_experts - 1, after[f])], name, n_iter=n_iter

@@ -1,14 +1,21 @@
 """The encoders of a model: where their backbones lie, on which device, and whether they are it."""
 
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
 from sklearn.pipeline import Pipeline
 
 from skmoecbm._base import ConceptClassifier
 from skmoecbm._identity import check_same_backbone
-from skmoecbm._validation import resolve_device
+from skmoecbm._validation import parameter_error, resolve_device
 from skmoecbm.encoder import ConceptEncoder
 from skmoecbm.exceptions import InputError
 
-__all__ = ["check_backbones", "encoders_of", "set_backbones", "set_device"]
+__all__ = ["check_backbones", "check_places", "encoders_of", "set_backbones", "set_device"]
+
+# "ViT-B-16/openai" is a name; these begin a path
+_PATH = re.compile(r"[/~\\]|\.{1,2}[/\\]|[A-Za-z]:[/\\]")
 
 
 def encoders_of(model):
@@ -22,6 +29,29 @@ def encoders_of(model):
     return _inside(model, type(model).__name__)
 
 
+def check_places(owner, backbones):
+    """Raise `InputError` unless `backbones` maps experts' names to names of backbones."""
+    if not isinstance(backbones, Mapping):
+        raise parameter_error(
+            owner,
+            "backbones",
+            "a dict of an expert's name to its backbone, such as {'biomedclip': "
+            "'local-dir:/models/biomedclip'}",
+            backbones,
+        )
+    for name, backbone in backbones.items():
+        if isinstance(backbone, Path) or (isinstance(backbone, str) and _PATH.match(backbone)):
+            raise InputError(
+                f"The 'backbones' parameter of {owner} gives {name!r} the path "
+                f"{str(backbone)!r}. Write 'local-dir:{backbone}' for a folder."
+            )
+        if not isinstance(backbone, str):
+            raise InputError(
+                f"The 'backbones' parameter of {owner} must give {name!r} the name of a model, a "
+                f"str. Got {backbone!r:.200} instead."
+            )
+
+
 def set_backbones(model, backbones):
     """Give encoders of a model backbones that lie elsewhere on this machine, expert -> name.
 
@@ -32,17 +62,13 @@ def set_backbones(model, backbones):
     InputError
         If a name is not of an expert with a backbone, or a backbone is not a str.
     """
+    check_places("load", backbones)
     encoders = encoders_of(model)
-    for name, backbone in backbones.items():
+    for name in backbones:
         if name not in encoders:
             raise InputError(
                 f"The 'backbones' parameter of load names {name!r}; the model's experts with a "
                 f"backbone are {list(encoders)}."
-            )
-        if not isinstance(backbone, str):
-            raise InputError(
-                f"The 'backbones' parameter of load must give {name!r} the name of a model, a "
-                f"str. Got {backbone!r:.200} instead."
             )
     for name, backbone in backbones.items():
         if backbone != encoders[name].backbone:
@@ -86,6 +112,8 @@ def check_backbones(model):
         try:
             check_same_backbone(encoder, encoder._load())
         except InputError as error:
+            if hasattr(encoder, "_loaded_as"):  # then it is named
+                raise
             raise InputError(f"Expert {name!r}: {error}") from None
 
 

@@ -1,5 +1,6 @@
 """The folder of a saved model and its files, known before anything heavy is imported."""
 
+import json
 import os
 import re
 import stat
@@ -13,6 +14,7 @@ __all__ = [
     "CARD",
     "CONFIG",
     "image_name",
+    "is_image",
     "is_of_a_model",
     "open_file",
     "read_bytes",
@@ -31,7 +33,8 @@ _FLAGS = os.O_RDONLY | sum(
     getattr(os, name, 0) for name in ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK")
 )
 # What the card shows, beside it: see `weights_name` and `image_name`.
-_PICTURE = re.compile(r"concept-weights-[1-8]\.png|image-(0[1-9]|1[0-6])\.jpg")
+_WEIGHTS = re.compile(r"concept-weights-[1-8]\.png")
+_IMAGE = re.compile(r"image-(0[1-9]|1[0-6])\.jpg")
 
 
 def weights_name(number):
@@ -44,9 +47,14 @@ def image_name(number):
     return f"image-{number:02d}.jpg"
 
 
+def is_image(name):
+    """Return whether a file of this name is an image that the author of a card gave."""
+    return _IMAGE.fullmatch(name) is not None
+
+
 def is_of_a_model(name):
     """Return whether a file of this name is one that `save` writes."""
-    return name in (CONFIG, ARRAYS, CARD) or _PICTURE.fullmatch(name) is not None
+    return name in (CONFIG, ARRAYS, CARD) or is_image(name) or bool(_WEIGHTS.fullmatch(name))
 
 
 @contextmanager
@@ -137,6 +145,21 @@ def refuse_other_files(folder):
             f"The folder '{folder}' holds files that are not of a saved model ({foreign[0]!r}). "
             "Choose a new folder, so that nothing else is lost."
         )
+    # models of other libraries have files of the same names
+    if inside and not _says_its_format(folder):
+        raise InputError(
+            f"The folder '{folder}' holds {min(inside)!r}, and no config.json that skmoecbm wrote: "
+            "it may be of another library. Choose a new folder, so that nothing is lost."
+        )
+
+
+def _says_its_format(folder):
+    """Return whether the `config.json` of a folder is of this package, of whatever version."""
+    try:
+        config = json.loads(read_config_bytes(folder))
+    except (FormatError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and "format_version" in config
 
 
 def refuse_earlier_model(folder):

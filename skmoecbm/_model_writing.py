@@ -1,17 +1,18 @@
 """From a fitted model to the bytes of its files, and onto the disk in one step."""
 
 import hashlib
+import secrets
 import shutil
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 from pydantic import ValidationError
 
 from skmoecbm._card_files import card_files
+from skmoecbm._last_step import best_of
 from skmoecbm._model_folder import ARRAYS, CONFIG
 from skmoecbm._packing import pack, unpack
+from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import InputError
 from skmoecbm.schema import ArrayEntry, ModelConfig, library_versions, parse_config, tell
 
@@ -40,7 +41,11 @@ def model_files(
     metrics, audit, card, repo_id, revision
         For the card: see `card_files`.
     """
-    arrays = {}
+    is_map = isinstance(label_map, dict) and all(isinstance(code, str) for code in label_map)
+    if label_map is not None and not is_map:
+        wanted = "a dict of codes, each a str as it stands in the table, to classes"
+        raise parameter_error("save", "label_map", wanted, label_map)
+    model, arrays = best_of(model), {}
     try:
         node = pack(model, arrays, trusted=trusted)
         arrays = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
@@ -59,6 +64,14 @@ def model_files(
     except ValidationError as error:
         raise InputError(f"The model cannot be saved: {tell(error)}.") from None
     text = config.to_json()
+    try:
+        written = text.encode()
+    except UnicodeEncodeError as error:
+        near = text[max(0, error.start - 30) : error.end + 30]
+        raise InputError(
+            f"The model cannot be saved: it has a text with half a character, near {near!r}. Write "
+            "the name or label anew."
+        ) from None
     # what cannot be loaded is not saved
     unpack(parse_config(text).model, dict(arrays), trusted=trusted)
     beside = card_files(
@@ -71,20 +84,20 @@ def model_files(
         repo_id=repo_id,
         revision=revision,
     )
-    return {CONFIG: text.encode(), ARRAYS: content, **beside}
+    return {CONFIG: written, ARRAYS: content, **beside}
 
 
 def replace_folder(folder, contents):
     """Write files into a new folder beside, then put it in the place of `folder`."""
     target = folder.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    # with the rights that the user gives to new folders, where those of `tempfile` are fixed
+    new = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
+    new.mkdir()
     old = new.with_name(new.name + "-old")
     try:
         for name, content in contents.items():
             (new / name).write_bytes(content)
-            (new / name).chmod(0o644)
-        new.chmod(0o755)
         if target.exists():
             target.rename(old)
         try:

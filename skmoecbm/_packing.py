@@ -54,7 +54,9 @@ def pack(model, arrays, prefix="model", trusted=()):
     Raises
     ------
     InputError
-        If the model, or a part of it, is not fitted or has no safe form.
+        If the model, or a part of it, has no safe form.
+    sklearn.exceptions.NotFittedError
+        If it is not fitted.
     """
     for cls, function in _PACKERS.items():
         if type(model) is cls:
@@ -111,6 +113,8 @@ def _pack_part(what, part, arrays, prefix, trusted):
 
 
 def _unpack_pipeline(node, arrays, prefix, trusted):
+    for step in node.steps:
+        _check_fingerprint(f"step {step.name!r:.80}", step.node)
     steps = [
         (step.name, unpack(step.node, arrays, f"{prefix}.{i}", trusted))
         for i, step in enumerate(node.steps)
@@ -152,6 +156,7 @@ def _pack_union(model, arrays, prefix, trusted):
 def _unpack_union(node, arrays, prefix, trusted):
     experts = []
     for e, expert in enumerate(node.experts):
+        _check_fingerprint(f"expert {expert.name!r:.80}", expert.encoder)
         encoder = unpack(expert.encoder, arrays, f"{prefix}.{e}", trusted)
         columns = [_columns_of(expert)] if expert.has_columns else []
         experts.append((expert.name, encoder, *columns))
@@ -240,8 +245,7 @@ def _unpack_encoder(node, arrays, prefix, trusted):
             arrays, f"{prefix}.class_embeddings", (len(bank.classes), node.dim), "float32"
         )
     model.backbone_identity_ = node.backbone_identity.model_dump(mode="json")
-    if json_sha256(model.backbone_identity_) != node.fingerprint:
-        raise FormatError("The fingerprint is of another backbone_identity; save the model again.")
+    _check_fingerprint("the encoder", node)
     model.fingerprint_ = node.fingerprint
     model.notice_ = node.notice
     if node.training_summary is not None:
@@ -249,6 +253,17 @@ def _unpack_encoder(node, arrays, prefix, trusted):
     model.select_ = None
     model._fitted_source = (model.backbone, model.revision)
     return _with_output(model, node)
+
+
+def _check_fingerprint(what, node):
+    """Raise `FormatError` unless a part that names a backbone has the fingerprint of it."""
+    if node.kind != "ConceptEncoder":
+        return
+    if json_sha256(node.backbone_identity.model_dump(mode="json")) != node.fingerprint:
+        raise FormatError(
+            f"The fingerprint of {what} is not that of its backbone_identity: config.json was "
+            "edited or is damaged; fetch it again."
+        )
 
 
 def _pack_vectors(vectors, arrays, prefix):

@@ -8,7 +8,7 @@ import numpy as np
 
 from skmoecbm.exceptions import FormatError, InputError
 
-__all__ = ["pack_parameters", "pack_value", "unpack_parameters", "unpack_value"]
+__all__ = ["MAX_JOBS", "pack_parameters", "pack_value", "unpack_parameters", "unpack_value"]
 
 # What only `fit` reads may be left out, since a loaded model is fitted already.
 _FIT_ONLY = {
@@ -28,7 +28,7 @@ _FIT_ONLY = {
 }
 
 
-_MAX_JOBS = 1024  # joblib would start as many threads as it is told to
+MAX_JOBS = 1024  # joblib would start as many threads as it is told to
 
 
 class _NotJSON(Exception):
@@ -93,10 +93,10 @@ def unpack_parameters(cls, packed, registry):
     if parameters.get("memory") is not None:
         raise FormatError("config.json names a folder for a cache, which a saved model may not.")
     n_jobs = parameters.get("n_jobs")
-    if n_jobs is not None and not (type(n_jobs) is int and 1 <= abs(n_jobs) <= _MAX_JOBS):
+    if n_jobs is not None and not (type(n_jobs) is int and 1 <= abs(n_jobs) <= MAX_JOBS):
         raise FormatError(
             f"config.json asks for n_jobs={n_jobs!r:.40}; a saved model may ask for at most "
-            f"{_MAX_JOBS} threads."
+            f"{MAX_JOBS} threads."
         )
     return parameters
 

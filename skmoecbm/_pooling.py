@@ -81,7 +81,9 @@ class PooledLoss:
 
     def __init__(self, logits, codes, shares, absent, pool, entropy=0.0, balance=0.0):
         self.pool, self.entropy, self.balance = pool, entropy, balance
-        self.shares, self.absent = shares, absent
+        self.shares = shares
+        # Experts first (E, 1, n) and (n,); None where all are present.
+        self.absent = absent.T[:, None, :] if bool(absent.any()) else None
         self.empty = absent.all(1)
         self.exclusive = is_exclusive(codes)
         # "sum" is "logit" on logits multiplied by the number of present experts.
@@ -89,10 +91,12 @@ class PooledLoss:
         self.logits = logits * factor
         if self.exclusive:
             codes = torch.as_tensor(codes, dtype=torch.int64, device=logits.device)
-            self.codes = codes[None, :, None].expand(len(shares), -1, 1)
-            log_p = torch.log_softmax(logits, dim=-1)
-            at_label = self.codes[:, :, None, :].expand(-1, -1, logits.shape[2], 1)
-            self.log_likelihood = log_p.gather(3, at_label)
+            at_label = codes[None, :, None, None].expand(len(shares), -1, logits.shape[2], 1)
+            # Experts and classes first (E, K, F, n): sums over them are sums of whole arrays.
+            self.by_class = self.logits.permute(2, 3, 0, 1).contiguous()
+            self.at_label = self.logits.gather(3, at_label)[..., 0].permute(2, 0, 1).contiguous()
+            if pool == "prob":
+                self.log_likelihood = torch.log_softmax(logits, dim=-1).gather(3, at_label)
             self.cells = None
         else:
             self.labels = torch.as_tensor(codes.values, device=logits.device)
@@ -102,47 +106,54 @@ class PooledLoss:
 
     def __call__(self, gate_logits):
         """Return losses (F,) and derivatives (F, n, E) for gate logits (F, n, E)."""
-        masked = gate_logits.masked_fill(self.absent, -torch.inf)
-        masked = torch.where(self.empty[:, None], torch.zeros_like(masked), masked)
-        weights = torch.softmax(masked, dim=-1)
+        masked = gate_logits.permute(2, 0, 1)  # experts first, as everything below
+        if self.absent is not None:
+            masked = masked.masked_fill(self.absent, -torch.inf).masked_fill(self.empty, 0.0)
+        weights = torch.softmax(masked, dim=0)
         losses, by_weight = (self._of_probabilities if self.pool == "prob" else self._of_logits)(
             weights
         )
         loss = (losses * self.shares).sum(1)
-        by_weight = by_weight * self.shares[..., None]
+        by_weight = by_weight * self.shares
         if self.balance:
-            mean = torch.einsum("fne,fn->fe", weights, self.shares)
+            mean = torch.einsum("efn,fn->ef", weights, self.shares)
             log_mean = torch.log(mean.clamp_min(1e-300))
-            loss = loss + self.balance * (mean * log_mean).sum(1)
-            by_weight = by_weight + self.balance * self.shares[..., None] * (
-                log_mean[:, None, :] + 1.0
-            )
-        slope = weights * (by_weight - (weights * by_weight).sum(2, keepdim=True))
+            loss = loss + self.balance * (mean * log_mean).sum(0)
+            by_weight = by_weight + self.balance * self.shares * (log_mean[:, :, None] + 1.0)
+        slope = weights * (by_weight - (weights * by_weight).sum(0))
         if self.entropy:
-            entropy, entropy_slope = entropy_and_slope(masked, weights)
+            last = (part.permute(1, 2, 0) for part in (masked, weights))
+            entropy, entropy_slope = entropy_and_slope(*last)
             loss = loss - self.entropy * (entropy * self.shares).sum(1)
-            slope = slope - self.entropy * entropy_slope * self.shares[..., None]
-        return loss, slope.masked_fill(self.absent, 0.0)
+            slope = slope - self.entropy * entropy_slope.permute(2, 0, 1) * self.shares
+        if self.absent is not None:
+            slope = slope.masked_fill(self.absent, 0.0)
+        return loss, slope.permute(1, 2, 0)
 
     def _of_probabilities(self, weights):
-        """Return the losses (F, n) of averaged probabilities and their slopes by the weights."""
+        """Return the losses (F, n) of averaged probabilities and their slopes (E, F, n)."""
+        weights = weights.permute(1, 2, 0)
         mixed = torch.logsumexp(torch.log(weights)[..., None] + self.log_likelihood, dim=2)
         # d(-log P_y)/dG_e = -P_ey / P_y; times G_e it is minus the responsibility.
         slope = -torch.exp(self.log_likelihood - mixed[:, :, None, :])
         if self.cells is not None:
             mixed, slope = mixed * self.cells, slope * self.cells[:, None, :]
-        return -mixed.sum(-1), slope.sum(-1)
+        return -mixed.sum(-1), slope.sum(-1).permute(2, 0, 1)
 
     def _of_logits(self, weights):
-        """Return the losses (F, n) of averaged logits and their slopes by the weights."""
-        mixed = torch.einsum("fne,fnek->fnk", weights, self.logits)
+        """Return the losses (F, n) of averaged logits and their slopes (E, F, n) by the weights."""
         if self.exclusive:
-            log_p = torch.log_softmax(mixed, dim=-1)
-            losses = -log_p.gather(2, self.codes)[..., 0]
-            residual = log_p.exp()
-            residual = residual.scatter_add(2, self.codes, -torch.ones_like(losses)[..., None])
-        else:
-            losses = torch.nn.functional.softplus(mixed) - self.labels * mixed
-            losses = (losses * self.cells).sum(-1)
-            residual = (torch.sigmoid(mixed) - self.labels) * self.cells
-        return losses, torch.einsum("fnk,fnek->fne", residual, self.logits)
+            mixed = weights[0] * self.by_class[0]
+            for weight, own in zip(weights[1:], self.by_class[1:], strict=True):
+                mixed.addcmul_(weight, own)
+            top = mixed.amax(0)
+            p = mixed.sub_(top).exp_()
+            total = p.sum(0)
+            losses = total.log() + top - (weights * self.at_label).sum(0)
+            p /= total
+            slopes = torch.stack([(p * own).sum(0) for own in self.by_class])
+            return losses, slopes - self.at_label
+        mixed = torch.einsum("efn,fnek->fnk", weights, self.logits)
+        losses = torch.nn.functional.softplus(mixed) - self.labels * mixed
+        residual = (torch.sigmoid(mixed) - self.labels) * self.cells
+        return (losses * self.cells).sum(-1), torch.einsum("fnk,fnek->efn", residual, self.logits)

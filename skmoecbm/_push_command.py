@@ -4,6 +4,9 @@ Only argparse is needed for the options; the rest is imported when the command i
 no option: a command line is seen by other users and kept in the shell's history.
 """
 
+from skmoecbm._repository_names import is_repository, name_in
+from skmoecbm.exceptions import InputError
+
 __all__ = ["add_command", "push"]
 
 
@@ -15,7 +18,7 @@ def add_command(commands):
         description="Put the files of a saved model into a repository of the Hub, in one commit. "
         "Log in before with 'hf auth login', or set HF_TOKEN.",
     )
-    parser.add_argument("model", help="folder that 'skmoecbm fit' wrote")
+    parser.add_argument("model", help="folder that 'skmoecbm fit' or save wrote")
     parser.add_argument("repository", metavar="USER/REPO", help="made if it is not there")
     seen = parser.add_mutually_exclusive_group()
     seen.add_argument(
@@ -29,7 +32,7 @@ def add_command(commands):
         dest="private",
         action="store_const",
         const=False,
-        help="everyone sees it, if it is made now; one that is there stays as it is",
+        help="everyone sees it, if it is made now; a private one that is there is refused",
     )
     parser.add_argument("--tag", help="name of this version, such as v1, to load it by")
     parser.add_argument("--branch", help="branch to commit to (main), made if it is not there")
@@ -42,15 +45,20 @@ def add_command(commands):
 
 def push(args):
     """Publish a saved model."""
-    from skmoecbm._model_folder import is_of_a_model, read_config_bytes
-
-    read_config_bytes(args.model)
-
     from pathlib import Path
+
+    from skmoecbm._hub_errors import refuse_offline
+    from skmoecbm._model_folder import CARD, is_of_a_model, read_config_bytes
+
+    _check_name(args.repository)
+    folder = Path(args.model).expanduser()
+    read_config_bytes(folder)
+    refuse_offline(f"Could not push to {args.repository!r}")
 
     from skmoecbm._hub_download import check_repository
     from skmoecbm._hub_upload import PushOptions, push_files
     from skmoecbm._model_reading import read_model
+    from skmoecbm.card import with_repository
 
     check_repository("skmoecbm push", "USER/REPO", args.repository, None)
     options = PushOptions(
@@ -61,15 +69,30 @@ def push(args):
         create_pr=args.create_pr,
         commit_message=args.message,
     )
-    folder = Path(args.model)
     read_model(folder)  # what cannot be loaded is not published
     files = {
         path.name: path.read_bytes()
         for path in sorted(folder.iterdir())
         if is_of_a_model(path.name) and path.is_file()
     }
-    commit = push_files(files, args.repository, options)
-    print(commit.pr_url or commit.commit_url)
+    if CARD in files:  # a visitor has no folder to load
+        text = files[CARD].decode("utf-8", "surrogateescape")
+        text = with_repository(text, args.repository, args.tag)
+        files[CARD] = text.encode("utf-8", "surrogateescape")
+    commit, is_private = push_files(files, args.repository, options)
+    seen_by = "private" if is_private else "public"
+    print(f"{commit.pr_url or commit.commit_url} ({seen_by})")
     revision = args.tag or commit.oid
     if not args.create_pr:
         print(f"load it: skmoecbm.from_pretrained({args.repository!r}, revision={revision!r})")
+
+
+def _check_name(repository):
+    """Raise `InputError` unless it has the form of "user/repo"; the rest is for who has torch."""
+    if not is_repository(repository):
+        name = name_in(repository)
+        give = "." if name is None else f"; give {name!r}."
+        raise InputError(
+            f"USER/REPO must be the name of a Hub repository, 'user/repo'. Got {repository!r} "
+            f"instead{give}"
+        )

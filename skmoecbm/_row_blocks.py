@@ -65,6 +65,10 @@ class CentredRows:
             block[torch.as_tensor(~self._present[rows], device=self._device)] = 0.0
         return block
 
+    def take(self, rows):
+        """Return some rows about the mean, given by a tensor of numbers."""
+        return self._read(rows.cpu().numpy()) if self._held is None else self._held[rows]
+
     def blocks(self, width=1):
         """Yield slices of the rows with these rows, (c, d).
 

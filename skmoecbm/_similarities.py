@@ -24,8 +24,8 @@ def folding_pays(n, m, d):
 class _Products:
     """Products with a matrix D of shape (n, m) about an offset, made a block of rows at a time.
 
-    ``D - offset = R F'`` with rows R (n, d) and factors F (m, d): `fold` is a product with F,
-    `unfold` one with F', and `blocks` yields R.
+    ``D - offset = R F'`` with rows R (n, rank) and factors F (m, rank): `fold` is a product with
+    F, `unfold` one with F', and `blocks` yields R.
     """
 
     def times(self, matrix):
@@ -78,6 +78,7 @@ class Similarities(_Products):
         self.offset = (values if used is None else values[used]).mean(0)
         self._centred = values - self.offset
         self.shape = tuple(values.shape)
+        self.rank = self.shape[1]
 
     def blocks(self, width=1):
         """Yield slices of rows with (D - offset) of these rows; see `CentredRows.blocks`."""
@@ -93,6 +94,18 @@ class Similarities(_Products):
     def unfold(self, product):
         """Return the product as it is."""
         return product
+
+    def left(self, rows):
+        """Return the left factor L (r, p) of some rows: D - offset = L R."""
+        return self._centred[rows]
+
+    def narrow(self, columns):
+        """Return R @ columns of shape (p, c) for columns (m, c); here R is the identity."""
+        return columns
+
+    def widen(self, columns):
+        """Return R' @ columns of shape (m, c) for columns (p, c)."""
+        return columns
 
     def second_moments(self, weights):
         """Return the weighted means of (D - offset)**2, shape (f, m), for weights (f, n)."""
@@ -131,7 +144,7 @@ class FoldedSimilarities(_Products):
         rows = embeddings
         self.rows = rows if isinstance(rows, CentredRows) else CentredRows(rows, device)
         self._texts, self._device, self._held = texts, device, None
-        self.shape = (self.rows.shape[0], len(texts))
+        self.shape, self.rank = (self.rows.shape[0], len(texts)), self.rows.shape[1]
         if texts.shape[0] * texts.shape[1] <= HELD_NUMBERS:
             self._held = self._widened(slice(None))
         self.offset = torch.cat([part @ self.rows.mean for _, part in self.text_blocks()])
@@ -157,6 +170,18 @@ class FoldedSimilarities(_Products):
     def unfold(self, product):
         """Return product @ T' of shape (c, m) for a product (c, d)."""
         return torch.cat([product @ texts.T for _, texts in self.text_blocks()], dim=1)
+
+    def left(self, rows):
+        """Return the left factor L (r, p) of some rows: D - offset = L R, R the texts."""
+        return self.rows.take(rows)
+
+    def narrow(self, columns):
+        """Return R @ columns of shape (p, c) for columns (m, c)."""
+        return sum(texts.T @ columns[part] for part, texts in self.text_blocks())
+
+    def widen(self, columns):
+        """Return R' @ columns of shape (m, c) for columns (p, c)."""
+        return torch.cat([texts @ columns for _, texts in self.text_blocks()])
 
     def second_moments(self, weights):
         """Return the weighted means of (D - offset)**2, shape (f, m), for weights (f, n)."""

@@ -12,6 +12,7 @@ import zipfile
 
 import numpy as np
 
+from skmoecbm._config_bytes import read_object
 from skmoecbm.exceptions import FormatError
 
 __all__ = ["SCHEMA", "normal_form", "read_archive", "write_archive"]
@@ -19,13 +20,27 @@ __all__ = ["SCHEMA", "normal_form", "read_archive", "write_archive"]
 SCHEMA = "schema.json"
 _MEMBER = re.compile(r"schema\.json|\d{1,6}\.(npy|bin)")
 _MAX_MEMBERS = 100_000
-_MAX_SCHEMA_BYTES = 64 * 2**20
-_MAX_DEPTH = 200  # nested lists and objects; an estimator within another takes about eight
+# Checked before it is parsed. A tree of a forest has 60 objects and 5 kB, so that there is room for
+# 5,000 trees; an estimator within another takes about eight levels.
+_MAX_SCHEMA = {
+    "max_bytes": 32 * 2**20,
+    "max_values": 1_500_000,
+    "max_objects": 300_000,
+    "max_depth": 200,
+}
 # Of these it makes no difference whether two are one object, and chance decides whether they are.
 _VALUES = {"DTypeNode", "FunctionNode", "JsonNode", "TypeNode"}
 
-# An attribute of scikit-learn that is an address; it may be anything.
-_NOTHING = {"_stop_words_id": {"content": "null"}}
+# Attributes of scikit-learn that are of one machine: an address, and a folder for what `fit` finds
+# out. Estimators do without.
+_LOCAL = ("_stop_words_id", "memory")
+_NOTHING = {
+    "__class__": "str",
+    "__module__": "builtins",
+    "__loader__": "JsonNode",
+    "content": "null",
+    "is_json": True,
+}
 
 
 def read_archive(content):
@@ -42,7 +57,7 @@ def read_archive(content):
     ------
     FormatError
         If it is no such zip: damaged, compressed, with a member twice, of another name or too
-        large, or with a schema that is no JSON or is nested too deeply.
+        large, or with a schema that is no JSON object, too large or nested too deeply.
     """
     members, room = {}, len(content)
     try:
@@ -57,7 +72,7 @@ def read_archive(content):
                 stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
                 if not stored or info.compress_size != info.file_size or room < 0:
                     raise FormatError(f"the part {name!r} of an estimator is not stored as it is.")
-                if name == SCHEMA and info.file_size > _MAX_SCHEMA_BYTES:
+                if name == SCHEMA and info.file_size > _MAX_SCHEMA["max_bytes"]:
                     raise FormatError(f"the schema of an estimator has {info.file_size} bytes.")
                 members[name] = archive.read(info)
     # what zipfile raises on damaged bytes; RuntimeError and NotImplementedError of odd features
@@ -75,12 +90,7 @@ def read_archive(content):
         raise FormatError(f"an estimator is no archive of skops ({error}).") from None
     if SCHEMA not in members:
         raise FormatError("an estimator has no schema.")
-    try:
-        schema = json.loads(members.pop(SCHEMA), object_pairs_hook=_unique)
-        _check_depth(schema)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"the schema of an estimator is no JSON ({str(error)[:200]}).") from None
-    return schema, members
+    return read_object(members.pop(SCHEMA), "the schema of an estimator", **_MAX_SCHEMA), members
 
 
 def write_archive(schema, members):
@@ -108,6 +118,7 @@ def normal_form(content, replaced=()):
         members = {info.filename: archive.read(info) for info in archive.infolist()}
     schema = json.loads(members.pop(SCHEMA))
     for node in _nodes(schema):
+        _forget_places(node)
         if node.get("__id__") in replaced:
             other, extra = replaced[node["__id__"]]
             node |= other
@@ -134,11 +145,8 @@ class _Renaming:
             return [self._renamed(one) for one in part]
         if not isinstance(part, dict):
             return part
-        if "__loader__" not in part:  # a mapping of names to nodes
-            return {
-                name: {**one, **_NOTHING[name]} if name in _NOTHING else one
-                for name, one in zip(part, map(self._renamed, part.values()), strict=True)
-            }
+        if not _is_node(part):  # a mapping of names to nodes
+            return {name: self._renamed(one) for name, one in part.items()}
         key = part.get("__id__")
         if key in self.done:
             return self.done[key]  # skops reads an object where it stands first, and only there
@@ -163,9 +171,23 @@ class _Renaming:
         return self.names[name]
 
 
+def _is_node(part):
+    # a mapping may have any key: words of a vocabulary are some
+    return isinstance(part, dict) and isinstance(part.get("__loader__"), str)
+
+
+def _forget_places(node):
+    """Take out of an object of scikit-learn, in place, what is of this machine."""
+    content = node.get("content")
+    is_object = node["__loader__"] == "ObjectNode" and node["__module__"].startswith("sklearn.")
+    if is_object and _is_node(content) and content["__loader__"] == "DictNode":
+        attributes = content["content"]
+        attributes |= {name: dict(_NOTHING) for name in _LOCAL if name in attributes}
+
+
 def _nodes(part):
     """Yield the nodes of a schema, each before those in it."""
-    if isinstance(part, dict) and "__loader__" in part:
+    if _is_node(part):
         yield part
     if isinstance(part, dict | list):
         for one in part.values() if isinstance(part, dict) else part:
@@ -185,24 +207,3 @@ def _without_gaps(content):
     buffer = io.BytesIO()
     np.save(buffer, clean, allow_pickle=False)
     return buffer.getvalue()
-
-
-def _unique(pairs):
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        raise ValueError("a key is there twice")
-    return data
-
-
-def _check_depth(schema):
-    level, depth = [schema], 0
-    while level:
-        if depth == _MAX_DEPTH:
-            raise ValueError(f"more than {_MAX_DEPTH} deep")
-        level = [
-            one
-            for part in level
-            if isinstance(part, dict | list)
-            for one in (part.values() if isinstance(part, dict) else part)
-        ]
-        depth += 1

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-__all__ = ["VOUCHED", "default_types", "hint"]
+__all__ = ["NEIGHBOUR_TREES", "VOUCHED", "default_types", "hint"]
 
 # Parts of scikit-learn's estimators that newer versions of skops trust; no estimators themselves.
 _PARTS = {
@@ -118,12 +118,16 @@ def default_types():
     }
 
 
+#: where the types are that neighbours by trees are made of
+NEIGHBOUR_TREES = ("sklearn.metrics._dist_metrics.", "sklearn.neighbors.")
+
+
 def hint(name):
     """Return what to do instead about a type that has no safe form, or nothing."""
     module, _, own = name.rpartition(".")
     if own == "<lambda>" or "<locals>" in name or module == "__main__":
         return "a function or class of a script or notebook cannot be found again: put it in a file"
-    if name.startswith(("sklearn.metrics._dist_metrics.", "sklearn.neighbors.")):
+    if name.startswith(NEIGHBOUR_TREES):
         return "use algorithm='brute'"
     if name.startswith("scipy.sparse."):
         return "sparse arrays are not kept: make it dense"

@@ -11,6 +11,8 @@ from skmoecbm._card_details import (
     checked_details,
     reported_metrics,
 )
+from skmoecbm._card_inputs import input_columns, input_words, mixture_lines, plain_experts
+from skmoecbm._card_licences import may_need_transformers
 from skmoecbm._card_metrics import eval_results, metric_sections
 from skmoecbm._card_model import (
     SHOWN_EXPERTS,
@@ -23,11 +25,12 @@ from skmoecbm._card_model import (
     expert_rows,
     foreign_classes,
     takes_images,
+    takes_images_alone,
 )
 from skmoecbm._card_words import Inert, code, fenced, one_line, prose
 from skmoecbm._validation import parameter_error
 
-__all__ = ["CardDetails", "ReportedMetrics", "model_card"]
+__all__ = ["CardDetails", "ReportedMetrics", "model_card", "with_repository"]
 
 _TITLE = "A concept bottleneck model"
 _PARTS = ("description", "intended_use", "out_of_scope", "training_data", "limits")
@@ -95,14 +98,21 @@ def model_card(
         "datasets": [code(one) for one in details.datasets],
         "kind": config.model.kind if node is None else node.kind,
         "has_images": takes_images(encoders),
+        "columns": input_columns(config),
+        "what_comes_in": input_words(config, takes_images(encoders)),
+        "mixed": mixture_lines(config, node),
+        "plain_experts": plain_experts(config),
         "experts": experts,
+        "backed": [expert for expert in experts if "weights" in expert],
         "banks": banks(encoders),
         "classifier": node,
         "n_concepts": sum(expert.get("n_concepts", 0) for expert in experts),
-        "metrics": metric_sections(reported),
+        "metrics": metric_sections(reported, has_leaks=_has_leaks(audit)),
         "audit": audit and _audit(audit),
         "label_map": [(code(k), code(v)) for k, v in (config.label_map or {}).items()][:100],
-        "load": fenced(_loading(repo_id, revision), "python"),
+        "load": fenced(_loading(repo_id, revision, _using(config, node)), "python"),
+        "install": Inert(_install_line(config, encoders)),
+        "needs": Inert(re.sub(r"[^0-9.]", "", config.needs_skmoecbm)),
         "versions": [code(f"{k} {v}") for k, v in config.library_versions.items()],
         "format_version": config.format_version,
         "package_version": Inert(re.sub(r"[^\w.+-]", "", version)),
@@ -137,7 +147,7 @@ def _of_classifier(node, prefix, arrays, encoders):
         )
     heads = getattr(node, "heads", (node,))
     shown = {one.expert for one in told[:SHOWN_EXPERTS]}
-    hidden = [code(head.expert_name) for head in heads if head.expert_name not in shown]
+    hidden = [_without_table(head) for head in heads if head.expert_name not in shown]
     return {
         "classes": rows,
         "n_hidden_classes": n_hidden,
@@ -178,29 +188,94 @@ def _front_matter(details, name, experts, encoders, node, reported):
     return Inert(f"---\n{data.to_yaml()}\n---")
 
 
-def _loading(repo_id, revision):
-    """Return the lines that load the model, and predict."""
+def with_repository(text, repo_id, revision=None):
+    """Return a card that was made for a folder as one of a repository of the Hub.
+
+    Only the line that loads the folder is another then; in a card written by hand, none is.
+
+    Parameters
+    ----------
+    text : str
+    repo_id : str
+    revision : str, default=None
+        The tag it will have there.
+    """
+    lines = text.split("\n")
+    return "\n".join(
+        _load_line(repo_id, revision) if line == _load_line(None, None) else line for line in lines
+    )
+
+
+def _load_line(repo_id, revision):
     if repo_id is None:
-        how = 'model = skmoecbm.load("path/to/this/folder")'
-    else:
-        how = f'model = skmoecbm.from_pretrained("{repo_id}", revision="{revision or "main"}")'
-        if revision is None:
-            how += "  # better a tag or commit: what it names does not change"
-    return f"import skmoecbm\n\n{how}"
+        return 'model = skmoecbm.load("path/to/this/folder")'
+    line = f'model = skmoecbm.from_pretrained("{repo_id}", revision="{revision or "main"}")'
+    if revision is None:
+        line += "  # better a tag or commit: what it names does not change"
+    return line
+
+
+def _install_line(config, encoders):
+    """Return what installs skmoecbm, in a checkout of it, with the extras that a model needs."""
+    backbones = [getattr(node, "parameters", {}).get("backbone") for _, node in encoders]
+    extras = [
+        ("biomed", any(may_need_transformers(name) for name in backbones if name)),
+        ("skops", bool(foreign_classes(config))),
+    ]
+    wanted = ",".join(name for name, is_needed in extras if is_needed)
+    return f"pip install '.[{wanted}]'" if wanted else "pip install ."
+
+
+def _loading(repo_id, revision, using):
+    """Return the lines that load the model, and those that use it."""
+    return "\n".join(["import skmoecbm", "", _load_line(repo_id, revision), *using])
+
+
+def _using(config, node):
+    """Return the lines that show what a model is asked, where images are all that it takes."""
+    if not takes_images_alone(config):
+        if not input_columns(config)[0]:
+            return []
+        asked = "similarities = model.transform" if node is None else "answers = model.predict"
+        return [f"{asked}(table)  # a DataFrame or array with the columns named above"]
+    if node is None:
+        return ['similarities = model.transform(["photo.jpg"])']
+    return [
+        'probabilities = model.predict_proba(["photo.jpg"])  # a column for each of model.classes_',
+        'skmoecbm.explain(model, ["photo.jpg"]).plot()',
+    ]
+
+
+def _without_table(head):
+    """Return the name of an expert whose weights are not shown, and why where they cannot be."""
+    name = code(head.expert_name)
+    if head.kind != "foreign head":
+        return name
+    return Inert(f"{name} (a {code(head.estimator.class_name)})")
+
+
+def _has_leaks(audit):
+    return audit is not None and any(
+        check.name == "leaks" and check.status == "concern" for check in audit.checks.values()
+    )
 
 
 def _audit(audit):
     """Return what an audit says, in words; never its tables, which may name patients."""
     by_status = {}
-    for check in audit.checks.values():
+    # a verdict that nothing was found out tells its author how, and a reader nothing
+    made = [check for check in audit.checks.values() if check.status != "not made"]
+    for check in made:
         by_status.setdefault(check.status, []).append(check.name)
     units = "" if audit.n_groups == audit.n else f" in {audit.n_groups:,} groups"
     return {
         "about": f"On {audit.n:,} row{'s' * (audit.n != 1)}{units}.",
         "concerns": by_status.get("concern", []),
         "checks": [
-            (check.name, check.question, check.status, prose(check.verdict))
-            for check in audit.checks.values()
+            (check.name, check.question, check.status, prose(check.verdict)) for check in made
+        ],
+        "not_checked": [
+            check.name for check in audit.checks.values() if check.status == "not made"
         ],
     }
 

@@ -1,30 +1,18 @@
 """Concept bottleneck classifiers: one expert, and a gated mixture of several."""
 
-import warnings
-
 import numpy as np
 from sklearn.utils import check_random_state
 
 from skmoecbm._base import fit_task
-from skmoecbm._first_stage import FirstStage
-from skmoecbm._folds import make_folds
-from skmoecbm._gate_inputs import (
-    fit_gate_inputs,
-    input_parts,
-    join_inputs,
-    resolve_gate_input,
-)
-from skmoecbm._gates import check_top_k, resolve_gate
-from skmoecbm._gating import gate_weights, reads_inputs
-from skmoecbm._heads import Target, warn_unconverged
+from skmoecbm._gate_inputs import resolve_gate_input
+from skmoecbm._gates import resolve_gate
+from skmoecbm._heads import warn_unconverged
 from skmoecbm._joint import JointTraining
 from skmoecbm._joint_fit import JointlyTrained
-from skmoecbm._mixture import MIN_ROWS, choose, fit_mixture, uniform_mixture
-from skmoecbm._priors import prior_direction
+from skmoecbm._second_stage import SecondStage
 from skmoecbm._single import ConceptBottleneckClassifier
-from skmoecbm._targets import row_weights
-from skmoecbm._validation import check_choice, parameter_error, resolve_device
-from skmoecbm.exceptions import InputError, SkmoecbmWarning
+from skmoecbm._validation import check_choice, parameter_error
+from skmoecbm.exceptions import InputError
 
 __all__ = ["ConceptBottleneckClassifier", "GatedConceptBottleneckClassifier"]
 
@@ -36,7 +24,7 @@ _PARTS = {
 }
 
 
-class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
+class GatedConceptBottleneckClassifier(JointlyTrained, SecondStage):
     """A mixture of concept bottlenecks, one per expert, under a gate that decides per image.
 
     ``S = tau * sum_e G[:, e] * tau_e * (Z_e A_e' + b_e)``: experts are fitted first, each a convex
@@ -240,143 +228,40 @@ class GatedConceptBottleneckClassifier(JointlyTrained, FirstStage):
 
     def _fit(self, X, y, sample_weight, groups):
         head, gate, input_kind, gate_columns = self._check_parameters()
-        vars(self).pop("masked_experts_", None)  # a view made by `without` learns all its experts
-        device = resolve_device(self.device, self)
-        data, gate_values, codes, weights, groups, present = self._start_fit(
-            X, y, sample_weight, groups, self.class_weight, self.experts, gate_columns
-        )
-        self.training_summary_["device"] = device.type
-        layout, n_experts = self._layout, len(data)
-        check_top_k(gate, n_experts)
-        if self.experts == "auto" and layout.names == ["expert"] and data[0].block is None:
-            warnings.warn(
-                f"X is a plain array, so its {self.n_features_in_} columns are one expert and "
-                "there is nothing to gate. Pass ExpertFeatures, 'expert__concept' column names or "
-                "experts=[(name, columns), ...]; a scaler between union and classifier drops the "
-                "experts, and none is needed: similarities are standardised here.",
-                SkmoecbmWarning,
-                stacklevel=4,
-            )
-        self.expert_names_, self.expert_columns_ = layout.names, layout.columns
-        self.concept_names_ = layout.concepts
-        heads = self._heads_of(head, layout.names)
-        target = Target(codes, len(self.classes_), weights, device)
-        directions, used = [None] * n_experts, dict.fromkeys(layout.names)
-        for e, (expert, own) in enumerate(zip(data, heads, strict=True)):
-            if isinstance(own, ConceptBottleneckClassifier):
-                own._check_activation(self.multilabel_)
-                directions[e], used[expert.name] = prior_direction(
-                    self, own.prior, expert.block, self.classes_, expert.shape[1]
-                )
-        self.prior_used_ = used
-        for name in ("oof_logits_", "training_history_"):
-            vars(self).pop(name, None)  # each training leaves one of them
-        self.specialized_ = False
+        material = self._read_material(X, y, sample_weight, groups, gate_columns)
+        ground = self._prepare(material, head, gate, input_kind)
+        data, target = ground.data, ground.target
         if isinstance(self.training, JointTraining):
-            settings = {"gate_values": gate_values, "input_kind": input_kind, "present": present}
+            settings = {
+                "gate_values": ground.gate_values,
+                "input_kind": input_kind,
+                "present": ground.present,
+            }
             return self._fit_jointly(
-                X, y, data, target, head, directions, gate, groups=groups, **settings
+                X,
+                y,
+                data,
+                target,
+                head,
+                ground.directions,
+                gate,
+                groups=ground.groups,
+                **settings,
             )
-        folds, no_folds = make_folds(self, self.cv, codes, weights, groups, present)
-        self.training_summary_.update(n_folds=len(folds or ()), no_folds=no_folds)
-
-        context = self._init_callback_context(max_subtasks=n_experts + 2)
+        self._make_folds(ground)
+        context = self._init_callback_context(max_subtasks=len(data) + 2)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        experts = (data, target, ground.heads, ground.directions)
         with fit_task(context, self, X, y, "alpha"):
             self.alpha_, self.alpha_path_, warm, settled = self._choose_alpha(
-                data, target, heads, directions, folds
+                *experts, ground.folds
             )
-        oof, done, folds_done = self._fit_experts(
-            data, target, heads, directions, warm, folds, context, X, y
-        )
+        oof, done, folds_done = self._fit_experts(*experts, warm, ground.folds, context, X, y)
         warn_unconverged(head, settled, done, folds_done)
         with fit_task(context, self, X, y, "gate") as report:
-            judged = weights
-            if input_kind == "disagreement" and folds is not None:
-                judged = weights * (folds.held_out >= 0)  # of others no expert has said anything
-
-            def see(oof):
-                """Learn what the gate sees; "disagreement" depends on what the experts say."""
-                said = list(np.moveaxis(oof, 1, 0))
-                state = fit_gate_inputs(data, gate_values, judged, input_kind, said, codes)
-                pieces, extra = input_parts(
-                    state, data, gate_values, present, said, not self.multilabel_
-                )
-
-                def inputs(rows, mask):
-                    return join_inputs(state, [piece[rows] for piece in pieces], extra[rows], mask)
-
-                return state, inputs
-
-            self.gate_input_state_, inputs = see(oof)
-            counts = row_weights(self, sample_weight, None, self.classes_, codes)
-            if folds is None:
-                fitted = uniform_mixture(n_experts, no_folds if n_experts > 1 else None)
-            else:
-                judges = (target, present, folds, groups, counts, gate)
-                fitted = self._fit_gate(oof, inputs, *judges)
-                experts = (data, target, heads, directions, folds)
-                fitted = self._specialize(fitted, see, inputs, experts, judges, head)
-            self._take_mixture(fitted)
-            if fitted.fallback is not None and gate.kind != "uniform":
-                warnings.warn(
-                    f"No gate could be fitted: {fitted.fallback}. All experts count the same, for "
-                    "every image. Give more images (or groups) of each class for a gate.",
-                    SkmoecbmWarning,
-                    stacklevel=4,
-                )
+            self._fit_second_stage(ground, oof)
             report.update(self._fitted_attributes())
         context.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=self._fitted_attributes()
         )
         return self
-
-    def _specialize(self, fitted, see, inputs, experts, judges, head):
-        """Let each expert learn again from the rows that are its own, where that clearly pays.
-
-        An expert that learned from rows which it cannot read has learned their noise. Once a gate
-        knows these rows, they weigh by its trust: the step of expectation maximisation that
-        staged training leaves out.
-        """
-        target, present, folds, groups, counts, _ = judges
-        if not (self.specialize and reads_inputs(fitted.gate) and fitted.row_losses is not None):
-            return fitted
-        trust = gate_weights(fitted.gate, inputs(slice(None), present), present)
-        shares = trust * present.sum(axis=1, keepdims=True)
-        found, converged = self._fit_specialists(*experts, shares)
-        state, inputs = see(found["oof_logits_"])
-        again = self._fit_gate(found["oof_logits_"], inputs, *judges)
-        losses = {"before": fitted.row_losses, "after": again.row_losses}
-        if choose(losses, target.weights * (folds.held_out >= 0), groups, counts) == "before":
-            return fitted
-        vars(self).update(found, gate_input_state_=state, specialized_=True)
-        warn_unconverged(head, *converged)
-        return again
-
-    def _fit_gate(self, oof, inputs, target, present, folds, groups, counts, gate):
-        """Second stage, or the reason why there is none."""
-        n_experts = present.shape[1]
-        if n_experts == 1:
-            return uniform_mixture(1, None)
-        usable = target.weights * (folds.held_out >= 0)
-        if np.count_nonzero(usable) < MIN_ROWS:
-            return uniform_mixture(n_experts, f"fewer than {MIN_ROWS} rows with a held-out fold")
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        return fit_mixture(
-            oof,
-            target.codes,
-            usable,
-            present,
-            inputs(slice(None), present),
-            folds.held_out,
-            names=self.expert_names_,
-            gate=gate,
-            pool=self.pool,
-            calibrate=self.calibrate,
-            guard=self.guard,
-            groups=groups,
-            counts=counts,
-            masked_inputs=inputs,
-            device=target.device,
-            seed=seed,
-        )

@@ -330,7 +330,8 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         self.n_concepts_ = len(bank)
         self.backbone_identity_ = backbone.identity
         self._fitted_source = (self.backbone, self.revision)
-        vars(self).pop("_not_saved", None)  # of a loaded model
+        for name in ("_not_saved", "_loaded_as"):  # of a loaded model
+            vars(self).pop(name, None)
         self.fingerprint_ = backbone.fingerprint
         self.notice_ = backbone.notice
         self.select_ = select

@@ -5,15 +5,13 @@ from pathlib import Path
 
 from skmoecbm import _hub_download, _hub_upload
 from skmoecbm._foreign_saving import check_trusted
-from skmoecbm._hub_access import check_access, check_token, remember_access
-from skmoecbm._model_backbones import check_backbones as check_all_backbones
-from skmoecbm._model_backbones import encoders_of, set_backbones, set_device
+from skmoecbm._hub_access import check_access, check_token
+from skmoecbm._hub_errors import refuse_offline
 from skmoecbm._model_folder import refuse_other_files
-from skmoecbm._model_reading import read_folder_config, read_model
+from skmoecbm._model_loading import check_options, find_folder, read_with
+from skmoecbm._model_reading import read_folder_config
 from skmoecbm._model_writing import model_files, replace_folder
-from skmoecbm._repository_names import is_repository
-from skmoecbm._validation import parameter_error, resolve_device
-from skmoecbm.exceptions import HubError, InputError
+from skmoecbm._validation import parameter_error
 
 __all__ = ["from_pretrained", "list_models", "load", "push_to_hub", "read_config", "save"]
 
@@ -21,14 +19,15 @@ __all__ = ["from_pretrained", "list_models", "load", "push_to_hub", "read_config
 def save(model, folder, *, label_map=None, trusted=(), metrics=None, audit=None, card=None):
     """Save a fitted model as `config.json`, `model.safetensors` and a `README.md`.
 
-    The backbones are named and fingerprinted, not contained; neither are images, training rows,
-    file paths or groups. The same model gives the same bytes.
+    Backbones are named and fingerprinted, not contained; neither are images, training rows, paths
+    or groups, but where a head of another library keeps rows, of which it is warned. The same model
+    gives the same bytes.
 
     Parameters
     ----------
     model : fitted Pipeline, classifier or encoder
         A pipeline of `ConceptEncoder` or `ExpertUnion` and a classifier of this package, or one
-        of these alone.
+        of these alone; of a search its best model.
     folder : path
         Made if it is not there. A model saved there before is replaced, in one step at the end:
         a save that fails leaves it as it was.
@@ -50,15 +49,14 @@ def save(model, folder, *, label_map=None, trusted=(), metrics=None, audit=None,
     Raises
     ------
     InputError
-        If the model is not fitted, has a step or parameter without a safe form, a type that is
-        not in `trusted`, or the folder holds other files.
+        If a step or parameter has no safe form, a type is not in `trusted`, or the folder holds
+        other files. A model that is not fitted raises scikit-learn's NotFittedError.
 
     Notes
     -----
     Heads, steps and experts that are estimators of scikit-learn are kept in the format of skops
-    (``pip install 'skmoecbm[skops]'``), never as pickles. Of their types all of scikit-learn's
-    are trusted but those whose compiled code would follow any number in a file, and that are
-    not checked here: neighbours by trees, splines.
+    (``pip install 'skmoecbm[skops]'``), never as pickles. All of scikit-learn's types are trusted
+    but those whose compiled code follows numbers not checked here: neighbours by trees, splines.
 
     Examples
     --------
@@ -106,7 +104,8 @@ def load(
     Parameters
     ----------
     source : path, or "user/repo"
-        A folder; or, where no folder has that name, a repository of the Hugging Face Hub.
+        A folder ("~" is yours); or, where no file or folder has that name, a repository of the
+        Hugging Face Hub.
     revision : str, default=None
         Branch, tag or commit of the repository; None is its main branch. Only a commit can never
         change, and one that is in the cache is loaded without a request.
@@ -141,9 +140,9 @@ def load(
     HubError
         If the repository cannot be had.
     InputError
-        If `backbones` names an expert that the model does not have, a folder is given with a
-        `revision`, there is no such `device`, a parameter is malformed, or skops is needed and
-        not installed.
+        If `backbones` names an expert that the model does not have, `source` is an address or a
+        folder with a `revision`, there is no such `device`, a parameter is malformed, or skops is
+        needed and not installed.
 
     Warns
     -----
@@ -172,24 +171,9 @@ def load(
     """
     if not isinstance(source, str | os.PathLike) or not str(source):
         raise parameter_error("load", "source", "the path of a folder, or 'user/repo'", source)
-    is_folder = Path(source).is_dir()
-    names_repository = not is_folder and is_repository(source)
     access = check_access("load", cache_dir, token, local_files_only)
-    options = _checked("load", device, backbones, trusted, check_backbones)
-    if revision is not None and not names_repository:
-        raise InputError(
-            f"The 'revision' parameter of load is for a repository of the Hub; {str(source)!r} "
-            f"{'is a folder here' if is_folder else 'is not the name of one'}. Leave it out, or "
-            "call from_pretrained('user/repo', revision=...)."
-        )
-    folder = Path(source)
-    if names_repository:
-        _hub_download.check_repository("load", "source", source, revision)
-        try:
-            folder = _hub_download.fetch_model(source, revision, access)
-        except HubError as error:
-            raise HubError(f"There is no folder {source!r} here. {error}") from error.__cause__
-    return _read(folder, access, *options)
+    options = check_options("load", device, backbones, trusted, check_backbones)
+    return read_with(find_folder(source, revision, access), access, options)
 
 
 def from_pretrained(
@@ -229,14 +213,17 @@ def from_pretrained(
 
     Notes
     -----
-    Where the Hub cannot be reached, the copy in the cache is taken, and a warning logged that
-    names its commit.
+    Where the Hub cannot be reached, the cached copy is taken; a logged warning names its commit.
+
+    Examples
+    --------
+    >>> model = from_pretrained("user/skin", revision="v1")  # doctest: +SKIP
     """
     access = check_access("from_pretrained", cache_dir, token, local_files_only)
-    options = _checked("from_pretrained", device, backbones, trusted, check_backbones)
+    options = check_options("from_pretrained", device, backbones, trusted, check_backbones)
     _hub_download.check_repository("from_pretrained", "repo_id", repo_id, revision)
     folder = _hub_download.fetch_model(repo_id, revision, access)
-    return _read(folder, access, *options)
+    return read_with(folder, access, options)
 
 
 def push_to_hub(
@@ -256,9 +243,7 @@ def push_to_hub(
     commit_message=None,
     token=None,
 ):
-    """Publish a fitted model on the Hugging Face Hub, in one commit.
-
-    Pushing the same model twice makes one commit.
+    """Publish a fitted model on the Hugging Face Hub: one commit, also when it is pushed twice.
 
     Parameters
     ----------
@@ -270,17 +255,17 @@ def push_to_hub(
         As in `save`.
     private : bool, default=None
         Who sees a repository that is made now: None, as True, its owners only; False, everyone.
-        One that is there keeps its visibility; True refuses a public one.
+        One that is there keeps its visibility; True refuses a public one, False a private one.
     revision : str, default=None
-        Branch to commit to, made if it is not there; None is the main branch.
+        Branch to commit to, made if it is not there, and no tag; None is the main branch.
     tag : str, default=None
         Name for the commit, such as "v1", for `from_pretrained(..., revision="v1")`. One that is
         there already is not moved.
     create_pr : bool, default=False
         Open a pull request instead of changing the branch.
     exist_ok : bool, default=True
-        Whether the repository may be there already. What it holds besides a model stays; a model
-        of another library is never replaced.
+        Whether the repository may be there already. What it holds besides a model stays; a card
+        that was edited there is replaced, a model of another library never.
     commit_message : str, default=None
     token : str or bool, default=None
         One that may write. None is that of `hf auth login` or `HF_TOKEN`. It is not kept.
@@ -295,8 +280,12 @@ def push_to_hub(
     InputError
         If the model cannot be saved, or the repository may not be used so.
     HubError
-        If the Hub refuses or cannot be reached: the repository is then as it was, unless the
-        message says otherwise.
+        If the Hub refuses or fails: the repository is as it was, unless the message says more.
+
+    Warns
+    -----
+    SkmoecbmWarning
+        If the card's images become public; before anything is sent.
 
     Examples
     --------
@@ -305,6 +294,7 @@ def push_to_hub(
     """
     token = check_token("push_to_hub", token)
     _hub_download.check_repository("push_to_hub", "repo_id", repo_id, None)
+    refuse_offline(f"Could not push to {repo_id!r}")
     options = _hub_upload.PushOptions(
         "push_to_hub",
         private=private,
@@ -324,7 +314,7 @@ def push_to_hub(
         repo_id=repo_id,
         revision=tag,
     )
-    return _hub_upload.push_files(files, repo_id, options, token)
+    return _hub_upload.push_files(files, repo_id, options, token)[0]
 
 
 def list_models(*, author=None, search=None, limit=None, token=None):
@@ -350,6 +340,11 @@ def list_models(*, author=None, search=None, limit=None, token=None):
     ------
     HubError
         If the Hub cannot be reached.
+
+    Examples
+    --------
+    >>> [model.id for model in list_models(author="user")]  # doctest: +SKIP
+    ['user/skin']
     """
     token = check_token("list_models", token)
     return _hub_download.model_infos(author=author, search=search, limit=limit, token=token)
@@ -373,24 +368,6 @@ def read_config(folder):
         If the folder is not a saved model, or of a newer version.
     """
     return read_folder_config(_folder_of("read_config", folder))
-
-
-def _checked(owner, device, backbones, trusted, check):
-    """Return the options of loading, told to be wrong before anything is read or fetched."""
-    if device is not None:
-        resolve_device(device, owner)
-    return device, backbones or {}, check_trusted(owner, trusted), check
-
-
-def _read(folder, access, device, backbones, trusted, check):
-    model = read_model(folder, trusted=trusted)
-    set_backbones(model, backbones)
-    set_device(model, device)
-    names = {encoder.backbone for encoder in encoders_of(model).values()}
-    remember_access(names, access)
-    if check:
-        check_all_backbones(model)
-    return model
 
 
 def _folder_of(owner, folder):

@@ -10,6 +10,7 @@ from skmoecbm._audit import audit as run_audit
 from skmoecbm._audit_result import Audit
 from skmoecbm._evaluate import is_indicator
 from skmoecbm._explanation_tables import image_name
+from skmoecbm._last_step import best_of
 from skmoecbm._metrics import check_labels, codes_of
 from skmoecbm._report_arms import compare, confusion
 from skmoecbm._report_cases import choose_cases, explain_case, outcomes
@@ -128,7 +129,7 @@ def model_report(
             "model_report: an audit that was made before has its own subgroups. Give metadata to "
             "audit(), or leave audit out."
         )
-    model = getattr(model, "best_estimator_", model)
+    model = best_of(model)
     path = _output(path, images)
     classifier, features, beside = read_images("model_report", model, images)
     explanation = explain_features(classifier, features, **beside)

@@ -85,12 +85,18 @@ def parse_config(text):
         If it is not JSON, of a newer format version, or not as the format says.
     """
     data = read_object(text, "config.json")
-    if type(data.get("format_version")) is not int:
+    version = data.get("format_version")
+    if "format_version" in data and type(version) is not int:
+        raise FormatError(
+            f"config.json gives 'format_version' as {_shown(version)}; it must be a whole number "
+            f"such as {FORMAT_VERSION}, without quotes. The file was edited or is damaged; fetch "
+            "or save it again."
+        )
+    if version is None:
         raise FormatError(
             "config.json has no 'format_version', so it is not of a model saved by skmoecbm. "
             "Load the model with the library that saved it."
         )
-    version = data["format_version"]
     if version > FORMAT_VERSION:
         raise FormatError(_too_new(version, data.get("needs_skmoecbm")))
     if version < 0:
@@ -112,6 +118,12 @@ def tell(error):
     told = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}"[:300] for one in findings[:3]]
     more = f", and {len(findings) - 3} more" if len(findings) > 3 else ""
     return "; ".join(told) + more
+
+
+def _shown(value):
+    """Return a JSON value in a few words, without walking through a large one."""
+    kind = {list: "a list", dict: "an object", type(None): "null"}.get(type(value))
+    return kind or f"{json.dumps(value, ensure_ascii=False):.40}"
 
 
 def _too_new(version, needed):

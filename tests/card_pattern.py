@@ -105,7 +105,7 @@ From the concept bank `lesions` \(author `[\w ]+`, licence `[\w-]+`\)\.
 
 ### `drawn lesions`, split `test`
 
-Measured on 42 rows; in brackets 95 % intervals from 20 resamples of whole rows\. No [\w ,]+\.
+Measured on 42 rows; in brackets 95 % [\w ]+ 20 resamples of whole rows\. As its author [\w ,]+\.
 
 %%
 \| metric \| value \| what it is \|
@@ -132,10 +132,14 @@ No audit was given\. [^#|<]+
 %%
 ## How to load
 
+It needs Python 3\.11 and skmoecbm 0\.1, or newer\. In a checkout of skmoecbm: `pip install \.`\. Then
+
 ```python
 import skmoecbm
 
 model = skmoecbm\.load\("path/to/this/folder"\)
+probabilities = model\.predict_proba\(\["photo\.jpg"\]\)  # a column for each of model\.classes_
+skmoecbm\.explain\(model, \["photo\.jpg"\]\)\.plot\(\)
 ```
 
 [\w ,]+\.
@@ -161,6 +165,6 @@ It builds on:
 
 - Yang et al\., [^#|<\n]+
 - Jacobs et al\., [^#|<\n]+
-"""
+"""  # noqa: E501
 
 SECTIONS = WHOLE.split("%%\n")

@@ -5,6 +5,8 @@ import uuid
 
 import numpy as np
 
+from skmoecbm._model_cache import json_sha256
+
 DIM = 8
 
 
@@ -18,8 +20,24 @@ class FakeBackbone:
         self.context_length = 77
         self.lexicon = lexicon
         self.notice = "fake" if lexicon else None
-        self.identity = {"model": name, "weights_sha256": "0", "precision": "fp32"}
-        self.fingerprint = uuid.uuid4().hex  # of its own: nothing stored by another test
+        self.identity = {
+            "model": name,
+            "revision": None,
+            "weights_sha256": uuid.uuid4().hex * 2,  # its own: nothing stored by another test
+            "architecture_sha256": "0" * 64,
+            "tokenizer_sha256": None,
+            "preprocessing": {
+                "size": [8, 8],
+                "mode": "RGB",
+                "mean": [0.5, 0.5, 0.5],
+                "std": [0.5, 0.5, 0.5],
+                "interpolation": "bicubic",
+                "resize_mode": "shortest",
+                "fill_color": 0,
+            },
+            "precision": "fp32",
+        }
+        self.fingerprint = json_sha256(self.identity)
         self.image_calls = []
         self.text_calls = []
 

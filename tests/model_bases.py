@@ -141,6 +141,16 @@ def _pipeline():
     return Pipeline(steps).fit(list(data.images), np.asarray(data.target))
 
 
+def _foreign():
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+
+    heads = (LogisticRegression(), RandomForestClassifier(3, max_depth=2, random_state=0))
+    experts = [(name, head, columns) for (name, columns), head in zip(_EXPERTS, heads, strict=True)]
+    model = GatedConceptBottleneckClassifier(experts=experts, guard=False, cv=3, random_state=0)
+    return model.fit(*_table())
+
+
 #: name -> function that returns a fitted model; one more line is one more kind of model.
 BASES = {
     "single": _single,
@@ -159,4 +169,5 @@ BASES = {
     "multilabel": _multilabel,
     "encoder": _fitted_encoder,
     "pipeline": _pipeline,
+    "heads of others": _foreign,
 }

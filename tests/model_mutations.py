@@ -184,7 +184,8 @@ def _numbers_of_arrays(files, models, rng):
                 rng.shuffle(order)
                 flat[:] = flat[order]
             elif how == "scale":
-                flat[:] = (flat * rng.choice([-1, 1e-12, 1e12, 1e25])).astype(flat.dtype)
+                scaled = flat.astype(np.float64) * rng.choice([-1, 1e-12, 1e12, 1e25])
+                flat[:] = scaled.astype(flat.dtype)
             else:
                 flat.sort()
     return _with_arrays(files, arrays)

@@ -24,6 +24,7 @@ def outcome_of(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a warning of numpy's is a number that went wrong
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", SkmoecbmWarning)  # of another version of scikit-learn
         try:
             model = load(folder)
         except FormatError as error:

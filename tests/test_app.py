@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -113,6 +114,16 @@ def test_what_the_desk_refuses_is_said(desk, folder):
     texts = ConceptEncoder("demo-general", "lesions", modality="text")
     with pytest.raises(InputError, match="takes something else"):
         Desk(Pipeline([("texts", texts), ("clf", GatedConceptBottleneckClassifier())]))
+
+
+def test_of_a_search_the_best_model_is_shown(folder):
+    model = load(folder / "model")
+    found = SimpleNamespace(best_estimator_=model[-1])
+    ends_in_one = Pipeline([model.steps[0], ("search", found)])
+    for searched in (SimpleNamespace(best_estimator_=model), ends_in_one):
+        seen = Desk(searched).see(folder / "lesion.png")
+        expected = model.predict_proba([str(folder / "lesion.png")])
+        assert np.array_equal(seen.result.probabilities, expected)
 
 
 def test_a_class_is_called_by_its_name_and_its_label(desk, folder):

@@ -2,13 +2,17 @@
 
 import itertools
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
 import skmoecbm
@@ -28,9 +32,10 @@ from skmoecbm import (
     save,
     tune_thresholds,
 )
-from skmoecbm._card_licences import hub_repository, licence_of
+from skmoecbm._card_licences import hub_repository, licence_of, may_need_transformers
 from skmoecbm._card_model import foreign_classes
 from skmoecbm._model_writing import model_files
+from skmoecbm.card import with_repository
 from skmoecbm.datasets import make_lesions
 from tests.brute_force import make_table
 from tests.card_pattern import SECTIONS
@@ -130,7 +135,7 @@ def test_metrics_come_back_from_the_model_index_as_they_were_measured(mixture, t
         wanted = "not stated" if disjoint is None else disjoint
         assert one.dataset_args == {"group_disjoint": wanted, "n": 120, "n_groups": 60}
     assert card.data.metrics == list(found)
-    words = {True: "No lesion, patient or study of it", False: "It shares", None: "is not stated."}
+    words = {True: "no lesion, patient or study of it", False: "It shares", None: "is not stated."}
     assert [w for w in words.values() if w in text] == [words[disjoint]]
     assert "Measured on 120 rows in 60 groups; in brackets 95 % intervals from 40" in text
     value, low, high = found["balanced_accuracy"]
@@ -273,11 +278,61 @@ def test_audit_is_told_in_words_without_its_tables(mixture, table):
         random_state=0,
     )
     assert found["leaks"].status == "concern"
-    text = card_of(mixture, audit=found)
+    told = {
+        disjoint: ReportedMetrics({"accuracy": 0.8}, split=str(disjoint), group_disjoint=disjoint)
+        for disjoint in (True, False, None)
+    }
+    text = card_of(mixture, audit=found, metrics=list(told.values()))
+    for disjoint in told:  # an author's word does not stand beside what says otherwise
+        section = text.split(f"split `{disjoint}`")[1].split("\n|")[0]
+        assert ("**But the audit below found leaks.**" in section) is (disjoint is not False)
+    assert "found leaks" not in card_of(mixture, metrics=told[True])
     assert "**Concerns: leaks" in text
     assert "On 60 rows." in text
     assert "patient-" in repr(found["leaks"].tables) and "patient-" not in text
     assert "No audit was given." in card_of(mixture)
+    assert "Not checked" not in text
+
+
+def test_checks_that_were_not_made_are_named_without_advice_to_the_author(mixture, table):
+    some = {"checks": ["leaks", "ceiling", "calibration"], "n_bootstrap": 20, "random_state": 0}
+    found = audit(mixture, *table, **some)
+    assert [c.name for c in found.checks.values() if c.status == "not made"] == ["leaks", "ceiling"]
+    text = card_of(mixture, audit=found)
+    assert "Not checked: leaks, ceiling.\n" in text and "| calibration |" in text
+    assert "train=" not in text and "not made" not in text
+    text = card_of(mixture, audit=audit(mixture, *table, **some | {"checks": ["leaks"]}))
+    assert "Not checked: leaks." in text and "No concern" not in text and "| check |" not in text
+
+
+def test_what_installs_the_package_stands_in_the_card(pipeline, mixture, table):
+    guide = (Path(__file__).parents[1] / "docs" / "installing.md").read_text("utf-8")
+    for model in (pipeline, mixture):
+        line = re.search(r"In a checkout of skmoecbm: `(.*)`\. Then", card_of(model)).group(1)
+        assert line == "pip install ." and f"\n    {line}\n" in guide
+    experts = [("left", slice(0, 4)), ("right", LogisticRegression(), slice(4, 9))]
+    model = GatedConceptBottleneckClassifier(experts=experts, random_state=0).fit(*table)
+    assert "`pip install '.[skops]'`" in card_of(model)
+    encoder = pipeline.named_steps["experts"].experts_[0][1]
+    before = encoder._fitted_source
+    try:
+        encoder._fitted_source = ("local-dir:my-clip", None)
+        assert "`pip install '.[biomed]'`" in card_of(pipeline)
+    finally:
+        encoder._fitted_source = before
+
+
+def test_text_towers_of_hugging_face_need_an_extra():
+    needed = {
+        "demo-general": False,
+        "ViT-B-16/openai": False,
+        "ViT-B-16-SigLIP/webli": True,
+        "hf-hub:laion/CLIP-ViT-H-14-laion2B-s32B-b79K": False,
+        "hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224": True,
+        "hf-hub:org/name": True,
+        "local-dir:folder": True,
+    }
+    assert {name: may_need_transformers(name) for name in needed} == needed
 
 
 @pytest.mark.parametrize("repo, revision", [(None, None), ("me/model", None), ("me/model", "v1")])
@@ -293,6 +348,46 @@ def test_loading_names_the_place_and_pins_the_revision(mixture, repo, revision):
         assert ("better a tag" in block) == (revision is None)
 
 
+def test_the_lines_that_load_and_use_the_model_run(pipeline, lesions, tmp_path, monkeypatch):
+    save(pipeline, tmp_path / "path" / "to" / "this" / "folder")
+    text = (tmp_path / "path/to/this/folder/README.md").read_text("utf-8")
+    Image.fromarray(np.asarray(lesions[0][0])).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(re.search(r"```python\n(.*?)\n```", text, flags=re.S).group(1), names)
+    plt.close("all")
+    assert names["probabilities"].shape == (1, len(names["model"].classes_))
+    encoder = card_of(pipeline.named_steps["experts"])
+    assert 'model.transform(["photo.jpg"])' in encoder and "predict_proba" not in encoder
+
+
+def test_a_card_of_a_folder_becomes_one_of_a_repository(pipeline, mixture):
+    for model in (pipeline, mixture):
+        for tag in (None, "v1"):
+            text = with_repository(card_of(model), "me/model", tag)
+            details = CardDetails(pictures=False)
+            assert text == card_of(model, repo_id="me/model", revision=tag, card=details)
+    by_hand = "# Mine\n\n    skmoecbm.load('here')\n"
+    assert with_repository(by_hand, "me/model", "v1") == by_hand
+
+
+@pytest.mark.parametrize(
+    "gate, words",
+    [
+        ("uniform", "averaged over the experts"),
+        ("constant", "the same for every row"),
+        ("linear", "a gate says how far each expert is trusted for a row"),
+    ],
+)
+def test_how_experts_are_mixed_is_told_as_it_is(table, gate, words):
+    told = {"experts": EXPERTS, "gate": gate, "guard": False, "random_state": 0}
+    model = GatedConceptBottleneckClassifier(**told).fit(*table)
+    assert model.gate_state_.kind == gate
+    text = card_of(model)
+    assert words in text
+    assert sum(one in text for one in ("averaged over", "same for every", "a gate says")) == 1
+
+
 def test_card_is_the_same_again_and_after_loading(pipeline, lesions, tmp_path):
     told = {"metrics": evaluate(pipeline, *lesions, n_bootstrap=10, random_state=0)}
     save(pipeline, tmp_path / "one", **told)
@@ -304,12 +399,12 @@ def test_card_is_the_same_again_and_after_loading(pipeline, lesions, tmp_path):
 
 def test_a_card_holds_no_path_of_this_machine(pipeline, tmp_path):
     encoder = pipeline.named_steps["experts"].experts_[0][1]
-    before, folder = encoder.backbone, tmp_path / "ward-seven" / "my-clip"
-    encoder.backbone = f"local-dir:{folder}"
+    before, folder = encoder._fitted_source, tmp_path / "ward-seven" / "my-clip"
+    encoder._fitted_source = (f"local-dir:{folder}", None)
     try:
         text = card_of(pipeline)
     finally:
-        encoder.backbone = before
+        encoder._fitted_source = before
     assert "`local-dir:my-clip`" in text
     assert "ward-seven" not in text and str(tmp_path) not in text
 
@@ -356,7 +451,7 @@ def test_hostile_names_and_words_stay_text(table):
         training_data=texts,
         limits=texts,
         authors=HOSTILE,
-        citation="@misc{a,\n```\n# heading\n<b>}",
+        citation="@misc{a,\n  title = {b},\n```\n# heading\n<b>}",
     )
     text = card_of(model, metrics=told, card=details, label_map={HOSTILE[0]: HOSTILE[1]})
     headings = [
@@ -375,6 +470,7 @@ def test_hostile_names_and_words_stay_text(table):
     assert_inert(text, headings)
     card = ModelCard(text)
     assert card.data.license is None
+    assert "@misc{a,\n  title = {b},\n'''\n# heading\n<b>}\n```" in text
     assert card.data.eval_results[0].dataset_split == "a`b # heading --- license: mit"
     assert card.data.model_name == "a`b # heading --- license: mit"
     # and lists are the template's own: two of limits and sources

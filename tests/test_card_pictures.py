@@ -20,7 +20,7 @@ from skmoecbm import (
     save,
 )
 from skmoecbm._card_model import Association
-from skmoecbm._card_pictures import weights_files
+from skmoecbm._card_pictures import _in_words, weights_files
 from skmoecbm._model_writing import model_files
 from skmoecbm.datasets import make_lesions
 from tests.brute_force import make_table
@@ -139,8 +139,10 @@ def test_images_are_shown_small_and_without_what_came_with_them(pipeline, tmp_pa
 
 
 def test_images_that_cannot_be_read_stop_the_save(pipeline, mixture, tmp_path):
-    with pytest.raises(InputError, match=r"gone\.png"):
-        save(pipeline, tmp_path / "m", card=CardDetails(images=[tmp_path / "gone.png"]))
+    shown = [Image.new("RGB", (4, 4)), tmp_path / "gone.png"]
+    with pytest.raises(InputError, match=r"show number 2 of .*gone\.png.*no such file") as told:
+        save(pipeline, tmp_path / "m", card=CardDetails(images=shown))
+    assert type(told.value) is InputError
     assert not (tmp_path / "m").exists()
     # a model that takes no images shows them without words
     picture = Image.new("RGB", (20, 10))
@@ -156,3 +158,14 @@ def test_a_folder_with_other_pictures_is_not_replaced(mixture, tmp_path):
         with pytest.raises(InputError, match=re.escape(name)):
             save(mixture, folder)
         (folder / name).unlink()
+
+
+def test_only_numbers_get_a_minus_sign():
+    parts = [
+        {"concept": "blue-white veil", "contribution": -0.25},
+        {"concept": "x-ray", "contribution": 0.5},
+    ]
+    row = {"class": "well-formed", "probability": 0.5, "threshold": None, "unit": "logit"}
+    said = _in_words(row | {"contributions": parts})
+    assert "`blue-white veil` \N{MINUS SIGN}0.25, `x-ray` +0.50" in said
+    assert "`well-formed`" in said

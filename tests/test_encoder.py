@@ -570,9 +570,10 @@ def test_model_that_changed_since_fit_is_refused(fakes, images):
     encoder = ConceptEncoder("one", CONCEPTS).fit(images)
     encoder.transform(images)
     encoder.set_params(backbone="two").embed_images(images)
+    fakes["two"].identity = {**fakes["one"].identity, "model": "two"}
     encoder.transform(images)  # the same weights under another name
     fakes["two"].identity = {**fakes["two"].identity, "weights_sha256": "1"}
-    told = r"than 'two' is now: model \('one' was recorded, 'two' is here\); weights \(sha256 0 was"
+    told = r"than 'two' is now: model \('one' was recorded, 'two' is here\); weights \(sha256 "
     with pytest.raises(InputError, match=told):
         encoder.transform(images)
     encoder.set_params(backbone="one")

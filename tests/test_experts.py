@@ -70,7 +70,7 @@ def table(y, fakes):
 
 def model_of(**settings):
     def encoder(**more):
-        return ConceptEncoder("fake", CONCEPTS, cache_dir=None, on_error="missing", **more)
+        return ConceptEncoder("fake/one", CONCEPTS, cache_dir=None, on_error="missing", **more)
 
     union = ExpertUnion(
         [

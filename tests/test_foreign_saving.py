@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from sklearn.ensemble import (
 )
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.frozen import FrozenEstimator
+from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, SGDClassifier
 from sklearn.model_selection import GridSearchCV
@@ -39,6 +41,7 @@ from skmoecbm import (
     ExpertUnion,
     GatedConceptBottleneckClassifier,
     InputError,
+    SkmoecbmWarning,
     explain,
     load,
     save,
@@ -47,6 +50,7 @@ from skmoecbm.datasets import make_lesions
 from tests.brute_force import make_table
 
 skops_io = pytest.importorskip("skops.io")
+pytestmark = pytest.mark.filterwarnings("ignore:.*keeps rows that it was trained on")
 
 
 def mixture(head, **settings):
@@ -259,7 +263,7 @@ def test_backbones_of_experts_beside_others_are_placed(clinic, tmp_path):
     save(clinic, tmp_path / "model")
     again = load(tmp_path / "model", backbones={"photo": "demo-general"})
     assert again[0].named_experts_["photo"].backbone == "demo-general"
-    with pytest.raises(InputError, match="names 'words'; the model's experts are"):
+    with pytest.raises(InputError, match="names 'words'; the model's experts with a backbone are"):
         load(tmp_path / "model", backbones={"words": "demo-general"})
 
 
@@ -292,3 +296,45 @@ content = arrays["a"].tobytes()
     assert done.stdout == space["content"]
     plain = skops_io.loads(done.stdout, trusted=["sklearn.tree._tree.Tree"])
     assert plain.again_ is plain[-1] and plain.words_ == {*space["words"]}
+
+
+def test_the_folder_of_a_cache_in_a_head_is_not_kept(tmp_path):
+    cache = tmp_path / "ward-seven"
+    X, y = make_table(n=60)
+    clf = mixture(make_pipeline(StandardScaler(), LogisticRegression(), memory=str(cache)), cv=2)
+    save(clf.fit(X, y), tmp_path / "model")
+    assert b"ward-seven" not in b"".join(files_of(tmp_path / "model").values())
+    again = load(tmp_path / "model")
+    assert again.experts[1][1].memory is None
+    np.testing.assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
+    save(again, tmp_path / "again")
+    assert files_of(tmp_path / "again") == files_of(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    "head, where",
+    [
+        (KNeighborsClassifier(algorithm="brute"), "KNeighborsClassifier._fit_X"),
+        (make_pipeline(StandardScaler(), SVC()), "SVC.support_vectors_"),
+        (GaussianProcessClassifier(max_iter_predict=3), "Laplace.X_train_"),
+    ],
+)
+def test_rows_that_a_head_keeps_are_said_when_it_is_saved(head, where, tmp_path):
+    X, y = make_table(n=40)
+    clf = mixture(head, cv=2).fit(X, (y == y[0]).astype(int))
+    with pytest.warns(SkmoecbmWarning, match=rf"head of expert 'age' keeps rows .*{where}"):
+        save(clf, tmp_path / "model")
+    with warnings.catch_warnings(action="error"):
+        save(mixture(LogisticRegression(), cv=2).fit(X, y), tmp_path / "other")
+        load(tmp_path / "model")
+
+
+def test_any_word_may_stand_in_a_vocabulary(tmp_path):
+    """Also those that mean something in the schema of skops, or to this package."""
+    notes = ["__loader__ file memory", "__id__ _stop_words_id content", "__class__ type"]
+    union = ExpertUnion([("notes", TfidfVectorizer(), "notes")])
+    table = pd.DataFrame({"notes": notes})
+    union.fit(table)
+    save(union, tmp_path / "model")
+    again = load(tmp_path / "model").transform(table)
+    np.testing.assert_array_equal(np.asarray(again), np.asarray(union.transform(table)))

@@ -84,9 +84,7 @@ def test_lesions_never_straddle_folds_and_are_what_the_guard_counts(way, monkeyp
     X, y, groups = lesions()
     fitted, guarded = Calls(), Calls()
     mixture = skmoecbm._mixture
-    monkeypatch.setattr(
-        "skmoecbm.classifier.fit_mixture", fitted.around(skmoecbm.classifier.fit_mixture)
-    )
+    monkeypatch.setattr("skmoecbm._second_stage.fit_mixture", fitted.around(mixture.fit_mixture))
     monkeypatch.setattr(mixture, "choose", guarded.around(mixture.choose))
     way(make_model(), X, y, groups)
     assert len(fitted) == len(guarded) == (4 if way is by_search else 1)
@@ -122,7 +120,7 @@ def test_cross_validate_gives_each_part_its_own_lesions(monkeypatch):
     X, y, groups = lesions()
     fitted = Calls()
     monkeypatch.setattr(
-        "skmoecbm.classifier.fit_mixture", fitted.around(skmoecbm.classifier.fit_mixture)
+        "skmoecbm._second_stage.fit_mixture", fitted.around(skmoecbm._mixture.fit_mixture)
     )
     with sklearn.config_context(enable_metadata_routing=True):
         model = requested(make_model())

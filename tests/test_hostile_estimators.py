@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.cluster import KMeans
+from sklearn.compose import make_column_transformer
+from sklearn.decomposition import PCA
 from sklearn.ensemble import (
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
     RandomForestClassifier,
 )
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsTransformer
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
@@ -36,11 +39,13 @@ from skmoecbm import (
     load,
     save,
 )
+from skmoecbm._foreign_numbers import check_numbers
 from skmoecbm._foreign_saving import pack_foreign, unpack_foreign
 from skmoecbm._skops_archive import read_archive, write_archive
 from tests.brute_force import make_table
 
 skops_io = pytest.importorskip("skops.io")
+pytestmark = pytest.mark.filterwarnings("ignore:.*keeps rows that it was trained on")
 CANARY = "xmlrpc.server"  # a module that nothing here imports
 
 
@@ -195,6 +200,14 @@ def test_a_node_that_could_do_something_is_refused_unseen(linear, unseen, bad, w
     assert not {"subprocess", "os", "operator"} & (set(sys.modules) - before)
 
 
+def test_a_dict_has_a_type_for_each_of_its_keys(linear, unseen):
+    node, content = linear
+    schema, members = read_archive(content)
+    attributes(schema)["extra"] = value(1)
+    with pytest.raises(FormatError, match="fewer or more keys than values"):
+        opened(node, write_archive(schema, members))
+
+
 def test_what_a_file_lists_as_trusted_is_not_trusted_for_that(linear):
     node, content = linear
     schema, members = read_archive(content)
@@ -247,6 +260,7 @@ def _bombs(content):
         "no JSON": _zip([("schema.json", b"{"), *parts[1:]]),
         "no object": _zip([("schema.json", b"[]"), *parts[1:]]),
         "deep": _zip([("schema.json", deep), *parts[1:]]),
+        "objects": _zip([("schema.json", b'{"a":[' + b"{}," * 500_000 + b"1]}"), *parts[1:]]),
         "key twice": _zip([("schema.json", b'{"a": 1, "a": 1}'), *parts[1:]]),
         "a pickle as an array": _zip([*later, (first, pickle.dumps([1, 2]))]),
         "an npz as an array": _zip([*later, (first, buffer.getvalue())]),
@@ -345,7 +359,39 @@ def _words(X, y):
     return TfidfVectorizer().fit(["one two", "three four"])
 
 
+def _first_tree_alone(model):
+    """The first tree asks for three columns, which is looked at, the others for more."""
+    X, y = make_table(n=60)
+    few = GradientBoostingClassifier(n_estimators=1, random_state=0).fit(X[:, :3], y)
+    model.estimators_[0], model.init_, model.n_features_in_ = few.estimators_[0], few.init_, 3
+    model.estimators_features_ = []
+
+
+def _loss_of_two_classes(model):
+    """It makes one column of scores, to which three trees would add."""
+    X, y = make_table(n=60)
+    two = GradientBoostingClassifier(n_estimators=1).fit(X, y == y[0])
+    model._loss = two._loss
+
+
+def _with_fewer_columns_before(model):
+    X, _ = make_table(n=60)
+    model._preprocessor = make_column_transformer(("passthrough", [0])).fit(X)
+
+
 CONTRADICTIONS = {
+    "first tree": (GradientBoostingClassifier(n_estimators=3), _first_tree_alone),
+    "loss": (GradientBoostingClassifier(n_estimators=1), _loss_of_two_classes),
+    "endless row": (
+        GradientBoostingClassifier(n_estimators=1, init="zero"),
+        lambda e: vars(e).update(n_features_in_=10**13, estimators_=e.estimators_[:0]),
+    ),
+    "columns before": (HistGradientBoostingClassifier(max_iter=2), _with_fewer_columns_before),
+    "rows kept": (
+        KNeighborsTransformer(algorithm="brute"),
+        lambda e: setattr(e, "n_features_in_", 2),
+    ),
+    "hashes": (lambda X, y: HashingVectorizer(), lambda e: e.set_params(n_features=0)),
     "columns of a forest": (RandomForestClassifier(2), lambda e: setattr(e, "n_features_in_", 2)),
     "one tree": (
         RandomForestClassifier(2),
@@ -387,6 +433,25 @@ def test_attributes_that_contradict_each_other_are_refused(name):
     opened(*packed(estimator))
     change(estimator)
     with pytest.raises(FormatError, match=r"contradict each other|in place of its own"):
+        opened(*packed(estimator))
+
+
+@pytest.mark.parametrize(
+    "made, change, message",
+    [
+        (make_pipeline(PCA(2)), {"memory": "/tmp/cache"}, "Pipeline names a folder for a cache"),
+        (RandomForestClassifier(2), {"n_jobs": 10**6}, "n_jobs=1000000; it may .* 1024 threads"),
+        (RandomForestClassifier(2), {"n_jobs": "all"}, "n_jobs='all'"),
+        (KMeans(2, n_init=1), {"_n_threads": 10**6}, "_n_threads=1000000"),
+    ],
+)
+def test_a_file_names_no_cache_and_not_any_number_of_threads(made, change, message, monkeypatch):
+    X, y = make_table(n=60)
+    estimator = made.fit(X, y)
+    vars(estimator).update(change)
+    # what this package writes has no folder; others may write one
+    monkeypatch.setattr("skmoecbm._skops_archive._LOCAL", ())
+    with pytest.raises(FormatError, match=message):
         opened(*packed(estimator))
 
 
@@ -539,8 +604,10 @@ def test_functions_of_the_user_are_named_and_lambdas_have_no_name(tmp_path):
 
 
 def test_what_has_no_safe_form_says_what_to_do_instead(tmp_path):
-    with pytest.raises(InputError, match=r"head of expert 'age' is a KNe.*algorithm='brute'.*jobl"):
+    way_on = r"head of expert 'age' is a KNe.*algorithm='brute'.*jobl"
+    with pytest.raises(InputError, match=way_on) as told:
         save(_mixture(KNeighborsClassifier(algorithm="kd_tree")), tmp_path / "model")
+    assert "yours" not in str(told.value) and "trusted=" not in str(told.value)
 
 
 def test_without_skops_the_error_says_how_to_install_it(tmp_path, monkeypatch):
@@ -571,3 +638,15 @@ def test_saving_does_not_touch_the_estimator(linear):
     packed(model)
     assert vars(model).keys() == before.keys()
     assert np.random.get_state()[1].tolist() == state
+
+
+def test_numbers_that_stop_the_check_itself_are_refused():
+    """Found by tools/fuzz_estimators.py: neither may leave as another error."""
+    X, y = make_table(n=40)
+    boosted = GradientBoostingClassifier(n_estimators=2).fit(X, y)
+    boosted.init_._strategy = "none that there is"  # an UnboundLocalError in scikit-learn
+    forest = RandomForestClassifier(2).fit(X, y)
+    forest.estimators_[0].n_features_in_ = np.array([X.shape[1]] * 2)  # neither true nor false
+    for estimator in (boosted, forest):
+        with pytest.raises(FormatError, match="numbers that contradict each other"):
+            check_numbers(estimator)

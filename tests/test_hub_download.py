@@ -2,8 +2,10 @@
 
 import json
 import logging
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import huggingface_hub
 import numpy as np
@@ -17,7 +19,9 @@ from skmoecbm import (
     HubError,
     InputError,
     from_pretrained,
+    list_models,
     load,
+    push_to_hub,
     save,
 )
 from tests.hub_server import environment, served, use_hub
@@ -167,7 +171,7 @@ def test_what_is_not_a_model_is_told_before_its_arrays_are_fetched(hub, models, 
 def test_a_config_that_is_too_large_is_not_fetched(hub, models):
     large = models[0][1]["config.json"] + b" " * (64 * 2**20)
     hub.repositories[NAME].commit("main", {**models[0][1], "config.json": large})
-    with pytest.raises(FormatError, match=r"config.json of 64 MB; more than 64 MB is not loaded"):
+    with pytest.raises(FormatError, match=r"config.json of 64 MB; more than 48 MB is not loaded"):
         from_pretrained(NAME)
     assert hub.downloads == []
 
@@ -191,10 +195,13 @@ def test_missing_private_and_gated_repositories_say_what_to_do(hub, models):
         "repository, or it is private. Check the name. Log in with `hf auth login`, set HF_TOKEN, "
         "or give a token that may read it if it is private."
     )
-    with pytest.raises(HubError, match=r"There is no folder 'ana/nothing' here\. Could not get"):
+    with pytest.raises(HubError) as by_load:
         load("ana/nothing")
+    assert str(by_load.value) == f"{caught.value} There is no folder 'ana/nothing' here either."
     with pytest.raises(HubError, match=r"at revision 'v9' .*has no such revision\. Give a branch"):
         from_pretrained(NAME, revision="v9")
+    with pytest.raises(HubError, match=r"no such revision\. Give .* that its page lists\.$"):
+        load(NAME, revision="v9")  # a folder would not have it either
     hub.repositories[NAME].private = True
     with pytest.raises(HubError, match="or it is private"):
         from_pretrained(NAME)
@@ -250,7 +257,7 @@ def test_a_download_cut_in_the_middle_goes_on_where_it_was(hub, models, monkeypa
 
 def test_what_was_cut_is_never_loaded_and_the_next_try_starts_again(hub, models, offline, tmp_path):
     hub.fail("GET", "/cdn/", how="cut", times=1000)
-    with pytest.raises(HubError, match=r"Could not get the model .*Try again later"):
+    with pytest.raises(HubError, match=r"connection to the Hub failed.*try again later"):
         from_pretrained(NAME)
     cached = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert models[0][1]["model.safetensors"] not in [path.read_bytes() for path in cached]
@@ -278,6 +285,67 @@ def test_a_hub_out_of_order_gives_the_copy_in_the_cache_and_says_so(hub, models,
     with caplog.at_level(logging.WARNING, "skmoecbm"):
         same(from_pretrained(NAME), models[0][0])
     assert f"The copy in the cache is taken, of commit {commit}." in caplog.text
+
+
+def test_an_update_that_fails_leaves_what_was_loaded_to_load_offline(hub, models, offline):
+    from_pretrained(NAME)
+    hub.repositories[NAME].commit("main", dict(models[1][1]))
+    hub.fail("GET", "/cdn/", how="cut", times=1000)
+    same(from_pretrained(NAME), models[0][0])
+    same(from_pretrained(NAME, local_files_only=True), models[0][0])
+    hub.faults.clear()
+    same(from_pretrained(NAME), models[1][0])
+    offline()
+    same(from_pretrained(NAME), models[1][0])
+
+
+def test_what_is_cached_is_not_waited_for_long_nor_fetched_again(hub, models, caplog):
+    from_pretrained(NAME)
+    hub.requests.clear()
+    same(from_pretrained(NAME), models[0][0])
+    assert len(hub.requests) == 1  # is it the commit that the cache holds?
+    hub.fail("GET", ".*", how="cut", times=1000)
+    with caplog.at_level(logging.WARNING, "skmoecbm"):
+        same(from_pretrained(NAME), models[0][0])
+    assert sum(hub.waits) <= 1
+    assert "the connection to the Hub failed (" in caplog.text
+    assert "Check the network, and try again later." in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("status", "method", "pattern", "told"),
+    [
+        (401, "GET", "/api/models/", r"accept the token \(401\)\. Make a new one"),
+        (403, "GET", "/api/models/", r"may not do that \(403\)\. Log in .* that may read it\."),
+        (401, "GET", "/cdn/", r"storage refuses the file \(401\)\. Try again: "),
+        (403, "GET", "/cdn/", r"storage refuses the file \(403\)\. Try again: "),
+        (404, "GET", "/api/models/", r"404 .*Check the name, and HF_ENDPOINT if that is set\."),
+        (409, "HEAD", "/resolve/", r"somebody else changed it meanwhile \(409\)\. Look at"),
+    ],
+)
+def test_what_is_refused_has_a_way_on(hub, status, method, pattern, told):
+    hub.fail(method, pattern, status=status, times=1000)
+    with pytest.raises(HubError, match=told):
+        from_pretrained(NAME, token=TOKEN)
+    assert hub.waits == [] and len(hub.requests) < 12  # nothing of this passes
+
+
+def test_the_hub_s_own_header_says_how_long_to_wait(hub, models, tmp_path):
+    limit = {"RateLimit": '"api";r=0;t=41', "RateLimit-Policy": '"fixed window";"api";q=500;w=300'}
+    hub.fail("GET", "/api/models/", status=429, headers=limit)
+    same(from_pretrained(NAME), models[0][0])
+    assert hub.waits == [41]
+    hub.repositories[NAME].commit("main", dict(models[1][1]))
+    limit["RateLimit"] = '"api";r=0;t=290'
+    hub.fail("GET", "/api/models/", status=429, headers=limit)
+    with pytest.raises(HubError, match=r"too many requests \(429\), and asks to wait 290 seconds"):
+        from_pretrained(NAME, revision="main", cache_dir=tmp_path / "new")
+
+
+def test_an_address_that_signs_for_somebody_is_not_told(hub):
+    error = ValueError("416 for url 'https://cdn.example/a?Signature=abc&Key-Pair-Id=K' here")
+    told = str(hub_errors.hub_error("Could not get it", error))
+    assert "Signature" not in told and "https://cdn.example/a' here" in told
 
 
 def test_a_repository_that_is_gone_is_told_though_the_cache_holds_it(hub, models):
@@ -362,3 +430,78 @@ def test_fresh_processes_predict_bitwise_the_same_with_and_without_the_hub(
     assert len(hub.requests) == n_requests > 0
     for name in ("online.npy", "offline.npy"):
         np.testing.assert_array_equal(np.load(tmp_path / name), models[0][0].predict_proba(X))
+
+
+def test_a_commit_cut_short_is_told_to_be_given_whole(hub, models):
+    commit = hub.repositories[NAME].heads["main"]
+    hint = r"If '[0-9a-f]{7}' is a commit, give the full commit \(40 letters\)\.$"
+    for settings in ({}, {"local_files_only": True}):
+        with pytest.raises(HubError, match=hint):
+            from_pretrained(NAME, revision=commit[:7], **settings)
+
+
+def test_a_file_or_an_address_is_never_asked_of_the_hub(hub, models, tmp_path, monkeypatch):
+    save(models[1][0], tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FormatError, match=r"'model/config.json' is a file; .* folder, 'model'\."):
+        load("model/config.json")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    same(load("~/model"), models[1][0])
+    with pytest.raises(InputError, match="home folder of a user who is not here"):
+        load("~nobody-of-this-name/model")
+    for address in (
+        f"https://huggingface.co/{NAME}",
+        f"huggingface.co/{NAME}/tree/main?x=1",
+        f"hf://{NAME}@v1",
+        f"hf-hub:{NAME}",
+    ):
+        with pytest.raises(InputError, match=f"is an address. Give the name in it, '{NAME}'"):
+            load(address)
+        for refuse in (from_pretrained, lambda name: push_to_hub(models[0][0], name)):
+            with pytest.raises(InputError, match=f"instead. Give '{NAME}'"):
+                refuse(address)
+    for address in ("https://huggingface.co/datasets/ana/skin", "https://example.org/ana/skin"):
+        with pytest.raises(InputError, match=r"is an address\. Give the name of a repository"):
+            load(address)
+    assert hub.requests == []
+
+
+def test_backbones_of_another_form_are_refused_before_anything_is_fetched(hub):
+    with pytest.raises(InputError, match=r"'backbones' parameter of load must be a dict .*'local-"):
+        load(NAME, backbones="local-dir:x")
+    for path in ("/models/x", "~/x", "../x", Path("models/x")):
+        with pytest.raises(InputError, match=f"gives 'x' the path .* Write 'local-dir:{path}'"):
+            from_pretrained(NAME, backbones={"x": path})
+    assert hub.requests == []
+
+
+def test_a_push_with_hf_hub_offline_is_told_before_the_model_is_written(hub, models, offline):
+    offline()
+    with pytest.raises(HubError, match=f"Could not push to '{NAME}': HF_HUB_OFFLINE is set"):
+        push_to_hub("no model at all", NAME)
+
+
+# No network at all
+
+
+@pytest.fixture
+def unreachable(hub, monkeypatch):
+    """Let nobody listen where the Hub is said to be."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+    return hub
+
+
+def test_a_hub_that_nobody_answers_for_is_told_at_once(unreachable, models, caplog):
+    told = r"the Hub cannot be reached \(.*\)\. Check the network, and HF_ENDPOINT if that is set\."
+    for ask in (lambda: from_pretrained(NAME), lambda: load(NAME)):
+        with pytest.raises(HubError, match=rf"{told} Or fetch it .*hf download"):
+            ask()
+    with pytest.raises(HubError, match=rf"Could not list .*{told}"):
+        list_models()
+    with pytest.raises(HubError, match=rf"Could not push .*{told}"):
+        push_to_hub(models[0][0], NAME)
+    assert unreachable.waits == []  # neither ours nor huggingface_hub's
+    assert not [record for record in caplog.records if "Retrying" in record.getMessage()]

@@ -10,6 +10,7 @@ from skmoecbm._schema_parts import Part
 from tests.hub_server import environment, served
 
 PAGE = Path(__file__).parents[1] / "docs" / "hub.md"
+FORMAT = PAGE.with_name("format.md")
 BLOCK = re.compile(r"^```(python|py)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -29,7 +30,7 @@ def test_every_line_of_python_runs_when_there_is_a_hub(tmp_path):
 
 
 def test_every_key_of_the_format_is_described_and_no_other():
-    text = PAGE.read_text("utf-8").partition("## The format")[2]
+    text = FORMAT.read_text("utf-8").partition("\n`format_version`")[2]
     named = set(re.findall(r"`(\w+)`", text))
     rooms = (_schema_foreign, _schema_nodes, _schema_provenance, schema)
     nodes = [

@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 from huggingface_hub import CommitInfo
 from huggingface_hub.hf_api import RepoSibling
+from PIL import Image
 
 import skmoecbm._hub_errors as hub_errors
 from skmoecbm import (
+    CardDetails,
     ConceptBottleneckClassifier,
     HubError,
     InputError,
+    SkmoecbmWarning,
     from_pretrained,
     list_models,
     push_to_hub,
@@ -60,7 +63,9 @@ def test_a_pushed_model_is_one_commit_of_the_files_that_save_writes(hub, models,
     save(models[0], tmp_path / "saved")
     there = dict(repository["main"])
     assert there.pop(".gitattributes")
-    assert set(there) == {"config.json", "model.safetensors", "README.md"}
+    assert set(there) == {
+        "README.md", "concept-weights-1.png", "config.json", "model.safetensors",
+    }  # fmt: skip
     for name in ("config.json", "model.safetensors"):
         assert there[name] == (tmp_path / "saved" / name).read_bytes()
     X, _ = data(1)
@@ -78,6 +83,42 @@ def test_a_new_repository_is_private_unless_everyone_may_see_it(hub, models):
     with pytest.raises(InputError, match="'ana/skin' is public, and private=True"):
         push_to_hub(models[0], NAME, private=True)
     assert commits(hub) == 2
+    hub.repositories[NAME].private = True
+    with pytest.raises(InputError, match="'ana/skin' is private, and private=False"):
+        push_to_hub(models[0], NAME, private=False)
+    assert commits(hub) == 2
+
+
+def test_a_branch_and_a_tag_never_have_one_name(hub, models):
+    push_to_hub(models[0], NAME, tag="v1")
+    push_to_hub(models[0], NAME, revision="next")
+    n_sent = len(hub.seen("POST", "."))
+    with pytest.raises(InputError, match="has a tag 'v1', which revision='v1' would hide"):
+        push_to_hub(models[1], NAME, revision="v1")
+    with pytest.raises(InputError, match="has a branch 'next', which tag='next' would hide"):
+        push_to_hub(models[1], NAME, tag="next")
+    for settings in ({"tag": "main", "revision": "next"}, {"tag": "new", "revision": "new"}):
+        with pytest.raises(InputError, match=r"'tag' parameter .* must not be the name of a bra"):
+            push_to_hub(models[1], NAME, **settings)
+    assert len(hub.seen("POST", ".")) == n_sent
+    assert set(hub.repositories[NAME].heads) == {"main", "next"}
+
+
+@pytest.mark.filterwarnings("error::skmoecbm.SkmoecbmWarning")
+def test_images_of_the_card_are_told_before_they_become_public(hub, models):
+    card = CardDetails(images=[Image.new("RGB", (4, 4))] * 2, pictures=False)
+    push_to_hub(models[0], NAME, card=card)  # its owners only see it
+    hub.repositories.clear()
+    hub.requests.clear()
+    told = r"Everyone can see .*'ana/skin', so image-01.jpg, image-02.jpg of the card become pub"
+    for _ in range(2):  # where it is made, and where it is there
+        with pytest.raises(SkmoecbmWarning, match=told):
+            push_to_hub(models[0], NAME, card=card, private=False)
+        assert not hub.seen("POST", ".")
+        hub.repositories[NAME] = Repository({"main": {}})
+        with pytest.raises(SkmoecbmWarning, match=told):
+            push_to_hub(models[0], NAME, card=card)
+    push_to_hub(models[0], NAME)
 
 
 def test_the_same_model_pushed_twice_makes_one_commit(hub, models):
@@ -108,7 +149,8 @@ def test_pictures_of_an_earlier_model_go_in_the_same_commit(hub, models):
     repository.commit("main", {**repository["main"], **pictures})
     push_to_hub(models[1], NAME)
     assert set(repository["main"]) == {
-        ".gitattributes", "README.md", "config.json", "model.safetensors", "my.png",
+        ".gitattributes", "README.md", "concept-weights-1.png", "config.json",
+        "model.safetensors", "my.png",
     }  # fmt: skip
     assert commits(hub) == 3
 
@@ -239,7 +281,7 @@ def test_an_upload_cut_in_the_middle_leaves_the_repository_as_it_was(hub, models
     hub.fail(method, pattern, how="cut", times=1000)
     with pytest.raises(HubError, match="Could not push to 'ana/skin', which is unchanged: ") as one:
         push_to_hub(models[1], NAME)
-    assert "Try again later." in str(one.value)
+    assert "try again later." in str(one.value)
     assert hub.repositories[NAME]["main"] == before and commits(hub) == 1
     X, _ = data(1)
     np.testing.assert_array_equal(
@@ -259,7 +301,7 @@ def test_a_large_file_that_arrived_is_not_sent_again(hub, models):
     assert commits(hub) == 1
     hub.faults.clear()
     push_to_hub(models[1], NAME)
-    assert len(hub.seen("PUT", "/upload/")) == n_uploads == 2 and commits(hub) == 2
+    assert len(hub.seen("PUT", "/upload/")) == n_uploads == 4 and commits(hub) == 2
 
 
 def test_a_long_wait_is_told_and_not_slept(hub, models):
@@ -315,8 +357,9 @@ def test_who_may_not_write_is_told_so(hub, models):
         push_to_hub(models[1], NAME, token="hf_ben")
     with pytest.raises(HubError, match=r"does not accept the token \(401\).*hf auth login"):
         push_to_hub(models[1], NAME, token="hf_wrong")
-    with pytest.raises(HubError, match="hf auth login"):
-        push_to_hub(models[1], NAME, token=False)
+    for name in (NAME, "ana/new"):
+        with pytest.raises(HubError, match=r"nobody is logged in \(401\)\. Log in with `hf auth"):
+            push_to_hub(models[1], name, token=False)
     assert commits(hub) == 1
 
 

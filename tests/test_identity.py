@@ -74,6 +74,13 @@ def test_the_error_counts_what_it_does_not_name():
     with pytest.raises(InputError, match=r"than 'clip' is now: model \(.*; and 7 more\. Fit it"):
         check_same_backbone(Fitted, SimpleNamespace(identity=other))
     check_same_backbone(Fitted, SimpleNamespace(identity=IDENTITY))
+    Fitted._loaded_as = "photo"
+    with pytest.raises(InputError, match=r"^Expert 'photo' was .*'clip' is now") as told:
+        check_same_backbone(Fitted, SimpleNamespace(identity=other))
+    assert "recorded, aaaaaaaaaaaa, or load the model with backbones={'photo': ...}" in str(
+        told.value
+    )
+    assert "Fit it again" not in str(told.value)
 
 
 @pytest.mark.parametrize("resize", ["crop", "pad"])

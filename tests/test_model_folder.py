@@ -62,6 +62,11 @@ def test_links_of_the_hugging_face_cache_are_followed_to_its_blobs_alone(tmp_pat
         _link(snapshot, target)
         with pytest.raises(FormatError, match=r"leads out of its folder|has no config\.json"):
             read_bytes(snapshot, "config.json", LIMIT)
+    elsewhere = repo / "models" / "0123abcd"  # not where the cache keeps them
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "config.json").symlink_to("../../blobs/aa")
+    with pytest.raises(FormatError, match="leads out of its folder"):
+        read_bytes(elsewhere, "config.json", LIMIT)
 
 
 def test_a_blob_that_is_a_link_itself_is_not_followed(tmp_path):

@@ -200,6 +200,9 @@ def hook(event, arguments):
     # how inspect.signature, for repr, reads that of object.__init__
     if event == "compile" and arguments[0] == b"def foo(self, *args, **kwargs): pass":
         return
+    # how numpy reads the head of an array: ast.literal_eval, which parses and runs nothing
+    if event == "compile" and arguments[0][:8] == b"{'descr'" and arguments[1] == "<unknown>":
+        return
     seen.append(f"{event} {arguments!r:.120}")
 
 

@@ -1,6 +1,7 @@
 """What must not be in a saved model is searched for in the bytes of all its files."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,13 +10,17 @@ from PIL import Image
 from sklearn.pipeline import Pipeline
 
 from skmoecbm import (
+    CardDetails,
     ConceptBottleneckClassifier,
     ConceptEncoder,
     ExpertUnion,
     GatedConceptBottleneckClassifier,
     LaplaceGate,
+    ReportedMetrics,
+    audit,
     calibrate_sets,
     edit,
+    evaluate,
     fit_concept_vectors,
     load,
     save,
@@ -139,6 +144,43 @@ def test_sets_edits_and_thresholds_keep_no_row_and_no_group(ward, tmp_path):
     single = ConceptBottleneckClassifier(alpha=1.0).fit(X[X.columns[:3]], Y, groups=groups)
     tuned = tune_thresholds(single, X[X.columns[:3]], Y, groups=groups, cv=3)
     _refuse(_files(tuned, tmp_path / "tuned"), words, rows)
+
+
+def test_a_card_with_metrics_audit_and_an_image_names_no_patient(ward, tmp_path):
+    folder, table, y = ward
+    model = Pipeline(
+        [
+            ("encoder", ConceptEncoder("demo-general", "lesions", cache_dir=None)),
+            ("classifier", ConceptBottleneckClassifier(alpha=1.0, prior=None)),
+        ]
+    )
+    train, test = table[:80], table[79:]  # a patient on both sides, so that leaks are found
+    images, patients = list(test["image"]), test["patient_id"].to_numpy()
+    model.fit(list(train["image"]), y[:80])
+    found = audit(
+        model,
+        images,
+        y[79:],
+        groups=patients,
+        train=(list(train["image"]), y[:80], train["patient_id"].to_numpy()),
+        checks=["leaks", "calibration"],
+        n_bootstrap=20,
+        random_state=0,
+    )
+    leaks = next(check for check in found.to_dict()["checks"] if check["name"] == "leaks")
+    assert patients[0] in json.dumps(leaks)  # it is there to be left out
+    measured = evaluate(model, images, y[79:], groups=patients, n_bootstrap=20)
+    files = _files(
+        model,
+        tmp_path / "model",
+        metrics=ReportedMetrics(measured, dataset="ward", split="test", group_disjoint=False),
+        audit=found,
+        card=CardDetails(title="A ward", images=images[:1]),
+    )
+    assert "image-01.jpg" in files
+    pixels = Path(images[0]).read_bytes()
+    assert pixels not in b"".join(files.values())
+    _refuse(files, [*PRIVATE, str(folder), *patients[:3], table.index[0]], [])
 
 
 def test_concept_vectors_keep_neither_annotated_images_nor_patients(ward, tmp_path):

@@ -185,7 +185,7 @@ RESPONSE = SimpleNamespace(headers={}, request=None)
     [
         (
             raised(LocalEntryNotFoundError(LOST), ConnectionError("no route\nhere.")),
-            "the Hub cannot be reached (ConnectionError: no route)",
+            "the connection to the Hub failed (ConnectionError: no route)",
         ),
         (
             raised(LocalEntryNotFoundError(LOST), HfHubHTTPError("503 Busy.\n", response=RESPONSE)),
@@ -196,7 +196,7 @@ RESPONSE = SimpleNamespace(headers={}, request=None)
             GatedRepoError("403.\n\nCannot access.", response=RESPONSE),
             "its owners grant access, to who is logged in (`hf auth login`)",
         ),
-        (TimeoutError(), "TimeoutError"),
+        (TimeoutError(), "the connection to the Hub failed (TimeoutError)"),
     ],
 )
 def test_what_the_hub_tells_on_many_lines_becomes_one_clause(error, reason):

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
-from sklearn.model_selection import StratifiedKFold
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 from skmoecbm import (
     ConceptBottleneckClassifier,
     ExpertFeatures,
     GatedConceptBottleneckClassifier,
+    InputError,
     LinearGate,
     MLPGate,
     load,
@@ -121,3 +123,37 @@ def test_features_frame_gate_columns_and_masked_expert_round_trip(tmp_path):
     model = GatedConceptBottleneckClassifier(gate_input=["age"], guard=False).fit(frame, labels)
     save(model, tmp_path / "gate")
     _same_outputs(model, load(tmp_path / "gate"), frame)
+
+
+def test_half_a_character_in_a_label_is_told_where_it_is_saved(tmp_path):
+    X, y = _data(n=40)
+    labels = np.array(["mel\ud800", "nv"])[(y == y[0]).astype(int)]
+    model = ConceptBottleneckClassifier(alpha=1.0).fit(X, labels)
+    with pytest.raises(InputError, match=r"half a character, near .*mel\\ud800"):
+        save(model, tmp_path / "model")
+
+
+def test_of_a_search_its_best_model_is_saved_and_nothing_else(tmp_path):
+    X, y = _data(n=40)
+    search = GridSearchCV(ConceptBottleneckClassifier(), {"alpha": [0.1, 1.0]}, cv=2).fit(X, y)
+    save(search, tmp_path / "search")
+    save(search.best_estimator_, tmp_path / "model")
+    for file in ("config.json", "model.safetensors", "README.md"):
+        assert (tmp_path / "search" / file).read_bytes() == (tmp_path / "model" / file).read_bytes()
+    again = load(tmp_path / "search")
+    np.testing.assert_array_equal(again.predict_proba(X), search.predict_proba(X))
+
+
+@pytest.mark.parametrize("label_map", [{1: "mel"}, ["mel"], "mel"])
+def test_a_label_map_that_is_none_is_told(tmp_path, label_map):
+    X, y = _data(n=40)
+    model = ConceptBottleneckClassifier(alpha=1.0).fit(X, y)
+    with pytest.raises(InputError, match="'label_map' parameter of save must be a dict of codes"):
+        save(model, tmp_path / "model", label_map=label_map)
+    assert not (tmp_path / "model").exists()
+
+
+def test_what_is_not_fitted_is_not_saved(tmp_path):
+    with pytest.raises(NotFittedError, match="is not fitted"):
+        save(ConceptBottleneckClassifier(), tmp_path / "model")
+    assert not (tmp_path / "model").exists()

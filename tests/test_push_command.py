@@ -51,11 +51,15 @@ def test_a_folder_is_pushed_as_it_is_and_used_from_the_hub(hub, saved, capsys, t
     assert main(["push", str(folder), NAME, "--tag", "v1"]) == 0
     repository = hub.repositories[NAME]
     told = capsys.readouterr().out
-    assert f"{hub.address}/{NAME}/commit/{repository.heads['main']}" in told
+    assert f"{hub.address}/{NAME}/commit/{repository.heads['main']} (private)\n" in told
     assert "skmoecbm.from_pretrained('ana/skin', revision='v1')" in told
     files = files_of(folder)
     assert repository["main"].pop(".gitattributes")
     assert files.pop("notes.txt")
+    line = b'model = skmoecbm.load("path/to/this/folder")'
+    assert files["README.md"].count(line) == 1  # of this a visitor has none
+    there = b'model = skmoecbm.from_pretrained("ana/skin", revision="v1")'
+    files["README.md"] = files["README.md"].replace(line, there)
     assert repository["main"] == files and repository.private
     options = ["--cache-dir", "none"]
     assert main(["predict", str(folder), str(photos), *options]) == 0
@@ -73,7 +77,17 @@ def test_everyone_sees_it_only_where_that_was_said(hub, saved, capsys):
     assert main(["push", str(saved[0]), NAME, "--public", "--branch", "next"]) == 0
     assert not hub.repositories[NAME].private
     assert set(hub.repositories[NAME].heads) == {"main", "next"}
+    assert " (public)\n" in capsys.readouterr().out
     assert "is public, and private=True" in fails(capsys, "push", saved[0], NAME, "--private")
+
+
+def test_images_that_become_public_are_told(hub, saved, capsys, tmp_path):
+    for name, content in files_of(saved[0]).items():
+        (tmp_path / name).write_bytes(content)
+    Image.new("RGB", (4, 4)).save(tmp_path / "image-01.jpg")
+    assert main(["push", str(tmp_path), NAME, "--public"]) == 0
+    assert "so image-01.jpg of the card become public" in capsys.readouterr().err
+    assert "image-01.jpg" in hub.repositories[NAME]["main"]
 
 
 def test_mistakes_are_one_sentence(hub, saved, capsys, tmp_path):
@@ -88,7 +102,8 @@ def test_mistakes_are_one_sentence(hub, saved, capsys, tmp_path):
         assert "There is no folder" in fails(capsys, "predict", path, photos)
     assert hub.requests == []
     told = fails(capsys, "predict", "ana/nothing", photos)
-    assert "There is no folder 'ana/nothing' here. Could not get the model 'ana/nothing'" in told
+    assert "error: Could not get the model 'ana/nothing'" in told
+    assert told.endswith("There is no folder 'ana/nothing' here either.")
     broken = tmp_path / "broken"
     broken.mkdir()
     for name, content in files_of(folder).items():
@@ -101,3 +116,21 @@ def test_a_token_is_no_option(saved, capsys):
     with pytest.raises(SystemExit):
         main(["push", str(saved[0]), NAME, "--token", TOKEN])
     assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_what_needs_no_hub_is_told_before_it_is_asked(hub, saved, capsys, monkeypatch, tmp_path):
+    folder, photos = saved
+    told = fails(capsys, "predict", NAME, tmp_path / "none.png")
+    assert "none.png' does not exist" in told
+    labels = ["--image-column", "a", "--label-column", "b", "--labels", tmp_path / "none.csv"]
+    assert "none.csv' does not exist" in fails(
+        capsys, "evaluate", NAME, "--images", photos, *labels
+    )
+    assert "The image folder" in fails(capsys, "evaluate", NAME, "--images", "nowhere", *labels)
+    told = fails(capsys, "push", folder, f"https://huggingface.co/{NAME}")
+    assert told.endswith(f"instead; give '{NAME}'.")
+    monkeypatch.setattr("skmoecbm._model_reading.read_model", lambda folder: pytest.fail("read"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    told = fails(capsys, "push", folder, NAME)
+    assert f"Could not push to '{NAME}': HF_HUB_OFFLINE is set. Unset it" in told
+    assert hub.requests == []

@@ -36,8 +36,11 @@ def test_bytes_and_text_are_read_alike():
         ("{", "not valid JSON"),
         ('{"format_version": 0, "format_version": 0}', "a key is there twice"),
         ('{"format_version": Infinity}', "Infinity is not a JSON number"),
-        ('{"format_version": "0"}', "no 'format_version'"),
-        ('{"format_version": true}', "no 'format_version'"),
+        ("{}", "no 'format_version'"),
+        ('{"format_version": "1"}', "'format_version' as \"1\"; .* without quotes"),
+        ('{"format_version": true}', "'format_version' as true; "),
+        ('{"format_version": null}', "'format_version' as null; "),
+        ('{"format_version": [1]}', "'format_version' as a list; "),
         ('{"format_version": 7}', "version 7, which needs a newer.*pip install --upgrade skmoecbm"),
         (
             '{"format_version": 7, "needs_skmoecbm": "12.3"}',

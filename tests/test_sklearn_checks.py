@@ -5,7 +5,11 @@ import pytest
 from sklearn.base import is_classifier
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skmoecbm import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
+from skmoecbm import (
+    ConceptBottleneckClassifier,
+    GatedConceptBottleneckClassifier,
+    GatedConceptBottleneckClassifierCV,
+)
 
 # The checks hand over plain arrays, which is what this warning is about.
 pytestmark = pytest.mark.filterwarnings(
@@ -29,7 +33,12 @@ class TwoExperts(GatedConceptBottleneckClassifier):
 # Some checks have too few rows of a class for two folds.
 @pytest.mark.filterwarnings("ignore:No gate could be fitted")
 @parametrize_with_checks(
-    [ConceptBottleneckClassifier(), GatedConceptBottleneckClassifier(), TwoExperts()]
+    [
+        ConceptBottleneckClassifier(),
+        GatedConceptBottleneckClassifier(),
+        TwoExperts(),
+        GatedConceptBottleneckClassifierCV(param_grid={"head__alpha": [1.0, 10.0]}, cv=2),
+    ]
 )
 def test_scikit_learn_estimator_checks(estimator, check):
     check(estimator)
