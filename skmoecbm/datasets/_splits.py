@@ -1,0 +1,145 @@
+"""Named splits of a data set: those with a trap say so when they are asked for."""
+
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+from skmoecbm.exceptions import InputError, SkmoecbmWarning
+
+__all__ = ["PARTS", "Splits", "group_split", "split_of_column"]
+
+PARTS = ("train", "val", "test")
+_TEST_FOLDS = 5  # one of them is tested on: a fifth of the rows
+_VAL_FOLDS = 8  # one of the rest: a tenth of all rows
+_SPELLINGS = {"valid": "val", "validation": "val", "dev": "val", "training": "train"}
+
+
+class Splits(Mapping):
+    """Named splits, each a dict of part -> rows; one with a trap warns when it is taken.
+
+    Parameters
+    ----------
+    splits : dict of str to dict of str to int ndarray
+        Name -> part ("train", "val", "test") -> rows of the data set, ascending.
+    traps : dict of str to str, default=None
+        Name -> what a user of that split must know.
+    default : str, default=None
+        The split that is meant where none is named; the first one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmoecbm.datasets._splits import Splits
+    >>> splits = Splits({"group": {"train": np.array([0, 2]), "test": np.array([1])}})
+    >>> splits
+    {'group': {'train': 2, 'test': 1}}
+    >>> splits["group"]["test"]
+    array([1])
+    """
+
+    def __init__(self, splits, traps=None, default=None):
+        self._splits = dict(splits)
+        self.traps = dict(traps or {})
+        self.default = next(iter(self._splits), None) if default is None else default
+
+    def __getitem__(self, name):
+        """Return part -> rows, and warn of what is known against the split."""
+        if name not in self._splits:
+            raise KeyError(f"there is no split {name!r}; there are {', '.join(self._splits)}")
+        if name in self.traps:
+            warnings.warn(self.traps[name], SkmoecbmWarning, stacklevel=2)
+        return self._splits[name]
+
+    def __contains__(self, name):
+        """Tell whether there is such a split; to ask for one is not to use it."""
+        return name in self._splits
+
+    def __iter__(self):
+        """Iterate over the names."""
+        return iter(self._splits)
+
+    def __len__(self):
+        """Return how many splits there are."""
+        return len(self._splits)
+
+    def __repr__(self):
+        """Return the number of rows of each part."""
+        return repr(
+            {
+                name: {part: len(rows) for part, rows in parts.items()}
+                for name, parts in self._splits.items()
+            }
+        )
+
+
+def group_split(ids, target, groups, *, seed=0):
+    """Divide rows into train, val and test (70, 10 and 20 in 100) so that no group is in two.
+
+    What part a row falls into depends on the ids, classes and groups, not on the order of rows.
+
+    Parameters
+    ----------
+    ids : array-like of str, shape (n,)
+        The name of each image.
+    target : array-like of shape (n,), or indicator of shape (n, n_labels)
+        Classes are kept in proportion (`StratifiedGroupKFold`); labels of an indicator are left to
+        chance (`GroupKFold`).
+    groups : array-like of shape (n,)
+        Lesion or patient.
+    seed : int, default=0
+
+    Returns
+    -------
+    dict of str to int ndarray
+        Rows of "train", "val" and "test", ascending.
+
+    Raises
+    ------
+    InputError
+        If there are too few groups.
+    """
+    order = np.argsort(np.asarray(ids, dtype=str), kind="stable")
+    target, groups = np.asarray(target)[order], np.asarray(groups)[order]
+    n_groups = len(set(groups.tolist()))
+    if n_groups < _VAL_FOLDS + 2:
+        raise InputError(
+            f"A split by groups needs at least {_VAL_FOLDS + 2} groups. There are {n_groups}; give "
+            "more images, or divide them yourself."
+        )
+    rest, test = _one_fold(target, groups, _TEST_FOLDS, seed)
+    train, val = _one_fold(target[rest], groups[rest], _VAL_FOLDS, seed)
+    parts = (rest[train], rest[val], test)
+    return {name: np.sort(order[rows]) for name, rows in zip(PARTS, parts, strict=True)}
+
+
+def _one_fold(target, groups, n_splits, seed):
+    """Return the rows outside and inside of one of `n_splits` folds."""
+    rows = np.zeros((len(groups), 1))
+    if target.ndim == 2:
+        return next(GroupKFold(n_splits, shuffle=True, random_state=seed).split(rows, None, groups))
+    # a class of fewer rows than folds is divided as well as it goes, and warns of it
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)
+        return next(folds.split(rows, target, groups))
+
+
+def split_of_column(column):
+    """Return the split that a column of a table names: part -> rows.
+
+    Parameters
+    ----------
+    column : sequence of str, length n
+        "train", "val" (or "valid", "validation") or "test"; what is empty is in no part.
+
+    Returns
+    -------
+    dict of str to int ndarray
+    """
+    words = np.array(
+        [_SPELLINGS.get(word, word) for word in (str(cell).strip().lower() for cell in column)]
+    )
+    parts = {part: np.flatnonzero(words == part) for part in PARTS}
+    return {part: rows for part, rows in parts.items() if len(rows)}
