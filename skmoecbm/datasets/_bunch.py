@@ -55,9 +55,7 @@ class ImageBunch(Bunch):
             raise InputError("This is a part already; take parts of the whole data set.")
         name = splits.default if split is None else split
         if name not in splits:
-            raise InputError(
-                f"{self.name} has no split {name!r}. It has {', '.join(map(repr, splits))}."
-            )
+            raise InputError(f"{self.name}: {splits.lack_of(name)}")
         parts = splits[name]
         if part not in parts:
             raise InputError(
@@ -82,15 +80,17 @@ class ImageBunch(Bunch):
         where = rows
         if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
             where = slice(int(rows[0]), int(rows[-1]) + 1)  # a view: a file on disk stays there
-        taken = {key: value for key, value in self.items() if key not in (*_BY_ROW, "splits")}
-        for key in _BY_ROW:
-            value = self.get(key)
-            if value is not None and hasattr(value, "iloc"):
-                value = value.iloc[where].reset_index(drop=True)
-            elif value is not None:
-                value = value[where]
+        taken = {}
+        for key, value in self.items():
+            if key in _BY_ROW and value is not None:
+                if hasattr(value, "iloc"):
+                    value = value.iloc[where].reset_index(drop=True)
+                else:
+                    value = value[where]
             taken[key] = value
-        return type(self)(**{**taken, "name": name or self.name, "rows": rows})
+        taken |= {"name": name or self.name, "rows": rows}
+        taken.pop("splits", None)
+        return type(self)(**taken)
 
     def __repr__(self):
         """Return what there is, an entry a line."""
@@ -104,14 +104,15 @@ class ImageBunch(Bunch):
 def _in_words(key, value, data):
     if key == "splits":
         told = []
-        for name, parts in value._splits.items():
-            sizes = ", ".join(f"{part} {len(rows):,}" for part, rows in parts.items())
-            mark = " (default)" if name == value.default else ""
-            trap = " (has a trap: see DESCR)" if name in value.traps else ""
-            told.append(f"{name!r}{mark}{trap}: {sizes}")
+        for name, sizes in value.sizes().items():
+            marks = ["default"] * (name == value.default) + ["warns"] * (name in value.traps)
+            mark = f" ({', '.join(marks)})" if marks else ""
+            parts = ", ".join(f"{part} {size:,}" for part, size in sizes.items())
+            told.append(f"{name!r}{mark}: {parts}")
         return "; ".join(told)
     if key == "target" and value.ndim == 2:
-        return f"indicator of shape {value.shape}, {int(value.sum()):,} ones"
+        counts = value.sum().astype(int)
+        return "indicator, " + ", ".join(f"{name} {n:,}" for name, n in counts.items())
     if key == "target":
         counts = {name: int((value == name).sum()) for name in data.target_names}
         return ", ".join(f"{name} {n:,}" for name, n in counts.items())
@@ -146,12 +147,15 @@ def image_bunch(
     target_names,
     splits,
     groups=None,
+    group_word="group",
     reports=None,
     metadata=None,
     traps=None,
+    absent_splits=None,
     default_split=None,
     task="multi-class",
     metric="balanced_accuracy",
+    scoring="balanced_accuracy",
     descr=None,
     more=None,
 ):
@@ -165,22 +169,31 @@ def image_bunch(
         Paths are kept as text in an object array, which takes rows of any kind of index.
     target : array-like of shape (n,), or indicator of shape (n, n_labels)
         Readable names of classes; or 1 where the row has the label of the column, 0 where not, NaN
-        where it is not known (a float array then).
+        where it is not known (float then). An indicator becomes a DataFrame, since classifiers take
+        the names of labels from its columns.
     target_names : sequence of str
         The classes in their order, or the labels of the columns.
     splits : dict of str to dict of str to array-like of int
         Name -> part -> rows.
     groups : array-like of shape (n,), default=None
         Lesion or patient.
+    group_word : str, default="group"
+        What a group is: "lesion", "patient".
     reports : sequence of str, default=None
     metadata : pandas.DataFrame of n rows, default=None
         Codes and all that the data set tells of its images.
     traps : dict of str to str, default=None
-        Name of a split -> the warning given when it is taken.
+        Name of a split -> the warning given when it is taken. A split whose parts share groups has
+        one without it, with the count.
+    absent_splits : dict of str to str, default=None
+        Name of a split that could be there -> a sentence on how to get it.
     default_split : str, default=None
         None is the first of `splits`.
     task, metric : str
-        What is to be learnt, and by what it is measured.
+        What is to be learnt, and the key of `evaluate` it is measured by ("quadratic_kappa", of
+        grades, is none).
+    scoring : str or callable
+        The same for scikit-learn's `scoring`.
     descr : str, default=None
         None reads `descr/NAME.md`.
     more : dict, default=None
@@ -203,7 +216,7 @@ def image_bunch(
         paths = np.empty(n, dtype=object)
         paths[:] = [str(path) for path in images]
         images = paths
-    target = np.asarray(target)
+    target = _checked_target(name, target, list(target_names))
     groups = None if groups is None else np.asarray(groups)
     for what, values in (
         ("target", target),
@@ -213,7 +226,8 @@ def image_bunch(
     ):
         if values is not None and len(values) != n:
             raise InputError(f"{name} has {n:,} images, but {len(values):,} rows of {what}.")
-    _check_target(name, target, list(target_names))
+    checked = _checked_splits(name, splits, n)
+    traps = {**_shared_groups(name, checked, groups, group_word), **(traps or {})}
     return ImageBunch(
         name=name,
         images=images,
@@ -222,16 +236,20 @@ def image_bunch(
         groups=groups,
         reports=None if reports is None else np.array(list(reports), dtype=object),
         metadata=None if metadata is None else metadata.reset_index(drop=True),
-        splits=Splits(_checked_splits(name, splits, n), traps, default_split),
+        splits=Splits(checked, traps, default_split, absent_splits),
         task=task,
         metric=metric,
+        scoring=scoring,
         DESCR=describe_data(name) if descr is None else descr,
         **(more or {}),
     )
 
 
-def _check_target(name, target, names):
-    if target.ndim == 2:
+def _checked_target(name, target, names):
+    if np.ndim(target) == 2:
+        from pandas import DataFrame
+
+        target = np.asarray(target)
         if target.shape[1] != len(names):
             raise InputError(
                 f"The indicator of {name} has {target.shape[1]} columns for {len(names)} labels."
@@ -239,13 +257,34 @@ def _check_target(name, target, names):
         values = np.unique(target[~np.isnan(target)] if target.dtype.kind == "f" else target)
         if not set(values.tolist()) <= {0, 1}:
             raise InputError(f"The indicator of {name} holds {values[:5].tolist()}, not 0 and 1.")
-        return
+        return DataFrame(target, columns=names)
+    target = np.asarray(target)
     if unknown := sorted(set(target.tolist()) - set(names)):
         row = int(np.flatnonzero(np.isin(target, unknown))[0])
         raise InputError(
             f"{name} has rows of the class {unknown[0]!r} (the first is row {row}), which is not "
             f"among its classes: {', '.join(map(repr, names))}."
         )
+    return target
+
+
+def _shared_groups(name, splits, groups, word):
+    """Return the trap of each split whose parts share groups."""
+    traps = {}
+    if groups is None:
+        return traps
+    for split, parts in splits.items():
+        tested = "test" if "test" in parts else "val"
+        if tested not in parts or "train" not in parts:
+            continue
+        shared = np.isin(groups[parts[tested]], np.unique(groups[parts["train"]])).sum()
+        if shared:
+            traps[split] = (
+                f"The split {split!r} of {name} divides images, not {word}s: {shared:,} of its "
+                f"{len(parts[tested]):,} {tested} images here are of a {word} that training images "
+                "show as well. What is measured on it is too good."
+            )
+    return traps
 
 
 def _checked_splits(name, splits, n):

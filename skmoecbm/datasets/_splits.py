@@ -27,6 +27,8 @@ class Splits(Mapping):
         Name -> what a user of that split must know.
     default : str, default=None
         The split that is meant where none is named; the first one.
+    absent : dict of str to str, default=None
+        Name of a split that could be there -> how to get it.
 
     Examples
     --------
@@ -39,18 +41,25 @@ class Splits(Mapping):
     array([1])
     """
 
-    def __init__(self, splits, traps=None, default=None):
+    def __init__(self, splits, traps=None, default=None, absent=None):
         self._splits = dict(splits)
         self.traps = dict(traps or {})
         self.default = next(iter(self._splits), None) if default is None else default
+        self.absent = dict(absent or {})
 
     def __getitem__(self, name):
         """Return part -> rows, and warn of what is known against the split."""
         if name not in self._splits:
-            raise KeyError(f"there is no split {name!r}; there are {', '.join(self._splits)}")
+            raise KeyError(self.lack_of(name))
         if name in self.traps:
             warnings.warn(self.traps[name], SkmoecbmWarning, stacklevel=2)
         return self._splits[name]
+
+    def lack_of(self, name):
+        """Return the sentences that say that there is no such split."""
+        listed = ", ".join(map(repr, self._splits))
+        remedy = f" {self.absent[name]}" if name in self.absent else ""
+        return f"There is no split {name!r}; there is {listed}.{remedy}"
 
     def __contains__(self, name):
         """Tell whether there is such a split; to ask for one is not to use it."""
@@ -64,14 +73,16 @@ class Splits(Mapping):
         """Return how many splits there are."""
         return len(self._splits)
 
+    def sizes(self):
+        """Return name -> part -> number of rows; nothing warns of being counted."""
+        return {
+            name: {part: len(rows) for part, rows in parts.items()}
+            for name, parts in self._splits.items()
+        }
+
     def __repr__(self):
         """Return the number of rows of each part."""
-        return repr(
-            {
-                name: {part: len(rows) for part, rows in parts.items()}
-                for name, parts in self._splits.items()
-            }
-        )
+        return repr(self.sizes())
 
 
 def group_split(ids, target, groups, *, seed=0):
