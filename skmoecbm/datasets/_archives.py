@@ -14,7 +14,7 @@ __all__ = ["unpack"]
 
 
 def unpack(archive, folder, *, verbose=True):
-    """Unpack a ZIP archive into a new folder and remove the archive; nothing if the folder is there.
+    """Unpack a ZIP archive into a new folder, and remove it; nothing if the folder is there.
 
     Parameters
     ----------

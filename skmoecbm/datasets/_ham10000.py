@@ -179,9 +179,10 @@ def rows_left(parts, here):
 def _table(root):
     """Return the table of any layout with columns image_id, dx and lesion_id."""
     tables = tables_below(root)
-    path = find_table(tables, ["image_id", "dx", "lesion_id"])
+    columns = ["image_id", "dx", "lesion_id"]
+    path = find_table(tables, columns, known=(_TABLE, "metadata"), name="HAM10000")
     if path is not None:
-        frame = read_frame(path, name="HAM10000", columns=["image_id", "dx", "lesion_id"])
+        frame = read_frame(path, name="HAM10000", columns=columns)
     else:
         frame = _isic_table(root, tables)
     if frame["image_id"].duplicated().any():
@@ -197,13 +198,13 @@ def _isic_table(root, tables):
     trained = [path for path in tables if "test" not in path.name.lower()]
     trained = [path for path in trained if "validation" not in path.name.lower()]
     codes = [code.upper() for code in CLASSES]
-    truth = find_table(trained, ["image", *codes])
+    truth = find_table(trained, ["image", *codes], name="HAM10000")
     if truth is None:
         raise InputError(
             f"The folder of HAM10000, {str(root)!r}, has no table with columns image_id, dx and "
             f"lesion_id (HAM10000_metadata). {_BY_HAND}"
         )
-    lesions = find_table(tables, ["image", "lesion_id"])
+    lesions = find_table(tables, ["image", "lesion_id"], name="HAM10000")
     if lesions is None:
         raise InputError(
             f"The folder {str(root)!r} has the ground truth of ISIC 2018 task 3, but not "

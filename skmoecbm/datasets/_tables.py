@@ -25,24 +25,45 @@ def tables_below(root, depth=3):
     return sorted(found, key=lambda path: len(path.parts))
 
 
-def find_table(tables, columns):
-    """Return the first table whose header has all of some columns, or None.
+def find_table(tables, columns, *, known=(), name=""):
+    """Return the table whose header has all of some columns, or None.
 
     Parameters
     ----------
     tables : sequence of Path
     columns : sequence of str or tuple of str
         Names, or other spellings of one.
+    known : sequence of str, default=()
+        How the table's own file name begins, the best first: it is taken before others.
+    name : str
+        The data set, for the error.
+
+    Raises
+    ------
+    InputError
+        If several tables would do.
     """
-    for path in tables:
-        try:
-            with open(path, encoding="utf-8-sig") as file:
-                header = _cells(file.readline(65536))
-        except (OSError, UnicodeDecodeError):
-            continue  # no text, so no table
-        if all(column_of(header, column) is not None for column in columns):
-            return path
-    return None
+    fit = [path for path in tables if _has_columns(path, columns)]
+    for start in known:
+        named = [path for path in fit if path.name.lower().startswith(start.lower())]
+        if named:
+            fit = named[:1]
+            break
+    if len(fit) > 1:
+        raise InputError(
+            f"Several tables could be that of {name}: {list_some(fit, 4)}. Leave one of them in "
+            f"the folder{', or call it ' + repr(known[0] + '.csv') if known else ''}."
+        )
+    return fit[0] if fit else None
+
+
+def _has_columns(path, columns):
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            header = _cells(file.readline(65536))
+    except (OSError, UnicodeDecodeError):
+        return False  # no text, so no table
+    return all(column_of(header, column) is not None for column in columns)
 
 
 def _cells(line):
