@@ -11,7 +11,7 @@ from skmoecbm.datasets._dataverse import dataverse_files
 from skmoecbm.datasets._download import RemoteFile, download, folder_lock
 from skmoecbm.datasets._files import ON_MISSING, existing_root, images_below, keep_present, readable
 from skmoecbm.datasets._folders import data_folder, not_here
-from skmoecbm.datasets._splits import PARTS, group_split, split_of_column
+from skmoecbm.datasets._splits import PARTS, group_split, rows_left, split_of_column
 from skmoecbm.datasets._tables import column_of, find_table, read_frame, tables_below
 from skmoecbm.exceptions import InputError
 
@@ -168,12 +168,6 @@ def fetch_ham10000(
         absent_splits={"community": "fetch_ham10000(..., split='community') gets it."},
     )
     return (data.images, data.target) if return_X_y else data
-
-
-def rows_left(parts, here):
-    """Return part -> rows after rows were left out; `here` of shape (n,) tells which stay."""
-    new = np.cumsum(here) - 1
-    return {part: new[rows[here[rows]]] for part, rows in parts.items()}
 
 
 def _table(root):

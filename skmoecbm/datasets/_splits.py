@@ -4,15 +4,17 @@ import warnings
 from collections.abc import Mapping
 
 import numpy as np
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+from sklearn.model_selection import StratifiedKFold
 
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
-__all__ = ["PARTS", "Splits", "group_split", "split_of_column"]
+__all__ = ["PARTS", "Splits", "group_split", "rows_left", "split_of_column"]
 
 PARTS = ("train", "val", "test")
 _TEST_FOLDS = 5  # one of them is tested on: a fifth of the rows
 _VAL_FOLDS = 8  # one of the rest: a tenth of all rows
+_FEWEST_GROUPS = 10
+_MOST_ROWS = 4  # from which number on groups count as equally large
 _SPELLINGS = {"valid": "val", "validation": "val", "dev": "val", "training": "train"}
 
 
@@ -88,15 +90,16 @@ class Splits(Mapping):
 def group_split(ids, target, groups, *, seed=0):
     """Divide rows into train, val and test (70, 10 and 20 in 100) so that no group is in two.
 
-    What part a row falls into depends on the ids, classes and groups, not on the order of rows.
+    Groups are divided by scikit-learn's `StratifiedKFold`, stratified by their rarest class or
+    label and the number of their rows. `StratifiedGroupKFold`, which weighs one group at a time,
+    balances rare classes a little better and takes seconds for ten thousand images. What part a row
+    falls into depends on the ids, classes and groups, not on the order of rows.
 
     Parameters
     ----------
     ids : array-like of str, shape (n,)
         The name of each image.
     target : array-like of shape (n,), or indicator of shape (n, n_labels)
-        Classes are kept in proportion (`StratifiedGroupKFold`); labels of an indicator are left to
-        chance (`GroupKFold`).
     groups : array-like of shape (n,)
         Lesion or patient.
     seed : int, default=0
@@ -112,29 +115,52 @@ def group_split(ids, target, groups, *, seed=0):
         If there are too few groups.
     """
     order = np.argsort(np.asarray(ids, dtype=str), kind="stable")
-    target, groups = np.asarray(target)[order], np.asarray(groups)[order]
-    n_groups = len(set(groups.tolist()))
-    if n_groups < _VAL_FOLDS + 2:
+    _, first, group = np.unique(np.asarray(groups)[order], return_index=True, return_inverse=True)
+    n_groups = len(first)
+    if n_groups < _FEWEST_GROUPS:
         raise InputError(
-            f"A split by groups needs at least {_VAL_FOLDS + 2} groups. There are {n_groups}; give "
+            f"A split by groups needs at least {_FEWEST_GROUPS} groups. There are {n_groups}; give "
             "more images, or divide them yourself."
         )
-    rest, test = _one_fold(target, groups, _TEST_FOLDS, seed)
-    train, val = _one_fold(target[rest], groups[rest], _VAL_FOLDS, seed)
-    parts = (rest[train], rest[val], test)
-    return {name: np.sort(order[rows]) for name, rows in zip(PARTS, parts, strict=True)}
+    rarest = np.full(n_groups, np.iinfo(np.int64).max)
+    np.minimum.at(rarest, group, _rank(np.asarray(target)[order]))
+    n_rows = np.bincount(group)
+    strata = rarest * (_MOST_ROWS + 1) + np.minimum(n_rows, _MOST_ROWS)
+    # groups in the order of their first image, not of their names: these may be numbers or text
+    here = np.argsort(first, kind="stable")
+    rest, test = _one_fold(here, strata, _TEST_FOLDS, seed)
+    train, val = _one_fold(rest, strata, _VAL_FOLDS, seed)
+    return {
+        part: np.sort(order[np.isin(group, chosen)])
+        for part, chosen in zip(PARTS, (train, val, test), strict=True)
+    }
 
 
-def _one_fold(target, groups, n_splits, seed):
-    """Return the rows outside and inside of one of `n_splits` folds."""
-    rows = np.zeros((len(groups), 1))
-    if target.ndim == 2:
-        return next(GroupKFold(n_splits, shuffle=True, random_state=seed).split(rows, None, groups))
-    # a class of fewer rows than folds is divided as well as it goes, and warns of it
+def _rank(target):
+    """Return how frequent the rarest class of each row is among all, 0 the rarest, shape (n,)."""
+    if target.ndim == 1:
+        _, codes = np.unique(target, return_inverse=True)
+        target = np.eye(codes.max() + 1, dtype=bool)[codes]
+    held = np.nan_to_num(target.astype(float)) > 0
+    rank = np.empty(held.shape[1], dtype=np.int64)
+    rank[np.argsort(held.sum(axis=0), kind="stable")] = np.arange(held.shape[1])
+    return np.where(held, rank, held.shape[1]).min(axis=1)
+
+
+def _one_fold(groups, strata, n_splits, seed):
+    """Return the groups outside and inside of one of `n_splits` folds."""
+    folds = StratifiedKFold(n_splits, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
+        # a stratum of fewer groups than folds is divided as well as it goes
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)
-        return next(folds.split(rows, target, groups))
+        outside, inside = next(folds.split(groups, _merged(strata[groups], n_splits)))
+    return groups[outside], groups[inside]
+
+
+def _merged(strata, fewest):
+    """Return strata of which the small ones were put together, since one must have enough."""
+    values, place, counts = np.unique(strata, return_inverse=True, return_counts=True)
+    return np.where(counts[place] < fewest, -1, values[place])
 
 
 def split_of_column(column):
@@ -154,3 +180,9 @@ def split_of_column(column):
     )
     parts = {part: np.flatnonzero(words == part) for part in PARTS}
     return {part: rows for part, rows in parts.items() if len(rows)}
+
+
+def rows_left(parts, here):
+    """Return part -> rows after rows were left out; `here`, bool (n,), tells which stay."""
+    new = np.cumsum(here) - 1
+    return {part: new[rows[here[rows]]] for part, rows in parts.items()}
