@@ -121,7 +121,7 @@ def _in_words(key, value, data):
     if key == "images":
         return f"paths, the first {str(value[0])!r}"
     if key == "groups":
-        return f"{len(set(value.tolist())):,} different, the first {value[0]!r}"
+        return f"{len(set(value.tolist())):,} different, the first {str(value[0])!r}"
     if key == "metadata":
         return f"DataFrame: {', '.join(map(str, value.columns))}"
     if key == "DESCR":
