@@ -118,9 +118,21 @@ def fetch_chestxray14(
 
     Examples
     --------
+    >>> import tempfile
+    >>> from pathlib import Path
     >>> from skmoecbm.datasets import fetch_chestxray14
-    >>> data = fetch_chestxray14("NIH/")  # doctest: +SKIP
-    >>> train, test = data.part("train"), data.part("test")  # doctest: +SKIP
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     rows = ["Image Index,Finding Labels,Patient ID"]
+    ...     for k in range(40):
+    ...         rows.append(f"{k:08d}_000.png,{'Mass|Edema' if k < 10 else 'No Finding'},{k // 2}")
+    ...         (Path(root) / f"{k:08d}_000.png").touch()  # opened when they are encoded
+    ...     _ = (Path(root) / "Data_Entry_2017.csv").write_text("\\n".join(rows))
+    ...     data = fetch_chestxray14(root)
+    >>> data.target.shape, int(data.target["mass"].sum())
+    ((40, 14), 10)
+    >>> train, test = data.part("train"), data.part("test")
+    >>> set(train.groups) & set(test.groups)
+    set()
     """
     check_choice("fetch_chestxray14", "on_missing", on_missing, ON_MISSING)
     if root is None:

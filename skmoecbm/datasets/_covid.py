@@ -25,9 +25,9 @@ _RADIOGRAPHY = {
 _QU_EX = {"covid": "covid-19", "noncovid": "non-covid infection", "normal": "normal"}
 _PARTS = ("train", "val", "test")
 _TRAP = (
-    "The split {split!r} of the COVID-19 X-rays divides images: patients are not named, so films of "
-    "one patient may be in two parts, and classes come from sources of their own. What is measured "
-    "on it is too good. See DESCR."
+    "The split {split!r} of the COVID-19 X-rays divides images: patients are not named, so films "
+    "of one patient may be in two parts, and classes come from sources of their own. What is "
+    "measured on it is too good. See DESCR."
 )
 _HOLDS = (
     "the folders COVID, Lung_Opacity, Normal and Viral Pneumonia of COVID-19_Radiography_Dataset, "
@@ -66,7 +66,7 @@ def fetch_covid_radiography(root=None, *, data_home=None, return_X_y=False):
         groups : None
             Patients are not named.
         metadata : pandas.DataFrame of n rows
-            ``folder``; ``source``, where the tables \\*.metadata.xlsx are there.
+            ``folder``; ``source``, where the Excel tables that come with them are there.
         splits : mapping of str to dict of str to int array
             "official" of COVID-QU-Ex, else "random": part ("train", "val", "test") -> rows. Taking
             one warns that patients are not kept together.
@@ -94,9 +94,17 @@ def fetch_covid_radiography(root=None, *, data_home=None, return_X_y=False):
 
     Examples
     --------
+    >>> import tempfile
+    >>> from pathlib import Path
     >>> from skmoecbm.datasets import fetch_covid_radiography
-    >>> data = fetch_covid_radiography("COVID-19_Radiography_Dataset/")  # doctest: +SKIP
-    >>> train, test = data.part("train"), data.part("test")  # doctest: +SKIP
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for k in range(20):
+    ...         path = Path(root) / ("COVID" if k % 2 else "Normal") / "images" / f"{k}.png"
+    ...         path.parent.mkdir(parents=True, exist_ok=True)
+    ...         path.touch()  # images are opened when they are encoded
+    ...     data = fetch_covid_radiography(root)
+    >>> data.edition, len(data.images), str(data.target[0])
+    ('COVID-19 Radiography', 20, 'covid-19')
     """
     home = data_folder(data_home, "fetch_covid_radiography") / "covid_radiography"
     by_hand = _BY_HAND.format(folder=str(home))

@@ -125,9 +125,21 @@ def fetch_ham10000(
 
     Examples
     --------
+    >>> import tempfile
+    >>> from pathlib import Path
     >>> from skmoecbm.datasets import fetch_ham10000
-    >>> data = fetch_ham10000("HAM10000/")  # doctest: +SKIP
-    >>> train, test = data.part("train"), data.part("test")  # doctest: +SKIP
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     rows = ["lesion_id,image_id,dx"]
+    ...     for k in range(40):
+    ...         rows.append(f"HAM_{k // 2},ISIC_{k:07d},{'mel' if k < 10 else 'nv'}")
+    ...         (Path(root) / f"ISIC_{k:07d}.jpg").touch()  # opened when they are encoded
+    ...     _ = (Path(root) / "HAM10000_metadata.csv").write_text("\\n".join(rows))
+    ...     data = fetch_ham10000(root)
+    >>> train, test = data.part("train"), data.part("test")
+    >>> len(train.images), len(test.images), set(train.groups) & set(test.groups)
+    (28, 8, set())
+    >>> str(train.target[0])
+    'melanoma'
     """
     check_choice("fetch_ham10000", "on_missing", on_missing, ON_MISSING)
     home = data_folder(data_home, "fetch_ham10000") / "ham10000"
