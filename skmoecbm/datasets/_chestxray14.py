@@ -59,7 +59,7 @@ def fetch_chestxray14(
     return_X_y=False,
     verbose=True,
 ):
-    """Load NIH ChestX-ray14, X-rays with fourteen findings; download it if necessary (45 GB).
+    r"""Load NIH ChestX-ray14, X-rays with fourteen findings; download it if necessary (45 GB).
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def fetch_chestxray14(
     ...     for k in range(40):
     ...         rows.append(f"{k:08d}_000.png,{'Mass|Edema' if k < 10 else 'No Finding'},{k // 2}")
     ...         (Path(root) / f"{k:08d}_000.png").touch()  # opened when they are encoded
-    ...     _ = (Path(root) / "Data_Entry_2017.csv").write_text("\\n".join(rows))
+    ...     _ = (Path(root) / "Data_Entry_2017.csv").write_text("\n".join(rows))
     ...     data = fetch_chestxray14(root)
     >>> data.target.shape, int(data.target["mass"].sum())
     ((40, 14), 10)

@@ -63,7 +63,7 @@ def fetch_ham10000(
     return_X_y=False,
     verbose=True,
 ):
-    """Load HAM10000, dermatoscopic images of seven diagnoses; download it if necessary (3 GB).
+    r"""Load HAM10000, dermatoscopic images of seven diagnoses; download it if necessary (3 GB).
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def fetch_ham10000(
     ...     for k in range(40):
     ...         rows.append(f"HAM_{k // 2},ISIC_{k:07d},{'mel' if k < 10 else 'nv'}")
     ...         (Path(root) / f"ISIC_{k:07d}.jpg").touch()  # opened when they are encoded
-    ...     _ = (Path(root) / "HAM10000_metadata.csv").write_text("\\n".join(rows))
+    ...     _ = (Path(root) / "HAM10000_metadata.csv").write_text("\n".join(rows))
     ...     data = fetch_ham10000(root)
     >>> train, test = data.part("train"), data.part("test")
     >>> len(train.images), len(test.images), set(train.groups) & set(test.groups)
