@@ -40,7 +40,7 @@ def dataverse_files(server, doi, wanted, *, remedy):
     try:
         for entry in told["data"]["latestVersion"]["files"]:
             data = entry["dataFile"]
-            checksum = data.get("checksum") or {"type": "MD5", "value": data.get("md5")}
+            checksum = data.get("checksum") or {"type": "MD5", "value": data["md5"]}
             is_table = "originalFileFormat" in data
             name = data.get("originalFileName") if is_table else data.get("filename")
             name = name or entry["label"]
@@ -50,7 +50,7 @@ def dataverse_files(server, doi, wanted, *, remedy):
                 url=f"{server}/api/access/datafile/{data['id']}"
                 + ("?format=original" if is_table else ""),
                 name=name.replace("/", "_"),
-                checksum=f"{kind}:{checksum['value']}" if checksum["value"] else None,
+                checksum=f"{kind}:{checksum['value']}",
                 size=size,
             )
     except (KeyError, TypeError, AttributeError) as error:

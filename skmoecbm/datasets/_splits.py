@@ -57,6 +57,10 @@ class Splits(Mapping):
             warnings.warn(self.traps[name], SkmoecbmWarning, stacklevel=2)
         return self._splits[name]
 
+    def rows(self, name):
+        """Return part -> rows without a warning: to look at a split, not to learn on it."""
+        return self._splits[name]
+
     def lack_of(self, name):
         """Return the sentences that say that there is no such split."""
         listed = ", ".join(map(repr, self._splits))
