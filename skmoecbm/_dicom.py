@@ -6,7 +6,8 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from skmoecbm._dicom_file import is_dicom, read_film
+from skmoecbm._dicom_file import is_dicom
+from skmoecbm._dicom_film import read_film
 from skmoecbm._dicom_luts import Table
 from skmoecbm.exceptions import InputError, SkmoecbmWarning, Unreadable
 

@@ -70,8 +70,8 @@ def _table(descriptor, data, little_endian, signed):
     first = (first + 32_768) % 65_536 - 32_768 if signed else first % 65_536
     if not 8 <= bits <= 16:
         raise Unreadable(f"a lookup table has entries of {bits} bits; 8 to 16 are possible.")
-    if isinstance(data, bytes) and len(data) < 2 * n:  # 8-bit entries, one or two to a word
-        data = _numbers(data, 1, little_endian)
+    if isinstance(data, bytes) and len(data) < 2 * n:  # 8-bit entries, whatever is announced
+        data, bits = _numbers(data, 1, little_endian), 8
     entries = data if isinstance(data, list) else _numbers(data, 2, little_endian)
     if len(entries) < n:
         raise Unreadable(f"a lookup table has {len(entries):,} of the {n:,} entries it announces.")
