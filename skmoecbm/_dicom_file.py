@@ -2,10 +2,11 @@
 
 import io
 import zlib
+from contextlib import contextmanager
 
 from skmoecbm.exceptions import InputError, Unreadable
 
-__all__ = ["is_dicom", "read_header"]
+__all__ = ["is_dicom", "items_of", "read_header"]
 
 # The only attributes that are read. Names, numbers and dates of patients are skipped over, so that
 # no message, log, key or store can hold them.
@@ -22,7 +23,7 @@ _ATTRIBUTES = (
     "PerFrameFunctionalGroupsSequence ExtendedOffsetTable ExtendedOffsetTableLengths "
     "PixelData FloatPixelData DoubleFloatPixelData"
 ).split()
-_MOST_READS = 2_000_000  # of the parser; an element takes two and becomes half a kilobyte
+_MOST_READS = 400_000  # of the parser; an item or element takes two and becomes up to a kilobyte
 _MOST_INFLATED = 2**28  # bytes; deflate packs a thousand to one
 
 
@@ -35,9 +36,24 @@ class _Metered(io.BytesIO):
 
     def read(self, size=-1):
         self._left -= 1
+        if self._left < 0:  # by an end of the file, which pydicom knows
+            return b""
+        return super().read(size)
+
+    def check(self):
         if self._left < 0:
             raise Unreadable("its header has more elements than any image needs.")
-        return super().read(size)
+
+
+@contextmanager
+def _bounded(content):
+    file = _Metered(content)
+    try:
+        yield file
+    except Exception:
+        file.check()
+        raise
+    file.check()
 
 
 def is_dicom(content):
@@ -87,11 +103,36 @@ def read_header(content):
     if syntax == uid.DeflatedExplicitVRLittleEndian:
         content = _inflate(content)
     tags = [tag_for_keyword(name) for name in _ATTRIBUTES]
-    dataset = read_dataset(_Metered(content), implicit, little_endian, specific_tags=tags)
+    with _bounded(content) as file:
+        dataset = read_dataset(file, implicit, little_endian, specific_tags=tags)
     # These hold the same pixel data, so the same film gets the same key.
     if syntax in (uid.ImplicitVRLittleEndian, uid.DeflatedExplicitVRLittleEndian):
         syntax = uid.ExplicitVRLittleEndian
     return dataset, str(syntax), little_endian
+
+
+def items_of(dataset, name):
+    """Return the items of a sequence, none where it is absent; what they hold is bounded too.
+
+    pydicom would parse a sequence that is still bytes when it is looked at, whatever its length.
+    """
+    from pydicom.filereader import read_sequence
+
+    if name not in dataset:
+        return []
+    element = dataset.get_item(name)
+    if not isinstance(element.value, bytes):
+        return list(element.value or [])
+    with _bounded(element.value) as file:
+        return list(
+            read_sequence(
+                file,
+                element.is_implicit_VR,
+                element.is_little_endian,
+                len(element.value),
+                "iso8859",
+            )
+        )
 
 
 def _syntax_and_start(content):

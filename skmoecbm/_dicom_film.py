@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 
 from PIL import Image
 
-from skmoecbm._dicom_file import read_header
+from skmoecbm._dicom_file import items_of, read_header
 from skmoecbm._dicom_luts import Table, read_palette, read_table
 from skmoecbm.exceptions import InputError, Unreadable
 
@@ -13,11 +13,6 @@ __all__ = ["Film", "read_film"]
 
 _MEDIA = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422")
 _MEDIA += ("YBR_ICT", "YBR_RCT")
-_SEQUENCES = (
-    "ModalityLUTSequence VOILUTSequence SharedFunctionalGroupsSequence "
-    "PerFrameFunctionalGroupsSequence"
-).split()
-_MOST_SEQUENCE = 2**24  # bytes of a sequence that is parsed whole
 
 
 @dataclass(frozen=True)
@@ -110,7 +105,6 @@ def _film(dataset, syntax, little_endian, frame, window):
                 "into an array with pydicom, and pass that with value_range=(low, high)."
             )
         raise Unreadable("it is a DICOM file without an image (no pixel data).")
-    _check_sequences(dataset)
     rows, columns, allocated = (
         int(dataset[name].value) for name in ("Rows", "Columns", "BitsAllocated")
     )
@@ -165,14 +159,6 @@ def _film(dataset, syntax, little_endian, frame, window):
     )
 
 
-def _check_sequences(dataset):
-    """Refuse sequences too long to be parsed; they are still bytes, unless of undefined length."""
-    for name in _SEQUENCES:
-        value = dataset.get_item(name).value if name in dataset else None
-        if isinstance(value, bytes) and len(value) > _MOST_SEQUENCE:
-            raise Unreadable(f"a sequence in it has {len(value):,} bytes.")
-
-
 def _check_size(rows, columns):
     limit = Image.MAX_IMAGE_PIXELS  # for all formats the same: Pillow refuses from twice this on
     if limit is not None and rows * columns > 2 * limit:
@@ -204,15 +190,17 @@ def _group_item(dataset, frame, name):
         ("PerFrameFunctionalGroupsSequence", frame),
         ("SharedFunctionalGroupsSequence", 0),
     ):
-        items = dataset.get(groups) or ()
-        if place < len(items) and items[place].get(name):
-            return items[place][name].value[0]
+        items = items_of(dataset, groups)
+        found = items_of(items[place], name) if place < len(items) else []
+        if found:
+            return found[0]
     return dataset
 
 
 def _modality(dataset, frame, little_endian, signed):
-    if dataset.get("ModalityLUTSequence"):
-        return read_table(dataset.ModalityLUTSequence[0], little_endian, signed)
+    tables = items_of(dataset, "ModalityLUTSequence")
+    if tables:
+        return read_table(tables[0], little_endian, signed)
     source = _group_item(dataset, frame, "PixelValueTransformationSequence")
     slope, intercept = _numbers(source, "RescaleSlope"), _numbers(source, "RescaleIntercept")
     return (slope or [1.0])[0], (intercept or [0.0])[0]
@@ -222,8 +210,9 @@ def _voi(dataset, frame, window, little_endian, signed):
     if isinstance(window, tuple):
         return ("LINEAR", *window)
     source = _group_item(dataset, frame, "FrameVOILUTSequence")
-    if window is None and source.get("VOILUTSequence"):
-        return read_table(source.VOILUTSequence[0], little_endian, signed)
+    tables = items_of(source, "VOILUTSequence") if window is None else []
+    if tables:
+        return read_table(tables[0], little_endian, signed)
     pairs = zip(_numbers(source, "WindowCenter"), _numbers(source, "WindowWidth"), strict=False)
     windows = list(pairs)
     function = str(source.get("VOILUTFunction") or "LINEAR")
