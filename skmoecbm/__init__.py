@@ -45,6 +45,7 @@ _ROOMS = {
     "encoder": ("ConceptEncoder", "ExpertUnion"),
     "exceptions": (
         "BackboneError",
+        "DownloadError",
         "FormatError",
         "HubError",
         "InputError",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from skmoecbm._leak_split import rows_of_split
 from skmoecbm._targets import check_groups
 from skmoecbm._validation import check_number
 from skmoecbm.exceptions import InputError
@@ -95,16 +96,31 @@ class LeakReport:
         return f"LeakReport({total} share something with {self.n_train:,} training rows: {told})"
 
 
-def check_leak(train, test, *, train_groups=None, test_groups=None, near=0.99):
+def check_leak(
+    train, test=None, split=None, *, train_groups=None, test_groups=None, parts=None, near=0.99
+):
     """Look for what training and test images share.
+
+    Three ways to say which these are: ``check_leak(train, test)``;
+    ``check_leak(images, groups, split)`` with the rows of the parts; ``check_leak(data)`` or
+    ``check_leak(data, split="community")`` with a data set of :mod:`skmoecbm.datasets`.
 
     Parameters
     ----------
-    train, test : sequence of images, or ExpertFeatures
+    train : sequence of images, ExpertFeatures, or Bunch
         Images are compared by their pixels, whatever file they come in; features by the embeddings
         that they carry, which also shows near-duplicates (re-encoded, resized, slightly cropped).
+        With `split` these are all rows. A Bunch gives images and groups, a whole one its splits.
+    test : sequence of images, ExpertFeatures, Bunch, or array-like of shape (n,), default=None
+        The others; with `split` the group of each row of `train`, or None.
+    split : dict of str to int array, pair of int arrays, or str, default=None
+        Rows of the parts, such as ``{"train": rows, "test": rows}`` or ``(train, test)`` of a
+        splitter; of a Bunch the name of one of its splits, by default its first.
     train_groups, test_groups : array-like of shape (n_train,) and (n_test,), default=None
-        Lesion, patient or study of each row: both, or none.
+        Lesion, patient or study of each row: both, or none. Not with `split`.
+    parts : pair of str, default=None
+        Which parts of `split` are compared, the training part first. None is "train" with "test",
+        or with "val" where there is no other.
     near : float in (0, 1], default=0.99
         Cosine, of embeddings less their training mean and in every expert, from which on images are
         near-duplicates.
@@ -112,6 +128,7 @@ def check_leak(train, test, *, train_groups=None, test_groups=None, near=0.99):
     Returns
     -------
     LeakReport
+        Its rows are counted within the parts.
 
     Raises
     ------
@@ -135,7 +152,22 @@ def check_leak(train, test, *, train_groups=None, test_groups=None, near=0.99):
     LeakReport(1 of 3 test rows share something with 4 training rows: 1 are identical)
     >>> report.leaking
     array([ True, False, False])
+    >>> check_leak(images, ["a", "a", "b", "b", "c", "c"], ([0, 2], [1, 4])).counts()
+    {'group': 1, 'identical': 0}
     """
+    if split is not None or hasattr(train, "splits"):
+        train, test, train_groups, test_groups = rows_of_split(
+            train, test, split, parts, (train_groups, test_groups)
+        )
+    elif hasattr(train, "images") and hasattr(test, "images"):
+        if train_groups is None and test_groups is None:
+            train_groups, test_groups = train.get("groups"), test.get("groups")
+        train, test = train.images, test.images
+    if test is None:
+        raise InputError(
+            "check_leak needs test rows as well: check_leak(train, test), or check_leak(images, "
+            "groups, split) with the rows of a split."
+        )
     features = [isinstance(X, ExpertFeatures) for X in (train, test)]
     if any(features) and not all(features):
         raise InputError(

@@ -2,6 +2,7 @@
 
 __all__ = [
     "BackboneError",
+    "DownloadError",
     "FormatError",
     "HubError",
     "InputError",
@@ -30,6 +31,13 @@ class Unreadable(InputError):
 
 class BackboneError(SkmoecbmError, RuntimeError):
     """An image-text model cannot be found, loaded or run."""
+
+
+class DownloadError(SkmoecbmError, OSError):
+    """A data set is not on this machine, and cannot be downloaded or may not be.
+
+    Also an `OSError`, as scikit-learn's own functions raise it.
+    """
 
 
 class HubError(SkmoecbmError, RuntimeError):

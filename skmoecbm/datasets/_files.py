@@ -1,0 +1,138 @@
+"""Images below a folder, and what is said of those that are not there."""
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from skmoecbm._folder import IMAGE_SUFFIXES
+from skmoecbm._label_table import list_some
+from skmoecbm._validation import check_choice
+from skmoecbm.exceptions import InputError, SkmoecbmWarning
+
+__all__ = ["ON_MISSING", "existing_root", "images_below", "keep_present", "readable"]
+
+ON_MISSING = ("raise", "warn", "ignore")
+
+
+def existing_root(root, name, wanted):
+    """Return the folder of a data set, or say what it should hold.
+
+    Parameters
+    ----------
+    root : path-like
+    name : str
+        The data set.
+    wanted : str
+        What the folder holds, in words.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise InputError(f"The folder of {name}, {str(root)!r}, {what}. It should hold {wanted}.")
+    return root
+
+
+def images_below(root, *, skip=()):
+    """Return name without ending -> path of every image below a folder.
+
+    Parameters
+    ----------
+    root : path-like
+    skip : collection of str, default=()
+        Names of folders that are not looked into, in lower case: masks, for instance.
+
+    Returns
+    -------
+    dict of str to str
+
+    Raises
+    ------
+    InputError
+        If two images of one name differ in size: it is not clear then which one is meant. Copies
+        are common (archives hold a folder twice), and the first in alphabetical order is taken.
+    """
+    found, skip = {}, {name.lower() for name in skip}
+    for folder, inner, files in os.walk(root, followlinks=True):
+        inner[:] = sorted(name for name in inner if name.lower() not in skip and name[0] != ".")
+        for file in sorted(files):
+            stem, ending = os.path.splitext(file)
+            if ending.lower() not in IMAGE_SUFFIXES or file[0] == ".":
+                continue
+            path = os.path.join(folder, file)
+            known = found.setdefault(stem, path)
+            if known != path and os.path.getsize(known) != os.path.getsize(path):
+                raise InputError(
+                    f"Two different images are called {stem!r}: {known!r} and {path!r}. Give the "
+                    "folder that holds the right ones only."
+                )
+    return found
+
+
+def keep_present(paths, ids, *, name, root, on_missing, remedy):
+    """Return which rows have an image, shape (n,), bool; tell of the others.
+
+    Parameters
+    ----------
+    paths : sequence of str or None, length n
+        None where no file was found.
+    ids : sequence of str, length n
+    name : str
+        The data set.
+    root : path-like
+    on_missing : {"raise", "warn", "ignore"}
+    remedy : str
+        A sentence on how to complete the folder.
+
+    Raises
+    ------
+    InputError
+        If images are missing and `on_missing` is "raise", or none is there.
+    """
+    check_choice(name, "on_missing", on_missing, ON_MISSING)
+    here = np.array([path is not None for path in paths], dtype=bool)
+    gone = np.flatnonzero(~here)
+    if not len(gone):
+        return here
+    told = (
+        f"{len(gone):,} of the {len(here):,} images that the table of {name} names are not in "
+        f"{str(root)!r}; the first is {str(ids[gone[0]])!r}."
+    )
+    if len(gone) == len(here):
+        raise InputError(f"{told} {remedy}")
+    if on_missing == "raise":
+        raise InputError(f"{told} {remedy} on_missing='warn' leaves these rows out.")
+    if on_missing == "warn":
+        warnings.warn(f"{told} These rows are left out.", SkmoecbmWarning, stacklevel=3)
+    return here
+
+
+def readable(codes, names, *, name, column, ids):
+    """Return the readable name of each code, str ndarray of shape (n,).
+
+    Parameters
+    ----------
+    codes : sequence of str, length n
+    names : dict of str to str
+        Code -> name. Names pass as they are.
+    name, column : str
+        The data set and the column of its table, for the error.
+    ids : sequence of str, length n
+
+    Raises
+    ------
+    InputError
+        If a code is not known, with the first image that has it.
+    """
+    known = {**{label: label for label in names.values()}, **names}
+    codes = [str(code).strip() for code in codes]
+    unknown = [row for row, code in enumerate(codes) if code not in known]
+    if unknown:
+        row = unknown[0]
+        raise InputError(
+            f"{len(unknown):,} rows of {name} have something else than {list_some(names, 20)} in "
+            f"column {column!r}; the first is {str(ids[row])!r} with {codes[row]!r}. Correct the "
+            "table, or leave these rows out of it."
+        )
+    return np.array([known[code] for code in codes])
