@@ -1,7 +1,7 @@
 """CheXpert: chest X-rays of Stanford Hospital with fourteen labels, some of them uncertain."""
 
+import os
 import re
-from pathlib import Path
 
 import numpy as np
 
@@ -120,8 +120,8 @@ def load_chexpert(
     ...     data = load_chexpert(root, labels=["Edema", "Pneumothorax"])
     >>> data.target.sum().to_dict()
     {'pulmonary edema': 10, 'pneumothorax': 20}
-    >>> data.groups[0]
-    'patient00001'
+    >>> print(data.groups[0])
+    patient00001
     """
     check_choice("load_chexpert", "uncertain", uncertain, POLICIES)
     check_choice("load_chexpert", "on_missing", on_missing, ON_MISSING)
@@ -215,17 +215,21 @@ def _found(ids, folders):
     Tables name paths from the folder of another release on ('CheXpert-v1.0/train/...'), and the
     newer download has patients of the training part right below each of its batches.
     """
-    paths, likely = [], 0
+    places = [(str(folder), skipped) for skipped in (0, 1) for folder in folders]
+    paths, likely = [], places[0]
     for name in ids:
         parts = name.split("/")
         if parts[0].lower().startswith("chexpert"):
             parts = parts[1:]
-        places = [Path(folder, *parts) for folder in folders]
-        places += [Path(folder, *parts[1:]) for folder in folders]
-        order = [likely, *range(len(places))]  # most films are where the one before was
-        likely = next((place for place in order if places[place].is_file()), None)
-        paths.append(None if likely is None else str(places[likely]))
-        likely = likely or 0
+        path = None
+        for place in (likely, *places):  # most films are where the one before was
+            folder, skipped = place
+            path = os.path.join(folder, *parts[skipped:])
+            if os.path.isfile(path):
+                likely = place
+                break
+            path = None
+        paths.append(path)
     return paths
 
 

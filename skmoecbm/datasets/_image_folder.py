@@ -22,7 +22,8 @@ _NAME = "image folder"
 _PART_FOLDERS = {"train", "training", "val", "valid", "validation", "dev", "test"}
 _UNKNOWN_GROUPS = (
     "It is not known which of these images are of one patient or lesion, so that some may be on "
-    "both sides of this split. What is measured on it is then too good; groups= keeps them together."
+    "both sides of this split. What is measured on it is then too good; groups= keeps them "
+    "together."
 )
 
 

@@ -134,6 +134,8 @@ def target_of(frame, target, names):
         return np.array(labels), sorted(set(labels))
     target = list(target)
     columns = [named_column(frame, name, "target") for name in target]
+    spelled = {"true": "1", "false": "0"}
+    columns = [[spelled.get(cell.lower(), cell) for cell in column] for column in columns]
     values = np.column_stack(
         [pd.to_numeric(pd.Series(column, dtype=object), errors="coerce") for column in columns]
     ).astype(np.float64)

@@ -286,7 +286,8 @@ def _reports(reports, root, folder, frame, sections):
         where = root if reports is True else reports
         raise InputError(
             f"There are no reports of MIMIC-CXR in {str(where)!r}: they are in "
-            "mimic-cxr-reports.zip of https://physionet.org/content/mimic-cxr/, unpacked as files/p10/p10000032/s50414267.txt."
+            "mimic-cxr-reports.zip of https://physionet.org/content/mimic-cxr/, unpacked as "
+            "files/p10/p10000032/s50414267.txt."
         )
     texts = {name: looked[0] / name for name in first}
     if gone := [name for name, path in texts.items() if not path.is_file()]:
