@@ -10,7 +10,8 @@ from PIL import Image
 from skmoecbm import ConceptEncoder, ExpertFeatures, ExpertUnion, load_concepts
 from skmoecbm._leaks import find_leaks
 from skmoecbm.datasets import check_leak, make_lesions
-from skmoecbm.exceptions import InputError
+from skmoecbm.datasets._bunch import image_bunch
+from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
 
 def features(*blocks):
@@ -150,3 +151,82 @@ def test_what_cannot_be_looked_at_is_not_called_free_of_leaks():
     assert found.leaking.all()
     with pytest.raises(InputError, match="0 training and 1 test rows"):
         check_leak([], ["a.png"])
+
+
+def data_with_splits():
+    images = make_lesions(8, random_state=0).images
+    images[6] = images[1]
+    return image_bunch(
+        name="drawings",
+        images=images,
+        target=["x"] * 8,
+        target_names=["x"],
+        groups=list("aabbccdd"),
+        splits={
+            "group": {"train": [0, 1, 2, 3], "test": [4, 5, 6, 7]},
+            "old": {"train": [0, 2, 4], "val": [1, 6]},
+        },
+        descr="",
+    )
+
+
+def test_a_split_is_given_in_three_ways():
+    data = data_with_splits()
+    train, test = np.arange(4), np.arange(4, 8)
+    reports = [
+        check_leak(data),
+        check_leak(data, split="group"),
+        check_leak(data.images, data.groups, {"train": train, "test": test}),
+        check_leak(list(data.images), list(data.groups), (train.tolist(), test)),
+        check_leak(data.part("train"), data.part("test")),
+        check_leak(
+            data.images[:4], data.images[4:], train_groups=list("aabb"), test_groups=list("ccdd")
+        ),
+    ]
+    for report in reports:
+        assert report.found["group"].tolist() == [-1] * 4
+        assert report.found["identical"].tolist() == [-1, -1, 1, -1]
+    # without groups, none are looked for
+    assert check_leak(data.images, None, (train, test)).looked_for == ("identical",)
+
+
+def test_a_split_is_looked_at_without_its_warning():
+    data = data_with_splits()
+    report = check_leak(data, split="old")  # of train and val, since it has no test part
+    assert report.found["group"].tolist() == [0, -1]
+    turned = check_leak(data, split="old", parts=("val", "train"))
+    assert turned.found["group"].tolist() == [0, -1, -1]
+    with pytest.warns(SkmoecbmWarning, match="divides images"):
+        data.part("val", "old")
+
+
+def test_features_of_a_split_show_what_is_near():
+    E = np.random.default_rng(0).normal(size=(30, 5))
+    X = features(np.concatenate([E, E[[4, 9]]]))
+    groups = np.arange(32) // 2
+    report = check_leak(X, groups, (np.arange(20), [25, 30, 31]))
+    assert report.found["identical"].tolist() == [-1, 4, 9]
+    assert report.counts()["group"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((["a.png"],), r"needs test rows as well: check_leak\(train, test\)"),
+        ((list("abc"), None, "group"), "must be a dict of rows by part, a pair"),
+        ((list("abc"), list("ab"), ([0], [1])), "3 images and 2 groups"),
+        ((list("abc"), None, ([0], [3])), "part 'test' of the split has row 3, but there are 3"),
+        ((list("abc"), None, {"train": [0]}), r"has no part 'test'; it has 'train'\. Name two"),
+        ((list("abc"), None, ([True, False], [1])), "np.flatnonzero makes rows of a mask"),
+    ],
+)
+def test_a_split_that_does_not_fit_is_one_sentence(arguments, said):
+    with pytest.raises(InputError, match=said):
+        check_leak(*arguments)
+
+
+def test_a_data_set_without_the_split_says_which_it_has():
+    with pytest.raises(InputError, match="no split 'new'; there is 'group', 'old'"):
+        check_leak(data_with_splits(), split="new")
+    with pytest.raises(InputError, match="takes the groups of all rows as its second argument"):
+        check_leak(data_with_splits(), train_groups=list("abcd"))

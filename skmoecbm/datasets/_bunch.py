@@ -76,7 +76,7 @@ class ImageBunch(Bunch):
         -------
         ImageBunch
         """
-        rows = np.asarray(rows)
+        rows = np.asarray(rows, dtype=np.intp)
         where = rows
         if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
             where = slice(int(rows[0]), int(rows[-1]) + 1)  # a view: a file on disk stays there
@@ -88,7 +88,7 @@ class ImageBunch(Bunch):
                 else:
                     value = value[where]
             taken[key] = value
-        taken |= {"name": name or self.name, "rows": rows}
+        taken |= {"name": name or self.name, "rows": self.rows[rows] if "rows" in self else rows}
         taken.pop("splits", None)
         return type(self)(**taken)
 

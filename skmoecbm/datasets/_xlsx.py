@@ -27,10 +27,10 @@ def read_xlsx(path):
     """
     try:
         with zipfile.ZipFile(path) as book:
-            texts = []
+            texts = []  # cells of text hold the number of one of these
             if "xl/sharedStrings.xml" in book.namelist():
                 root = _parse(book, "xl/sharedStrings.xml")
-                texts = ["".join(node.itertext(f"{_NS}t")) for node in root.iter(f"{_NS}si")]
+                texts = [_text(node) for node in root.iter(f"{_NS}si")]
             sheet = _parse(book, "xl/worksheets/sheet1.xml")
             return [_row(row, texts) for row in sheet.iter(f"{_NS}row")]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, ElementTree.ParseError) as error:
@@ -53,12 +53,16 @@ def _row(row, texts):
         cells += [""] * (column - len(cells))
         value = cell.find(f"{_NS}v")
         if cell.get("t") == "inlineStr":
-            cells.append("".join(cell.itertext()))
+            cells.append(_text(cell))
         elif value is None or value.text is None:
             cells.append("")
         else:
             cells.append(texts[int(value.text)] if cell.get("t") == "s" else value.text)
     return cells
+
+
+def _text(node):
+    return "".join(part.text or "" for part in node.iter(f"{_NS}t"))
 
 
 def _column(place):

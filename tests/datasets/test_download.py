@@ -201,9 +201,14 @@ def test_a_folder_that_may_not_be_written_is_named(server, tmp_path):
         fetch(server, tmp_path)
 
 
+# Of the package only what downloads is imported: all of it takes seconds.
 CHILD = """
-import sys
+import sys, types
+package = types.ModuleType("skmoecbm.datasets")
+package.__path__ = [sys.argv[4]]
+sys.modules["skmoecbm.datasets"] = package
 from skmoecbm.datasets._download import RemoteFile, download, folder_lock
+print("ready", flush=True)
 with folder_lock(sys.argv[2]) as folder:
     file = RemoteFile(sys.argv[1], "big.bin", sys.argv[3])
     print(download(file, folder, remedy="", verbose=False))
@@ -212,11 +217,15 @@ with folder_lock(sys.argv[2]) as folder:
 
 def test_two_processes_at_once_download_one_file(server, tmp_path):
     server.gate.clear()
+    package = Path(_http.__file__).parent
     command = [sys.executable, "-c", CHILD, server.address + "/big.bin", tmp_path, f"md5:{MD5}"]
     children = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, package], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for _ in range(2)
     ]
+    assert [child.stdout.readline() for child in children] == ["ready\n"] * 2
     server.gate.set()
     for child in children:
         out, err = child.communicate(timeout=120)
