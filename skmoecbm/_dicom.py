@@ -88,25 +88,31 @@ def _levels(fractions):
 
 def _grey_levels(film, pixels, value_range):
     """Return uint8 of the same shape as the stored values `pixels`."""
-    low = -(2 ** (film.stored - 1)) if film.signed else 0
-    padding = np.zeros(pixels.shape, dtype=bool)
-    if film.padding is not None:
-        padding = (pixels >= film.padding[0]) & (pixels <= film.padding[1])
     span = None
-    if film.voi is None and film.stored > 8:
-        there = _rescaled(film, pixels[~padding])
+    if film.voi is None and film.stored > 8 and value_range is None:
+        there = pixels if film.padding is None else pixels[~_is_padding(film, pixels)]
+        there = _rescaled(film, there)
         span = (there.min(), there.max()) if there.size else (0.0, 1.0)
 
     def shade(stored):
         shown = _levels(_shown(film, _rescaled(film, stored), value_range, span))
-        return 255 - shown if film.photometric == "MONOCHROME1" else shown
+        shown = 255 - shown if film.photometric == "MONOCHROME1" else shown
+        # padding is background, inverted or not
+        return np.where(_is_padding(film, stored), np.uint8(0), shown)
 
-    if film.stored <= 16 and pixels.size > 2**film.stored:
-        # of each value once, however many pixels have it
-        grey = shade(np.arange(low, low + 2**film.stored))[pixels.astype(np.int64) - low]
-    else:
-        grey = shade(pixels)
-    return np.where(padding, np.uint8(0), grey)  # padding is background, inverted or not
+    n_levels = 2**film.stored
+    if film.stored > 16 or pixels.size <= n_levels:
+        return shade(pixels)
+    values = np.arange(n_levels)  # each value once, however many pixels have it
+    if film.signed:  # negative ones from the end, as an index finds them
+        values[n_levels // 2 :] -= n_levels
+    return shade(values)[pixels]
+
+
+def _is_padding(film, stored):
+    if film.padding is None:
+        return np.zeros(np.shape(stored), dtype=bool)
+    return (stored >= film.padding[0]) & (stored <= film.padding[1])
 
 
 def _rescaled(film, stored):
