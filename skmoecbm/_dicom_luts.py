@@ -59,7 +59,7 @@ def read_palette(dataset, little_endian):
         if data is None:
             data = dataset[f"Segmented{colour}PaletteColorLookupTableData"].value
             wide = int(descriptor[2]) > 8
-            data = _expand(_numbers(data, 2 if wide else 1, little_endian), wide, little_endian)
+            data = _expand(_numbers(data, 2 if wide else 1, little_endian), wide)
         tables.append(_table(descriptor, data, little_endian, signed=False))
     return tuple(tables)
 
@@ -81,11 +81,12 @@ def _table(descriptor, data, little_endian, signed):
 def _numbers(data, size, little_endian):
     if not isinstance(data, bytes):
         return [int(number) for number in np.atleast_1d(data)]
-    order = "<" if little_endian else ">"
-    return np.frombuffer(data[: len(data) // size * size], f"{order}u{size}").tolist()
+    words = np.frombuffer(data[: len(data) // 2 * 2], "<u2" if little_endian else ">u2")
+    # bytes lie two to a word, the first in its lower half
+    return (words.astype("<u2").view("u1") if size == 1 else words).tolist()
 
 
-def _expand(data, wide, little_endian):
+def _expand(data, wide):
     """Return the entries that the segments of a segmented palette stand for.
 
     At most as many as a table may have, in as many steps: a few bytes of segments can stand for
@@ -110,7 +111,7 @@ def _expand(data, wide, little_endian):
             elif kind == 2 and entries and depth < _MOST_DEPTH:
                 words = data[at : at + (2 if wide else 4)]
                 at += len(words)
-                run(_offset(words, wide, little_endian), length, depth + 1)
+                run(_offset(words, wide), length, depth + 1)
             else:
                 raise Unreadable("a segmented palette holds a segment that stands for nothing.")
             if len(entries) > _MOST_ENTRIES or steps_left < 0:
@@ -121,10 +122,8 @@ def _expand(data, wide, little_endian):
     return run(0, -1, 0)
 
 
-def _offset(words, wide, little_endian):
+def _offset(words, wide):
     """Return the entry that an indirect segment points to, by an offset in bytes (C.7.9.2.3)."""
     if wide:
         return (words[0] | words[1] << 16) // 2
-    if not little_endian:
-        words = [words[1], words[0], words[3], words[2]]
     return int.from_bytes(bytes(words), "little")

@@ -314,6 +314,51 @@ def test_segmented_palettes_are_laid_out():
     np.testing.assert_array_equal(loaded(film), by_pydicom)
 
 
+def swapped(content):
+    return np.frombuffer(content, "<u2").astype(">u2").tobytes()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_palettes_and_their_segments_in_the_other_byte_order(bits):
+    # three entries, a line to 200 in 100 steps, that line again (from 200 to 200), 53 entries
+    entries = np.random.default_rng(1).integers(0, 2**bits, (3, 256))
+    line_begins = [10, 0] if bits == 16 else [5, 0, 0, 0]  # in bytes
+    f = 2 ** (bits - 8)
+    three, last = [10 * f, 20 * f, 30 * f], [k * f for k in range(1, 54)]
+    segments = [0, 3, *three, 1, 100, 200 * f, 2, 1, *line_begins, 0, 53, *last]
+    segments += [0] * (len(segments) % 2 and bits == 8)
+    for numbers, segmented in ((entries, False), ([segments] * 3, True)):
+        index = np.arange(256, dtype=np.uint8)[None]
+        attributes = palette_of(numbers, bits, segmented)
+        little = loaded(dicom(index, **attributes))
+        swap = {
+            name: swapped(value) if isinstance(value, bytes) else value
+            for name, value in attributes.items()
+        }
+        big = dicom(index, syntax=uid.ExplicitVRBigEndian, **swap)
+        np.testing.assert_array_equal(loaded(big), little)
+        assert np.ptp(little) > 150
+    line = np.rint((30 + np.arange(1, 101) * 1.7) * f).tolist()
+    expected = np.array([*three, *line, *[200 * f] * 100, *last])
+    np.testing.assert_array_equal(little[0, :, 0], to_bytes(expected / (2**bits - 1)))
+
+
+def test_tables_may_be_lists_of_numbers_hold_65536_entries_and_begin_below_zero():
+    values = np.array([[-3, 0, 200, 400]], dtype="i2")
+    item = lut_item(-2, 8, range(0, 200, 1))
+    item.add_new("LUTData", "US", list(range(200)))
+    np.testing.assert_array_equal(grey(dicom(values, VOILUTSequence=[item])), [[0, 2, 199, 199]])
+    whole = lut_item(0, 16, np.arange(65536)[::-1])
+    inverted = grey(dicom(HAND * 16, VOILUTSequence=[whole]))
+    np.testing.assert_array_equal(inverted, to_bytes(1 - HAND * 16.0 / 65535))
+    shallow = lut_item(0, 10, range(0, 1024, 4))
+    eight = np.array([[0, 100, 255]], dtype="u1")
+    film = dicom(eight, ModalityLUTSequence=[shallow])  # of 8 bits stored: all of its 10 bits
+    np.testing.assert_array_equal(grey(film), to_bytes(eight * 4.0 / 1023))
+    with pytest.raises(InputError, match="has entries of 24 bits"):
+        load_image(dicom(HAND, VOILUTSequence=[lut_item(0, 24, range(9))]))
+
+
 def test_windows_are_for_grey_films_only():
     with pytest.raises(InputError, match="no window applies"):
         load_image(DicomFrame(dicom(RGB), window=(1, 2)))

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,28 @@ def test_a_shipped_palette_and_a_frame_of_a_shipped_video():
     last = pydicom.pixels.pixel_array(video, index=29)
     np.testing.assert_array_equal(loaded(DicomFrame(video, frame=29)), last)
     assert np.abs(loaded(video).astype(int) - last).mean() > 1
+
+
+def test_frames_are_found_by_an_extended_offset_table():
+    dataset = pydicom.dcmread(shipped("examples_ybr_color.dcm"))
+    frames = list(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=30))
+    parts = pydicom.encaps.encapsulate_extended(frames)
+    dataset.PixelData, dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = parts
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    for k in (0, 29):
+        np.testing.assert_array_equal(
+            loaded(DicomFrame(buffer.getvalue(), frame=k)),
+            loaded(DicomFrame(shipped("examples_ybr_color.dcm"), frame=k)),
+        )
+
+
+def test_threads_read_what_one_does():
+    names = ["MR_small", "CT_small", "SC_rgb_rle", "examples_palette", "MR_small_RLE"] * 6
+    paths = [shipped(f"{name}.dcm") for name in names]
+    with ThreadPoolExecutor(4) as pool:
+        for path, picture in zip(paths, pool.map(loaded, paths), strict=True):
+            np.testing.assert_array_equal(picture, loaded(path))
 
 
 def test_a_decoder_that_is_missing_is_named():
