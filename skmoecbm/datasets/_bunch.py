@@ -56,7 +56,8 @@ class ImageBunch(Bunch):
         name = splits.default if split is None else split
         if name not in splits:
             raise InputError(f"{self.name}: {splits.lack_of(name)}")
-        parts = splits[name]
+        splits.warn_of(name, stacklevel=3)
+        parts = splits.rows(name)
         if part not in parts:
             raise InputError(
                 f"The split {name!r} of {self.name} has no part {part!r}. It has "

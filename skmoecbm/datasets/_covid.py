@@ -7,7 +7,7 @@ import numpy as np
 
 from skmoecbm._folder import IMAGE_SUFFIXES
 from skmoecbm.datasets._bunch import image_bunch
-from skmoecbm.datasets._files import existing_root
+from skmoecbm.datasets._files import existing_root, walk
 from skmoecbm.datasets._folders import data_folder
 from skmoecbm.datasets._splits import group_split, split_of_column
 from skmoecbm.datasets._xlsx import read_xlsx
@@ -156,20 +156,18 @@ def _rows(root):
     """Return path, folder of the class and part ("" if none) of each image, in order of paths."""
     known = {*_RADIOGRAPHY, *_QU_EX}
     rows = []
-    for folder, inner, files in os.walk(root, followlinks=True):
-        # masks are images as well; the infection data repeat films of the lung data
-        inner[:] = sorted(
-            name
-            for name in inner
-            if "mask" not in name.lower() and not name.lower().startswith("infection segmentation")
-        )
+
+    def enters(name):  # masks are images as well; the infection data repeat films of the lung data
+        return not ("mask" in name.lower() or name.lower().startswith("infection segmentation"))
+
+    for folder, files in walk(root, enters):
         steps = Path(folder).relative_to(root).parts
         classes = [step for step in steps if _plain(step) in known]
         if not classes:
             continue
         part = next((step.lower() for step in steps if step.lower() in _PARTS), "")
-        for file in sorted(files):
-            if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES and file[0] != ".":
+        for file in files:
+            if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:
                 rows.append((os.path.join(folder, file), classes[-1], part))
     return rows
 

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import http.client
+import logging
 import os
 import re
 import shutil
@@ -17,6 +18,8 @@ from skmoecbm.datasets._http import ATTEMPTS, open_url, pause_before, why, worth
 from skmoecbm.exceptions import DownloadError
 
 __all__ = ["RemoteFile", "checksum_of", "download", "folder_lock"]
+
+logger = logging.getLogger("skmoecbm")
 
 _CHUNK = 2**20
 _RANGE_TOTAL = re.compile(r"bytes \*/(\d+)")
@@ -51,11 +54,31 @@ class _CutError(ConnectionError):
 
 @contextmanager
 def folder_lock(folder):
-    """Hold the one lock of a data set's folder: a second process waits, and finds it complete."""
+    """Hold the one lock of a data set's folder: a second process waits, and finds it complete.
+
+    Raises
+    ------
+    DownloadError
+        If the folder cannot be made or written.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / ".lock"):
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            logger.info("waiting for another process that downloads into %s", folder)
+            lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        raise DownloadError(
+            f"The folder {str(folder)!r} for downloads cannot be written ({error}). Name another "
+            "one with data_home or SKMOECBM_DATA."
+        ) from error
+    try:
         yield folder
+    finally:
+        lock.release()
 
 
 def checksum_of(path, kind):

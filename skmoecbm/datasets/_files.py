@@ -11,7 +11,7 @@ from skmoecbm._label_table import list_some
 from skmoecbm._validation import check_choice
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
-__all__ = ["ON_MISSING", "existing_root", "images_below", "keep_present", "readable"]
+__all__ = ["ON_MISSING", "existing_root", "images_below", "keep_present", "readable", "walk"]
 
 ON_MISSING = ("raise", "warn", "ignore")
 
@@ -34,6 +34,33 @@ def existing_root(root, name, wanted):
     return root
 
 
+def walk(root, enters=lambda name: True, depth=None):
+    """Yield every folder from `root` down with the names of its files, in alphabetical order.
+
+    Hidden files and folders are left out, links are followed, and no folder comes twice, so that a
+    link to a folder above is no endless way.
+
+    Parameters
+    ----------
+    root : path-like
+    enters : callable
+        Of a folder's name: whether it is looked into.
+    depth : int, default=None
+        How many levels below `root` are looked into; None is all.
+    """
+    seen = set()
+    base = len(Path(root).parts)
+    for folder, inner, files in os.walk(root, followlinks=True):
+        place = os.stat(folder)
+        if (place.st_dev, place.st_ino) in seen and place.st_ino:
+            inner.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        at_the_end = depth is not None and len(Path(folder).parts) - base >= depth
+        inner[:] = [] if at_the_end else sorted(n for n in inner if n[0] != "." and enters(n))
+        yield folder, sorted(name for name in files if name[0] != ".")
+
+
 def images_below(root, *, skip=()):
     """Return name without ending -> path of every image below a folder.
 
@@ -54,11 +81,10 @@ def images_below(root, *, skip=()):
         are common (archives hold a folder twice), and the first in alphabetical order is taken.
     """
     found, skip = {}, {name.lower() for name in skip}
-    for folder, inner, files in os.walk(root, followlinks=True):
-        inner[:] = sorted(name for name in inner if name.lower() not in skip and name[0] != ".")
-        for file in sorted(files):
+    for folder, files in walk(root, lambda name: name.lower() not in skip):
+        for file in files:
             stem, ending = os.path.splitext(file)
-            if ending.lower() not in IMAGE_SUFFIXES or file[0] == ".":
+            if ending.lower() not in IMAGE_SUFFIXES:
                 continue
             path = os.path.join(folder, file)
             known = found.setdefault(stem, path)

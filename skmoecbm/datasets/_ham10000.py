@@ -265,12 +265,17 @@ def _community(root, home, ids, download_if_missing, verbose):
 
 
 def _download_all(home, download_if_missing, verbose):
-    wanted = [home / name for name in _ARCHIVES]
-    if all(folder.is_dir() for folder in wanted) and list(home.glob(f"{_TABLE}*")):
+    def is_complete():
+        tables = [path for path in home.glob(f"{_TABLE}*") if path.suffix != ".part"]
+        return tables and all((home / name).is_dir() for name in _ARCHIVES)
+
+    if is_complete():
         return
     if not download_if_missing:
         raise not_here("HAM10000", home, _BY_HAND)
     with folder_lock(home):
+        if is_complete():  # another process has got it meanwhile
+            return
         files = dataverse_files(SERVER, DOI, [_TABLE, *_ARCHIVES], remedy=_BY_HAND)
         for name, file in files.items():
             if name in _ARCHIVES:

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import zipfile
+import zlib
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,18 +27,24 @@ def read_labels(path):
     InputError
         If the file is damaged, or of another kind.
     """
+    with _readable(path), np.load(path, allow_pickle=False) as arrays:
+        needed = [f"{part}_{what}" for part in PARTS for what in ("images", "labels")]
+        if lacking := [name for name in needed if name not in arrays]:
+            raise InputError(
+                f"{str(path)!r} is no file of MedMNIST: it has no array {lacking[0]!r}. Give the "
+                "file as it was downloaded."
+            )
+        return {part: arrays[f"{part}_labels"].astype(np.int64) for part in PARTS}
+
+
+@contextmanager
+def _readable(path):
+    """Say in one sentence what keeps a file from being read."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            needed = [f"{part}_{what}" for part in PARTS for what in ("images", "labels")]
-            if lacking := [name for name in needed if name not in arrays]:
-                raise InputError(
-                    f"{str(path)!r} is no file of MedMNIST: it has no array {lacking[0]!r}. Give "
-                    "the file as it was downloaded."
-                )
-            return {part: arrays[f"{part}_labels"].astype(np.int64) for part in PARTS}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(
             f"{str(path)!r} cannot be read as an .npz file: {error}. Download it anew."
         ) from error
@@ -52,12 +60,12 @@ def stacked_images(path, folder):
     folder : path-like
         Where more than half a gigabyte of images is unpacked to, to be mapped from there.
     """
-    with zipfile.ZipFile(path) as archive:
+    with _readable(path), zipfile.ZipFile(path) as archive:
         sizes = [archive.getinfo(f"{part}_images.npy").file_size for part in PARTS]
     if sum(sizes) <= _MEMORY:
-        with np.load(path, allow_pickle=False) as arrays:
-            parts = [arrays[f"{part}_images"] for part in PARTS]
-        images = np.concatenate(parts)
+        with _readable(path), np.load(path, allow_pickle=False) as arrays:
+            images = np.concatenate([arrays[f"{part}_images"] for part in PARTS])
+        _check_kind(images.dtype)
         return images[..., None] if images.ndim == 3 else images
     path, status = Path(path), os.stat(path)
     key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
@@ -66,7 +74,8 @@ def stacked_images(path, folder):
     if not unpacked.exists():
         with folder_lock(folder):
             if not unpacked.exists():
-                _unpack(path, unpacked)
+                with _readable(path):
+                    _unpack(path, unpacked)
     return np.load(unpacked, mmap_mode="r")
 
 
@@ -102,8 +111,12 @@ def _header(stream):
         (2, 0): np.lib.format.read_array_header_2_0,
     }
     shape, fortran_order, dtype = read[version](stream)
+    _check_kind(dtype, fortran_order)
+    return shape
+
+
+def _check_kind(dtype, fortran_order=False):
     if fortran_order or dtype != np.uint8:
         raise InputError(
             f"Images of MedMNIST are uint8 in C order, not {dtype}. Get the file anew."
         )
-    return shape

@@ -53,9 +53,13 @@ class Splits(Mapping):
         """Return part -> rows, and warn of what is known against the split."""
         if name not in self._splits:
             raise KeyError(self.lack_of(name))
-        if name in self.traps:
-            warnings.warn(self.traps[name], SkmoecbmWarning, stacklevel=2)
+        self.warn_of(name, stacklevel=3)
         return self._splits[name]
+
+    def warn_of(self, name, *, stacklevel):
+        """Warn of what is known against a split, at the line of who asked for it."""
+        if name in self.traps:
+            warnings.warn(self.traps[name], SkmoecbmWarning, stacklevel=stacklevel)
 
     def rows(self, name):
         """Return part -> rows without a warning: to look at a split, not to learn on it."""

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from skmoecbm._label_table import list_some
+from skmoecbm.datasets._files import walk
 from skmoecbm.exceptions import InputError
 
 __all__ = ["column_of", "find_table", "read_frame", "tables_below"]
@@ -13,15 +14,12 @@ _ENDINGS = (".csv", ".tab", ".tsv", ".txt", "")
 
 def tables_below(root, depth=3):
     """Return the paths of what may be tables below a folder, the nearest first."""
-    found = []
-    base = len(Path(root).parts)
-    for folder, inner, files in os.walk(root, followlinks=True):
-        if len(Path(folder).parts) - base >= depth:
-            inner.clear()
-        inner[:] = sorted(name for name in inner if name[0] != ".")
-        for file in sorted(files):
-            if os.path.splitext(file)[1].lower() in _ENDINGS and file[0] != ".":
-                found.append(Path(folder) / file)
+    found = [
+        Path(folder) / file
+        for folder, files in walk(root, depth=depth)
+        for file in files
+        if os.path.splitext(file)[1].lower() in _ENDINGS
+    ]
     return sorted(found, key=lambda path: len(path.parts))
 
 

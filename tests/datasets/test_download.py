@@ -194,8 +194,9 @@ def test_a_disk_that_fills_meanwhile_is_the_same_sentence(server, tmp_path, monk
 
 def test_a_folder_that_may_not_be_written_is_named(server, tmp_path):
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises((DownloadError, OSError)):
-        fetch(server, tmp_path / "file")
+    with pytest.raises(DownloadError, match=r"'\S+/file/x' for downloads cannot be written"):
+        with folder_lock(tmp_path / "file" / "x"):
+            pass
     (tmp_path / "big.bin.part").mkdir()
     with pytest.raises(DownloadError, match="cannot be written"):
         fetch(server, tmp_path)

@@ -151,11 +151,21 @@ def test_what_is_asked_for_wrongly_is_one_sentence(tmp_path, options, said):
         fetch_medmnist(**options, root=tmp_path)
 
 
-def test_files_that_are_no_medmnist_are_refused(tmp_path, small):
+def test_files_that_are_no_medmnist_are_refused(tmp_path, small, monkeypatch):
     path = tmp_path / "breastmnist.npz"
     path.write_bytes(b"PK no archive")
     with pytest.raises(InputError, match=r"cannot be read as an .npz file"):
         fetch_medmnist("breastmnist", root=path)
+    trees.medmnist(path)
+    damaged = bytearray(path.read_bytes())
+    damaged[300:340] = bytes(40)  # within the images
+    path.write_bytes(damaged)
+    for memory in (1000, 2**30):
+        monkeypatch.setattr(_npz, "_MEMORY", memory)
+        with pytest.raises(
+            InputError, match=r"cannot be read as an .npz file: .* Download it anew"
+        ):
+            fetch_medmnist("breastmnist", root=path, data_home=tmp_path / "home")
     np.savez(path, train_images=np.zeros((1, 28, 28)))
     with pytest.raises(InputError, match="it has no array 'train_labels'"):
         fetch_medmnist("breastmnist", root=path)
