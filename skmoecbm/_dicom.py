@@ -101,7 +101,9 @@ def _grey_levels(film, pixels, value_range):
         return np.where(_is_padding(film, stored), np.uint8(0), shown)
 
     n_levels = 2**film.stored
-    if film.stored > 16 or pixels.size <= n_levels:
+    low = -(n_levels // 2) if film.signed else 0
+    as_stated = low <= pixels.min() and pixels.max() < low + n_levels  # JPEG 2000 can have more
+    if film.stored > 16 or pixels.size <= n_levels or not as_stated:
         return shade(pixels)
     values = np.arange(n_levels)  # each value once, however many pixels have it
     if film.signed:  # negative ones from the end, as an index finds them

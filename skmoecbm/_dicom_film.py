@@ -98,7 +98,7 @@ def read_film(content, frame=0, window=None):
 
 
 def _film(dataset, syntax, little_endian, frame, window):
-    if "PixelData" not in dataset:
+    if not dataset.get("PixelData"):
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise InputError(
                 "its pixels are floating-point numbers, a map rather than a picture. Read them "

@@ -16,7 +16,7 @@ from skmoecbm._decoding import n_pixels
 from skmoecbm._folder import list_images
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 from skmoecbm.images import image_key, image_keys, iter_images, load_image
-from tests.dicom_files import dataset_of, dicom, header, lut_item
+from tests.dicom_files import content_of, dataset_of, dicom, header, lut_item
 
 pydicom = pytest.importorskip("pydicom")
 uid = pydicom.uid
@@ -163,6 +163,22 @@ def test_a_shipped_palette_and_a_frame_of_a_shipped_video():
     last = pydicom.pixels.pixel_array(video, index=29)
     np.testing.assert_array_equal(loaded(DicomFrame(video, frame=29)), last)
     assert np.abs(loaded(video).astype(int) - last).mean() > 1
+
+
+@pytest.mark.parametrize("stored", [16, 10])
+def test_a_codestream_of_more_bits_than_its_header_states_is_shown_by_its_values(stored):
+    values = (np.arange(90_000, dtype="u2").reshape(300, 300) * 7) % 65_536
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "JPEG2000", no_jp2=True)
+    dataset = dataset_of(values, stored=stored, WindowCenter=30_000, WindowWidth=40_001)
+    dataset.PixelData = pydicom.encaps.encapsulate([buffer.getvalue()])
+    expected = np.rint(255 * ((values - 29_999.5) / 40_000 + 0.5).clip(0, 1))
+    np.testing.assert_array_equal(grey(content_of(dataset, uid.JPEG2000Lossless)), expected)
+
+
+def test_pixel_data_of_no_bytes_are_no_picture():
+    with pytest.raises(InputError, match="without an image"):
+        load_image(dicom(HAND, PixelData=b""))
 
 
 def test_frames_are_found_by_an_extended_offset_table():
