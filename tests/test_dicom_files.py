@@ -167,7 +167,7 @@ def test_a_shipped_palette_and_a_frame_of_a_shipped_video():
 
 @pytest.mark.parametrize("stored", [16, 10])
 def test_a_codestream_of_more_bits_than_its_header_states_is_shown_by_its_values(stored):
-    values = (np.arange(90_000, dtype="u2").reshape(300, 300) * 7) % 65_536
+    values = (np.arange(90_000).reshape(300, 300) * 7 % 65_536).astype("u2")
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, "JPEG2000", no_jp2=True)
     dataset = dataset_of(values, stored=stored, WindowCenter=30_000, WindowWidth=40_001)
