@@ -56,6 +56,7 @@ _ROOMS = {
     "explanation": ("Explanation", "GlobalExplanation", "explain", "global_explanation"),
     "features": ("ExpertFeatures",),
     "hub": ("from_pretrained", "list_models", "load", "push_to_hub", "save"),
+    "images": ("DicomFrame",),
     "report": ("model_report",),
     "search": ("GatedConceptBottleneckClassifierCV",),
 }

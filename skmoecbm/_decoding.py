@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from skmoecbm._dicom import dicom_identity, dicom_picture, dicom_size, is_dicom
+from skmoecbm._dicom_frame import DicomFrame
 from skmoecbm._validation import parameter_error
-from skmoecbm.exceptions import InputError
+from skmoecbm.exceptions import InputError, Unreadable
 
 __all__ = [
     "Unreadable",
@@ -18,6 +20,7 @@ __all__ = [
     "decode",
     "describe",
     "file_bytes",
+    "file_identity",
     "load_pixels",
     "n_pixels",
     "orientation_of",
@@ -36,16 +39,17 @@ _RANGE_REMEDY = (
 )
 
 
-class Unreadable(InputError):
-    """One image is damaged or absent: what `on_error="missing"` forgives."""
-
-
 def decode(image, value_range, draft_size):
     """Return any image as a new 8-bit RGB one; the errors do not name it yet."""
     if isinstance(image, np.ndarray | torch.Tensor):
         return _from_array(image, value_range)
+    if isinstance(image, DicomFrame):
+        return dicom_picture(file_bytes(image), value_range, image.frame, image.window)
     if not isinstance(image, Image.Image):
-        image = _open(file_bytes(image))
+        content = file_bytes(image)
+        if is_dicom(content):
+            return dicom_picture(content, value_range)
+        image = _open(content)
         if draft_size is not None and image.format in ("JPEG", "MPO"):
             image.draft(image.mode, (draft_size, draft_size))
         _check_deep_colour(image, value_range)
@@ -53,7 +57,9 @@ def decode(image, value_range, draft_size):
 
 
 def file_bytes(image):
-    """Return the whole content of a path, bytes or file object."""
+    """Return the whole content of a path, bytes, file object or `DicomFrame`."""
+    if isinstance(image, DicomFrame):
+        image = image.file
     if image is None:
         raise Unreadable("it is None.")
     if isinstance(image, bytes | bytearray | memoryview):
@@ -74,12 +80,20 @@ def file_bytes(image):
             raise InputError("the file object is in text mode. Open it with mode 'rb'.")
     else:
         raise InputError(
-            "expected a path, bytes, binary file object, PIL image, array or tensor, got "
-            f"{type(image).__name__}."
+            "expected a path, bytes, binary file object, DicomFrame, PIL image, array or tensor, "
+            f"got {type(image).__name__}."
         )
     if not content:
         raise Unreadable("it is empty (0 bytes).")
     return content
+
+
+def file_identity(image):
+    """Return what a file is known by besides its kind, and the bytes that it is known by."""
+    content = file_bytes(image)
+    if isinstance(image, DicomFrame):
+        return dicom_identity(content, image.frame, image.window)
+    return dicom_identity(content) if is_dicom(content) else (("file",), content)
 
 
 def _path_bytes(path):
@@ -118,7 +132,9 @@ def _open(content):
 def n_pixels(image):
     """Return how many pixels the header of a file states, undecoded; None where there is none."""
     try:
-        width, height = _open(file_bytes(image)).size
+        content = file_bytes(image)
+        dicom = isinstance(image, DicomFrame) or is_dicom(content)
+        width, height = dicom_size(content) if dicom else _open(content).size
     except Unreadable:
         return None
     return width * height
@@ -244,6 +260,8 @@ def describe(image):
     """Return a few words that tell the user which image is meant."""
     if isinstance(image, str | os.PathLike):
         return repr(os.fspath(image))
+    if isinstance(image, DicomFrame):
+        return repr(image)
     if isinstance(image, bytes | bytearray | memoryview):
         return f"<{len(image):,} bytes>"
     if isinstance(image, np.ndarray | torch.Tensor):

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = frozenset(
-    [".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"]
+    [".bmp", ".dcm", ".dicom", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"]
 )
 
 

@@ -10,6 +10,7 @@ __all__ = [
     "SkmoecbmError",
     "SkmoecbmWarning",
     "UnknownConceptsWarning",
+    "Unreadable",
 ]
 
 
@@ -22,6 +23,10 @@ class InputError(SkmoecbmError, ValueError):
 
     Also a `ValueError`, so code written for scikit-learn catches it.
     """
+
+
+class Unreadable(InputError):
+    """One image is damaged or absent: what `on_error="missing"` forgives."""
 
 
 class BackboneError(SkmoecbmError, RuntimeError):

@@ -14,15 +14,17 @@ from skmoecbm._decoding import (
     check_value_range,
     decode,
     describe,
-    file_bytes,
+    file_identity,
     load_pixels,
     orientation_of,
     to_numpy,
 )
+from skmoecbm._dicom_frame import DicomFrame
 from skmoecbm._validation import check_choice
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
 __all__ = [
+    "DicomFrame",
     "as_image_list",
     "image_key",
     "image_keys",
@@ -61,7 +63,7 @@ def as_image_list(X):
     >>> as_image_list(("a.png", None, float("nan")))
     ['a.png', None, None]
     """
-    if isinstance(X, str | bytes | os.PathLike | Image.Image) or hasattr(X, "read"):
+    if isinstance(X, str | bytes | os.PathLike | Image.Image | DicomFrame) or hasattr(X, "read"):
         raise InputError(
             f"Expected a sequence of images, got the single image {describe(X)}. "
             "Wrap it in a list: [image]. A folder is listed with sorted(pathlib.Path(folder)"
@@ -115,15 +117,17 @@ def load_image(image, *, value_range=None, draft_size=None):
 
     Parameters
     ----------
-    image : path, bytes, binary file object, PIL image, array or tensor
-        Files: PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, PPM, AVIF, ICO. Arrays have shape
+    image : path, bytes, binary file object, DicomFrame, PIL image, array or tensor
+        Files: PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, PPM, AVIF, ICO, and DICOM with the
+        package pydicom: first frame and window, unless `DicomFrame` names others. Arrays have shape
         (height, width) or (height, width, 1 | 3 | 4), torch tensors (height, width) or
         (1 | 3 | 4, height, width); four channels are RGBA. Values are uint8 in [0, 255], or any
         other real type with `value_range`.
     value_range : (low, high), default=None
         The values shown as black and white, for arrays, tensors and files that are not 8-bit
         (linear between, clipped outside). Nothing is guessed: there it must be given.
-        8-bit images do not use it.
+        8-bit images do not use it. Of a grey DICOM film it takes the place of the window, in the
+        units of the film after rescaling (Hounsfield units for CT).
     draft_size : int, default=None
         Let the JPEG decoder halve the picture while both sides stay at or above this many pixels:
         3 to 4 times faster on a photograph of 1800 × 1350. The encoders leave it off, since it can
@@ -247,8 +251,9 @@ def _each(function, images, on_error, rows, failures):
 def image_key(image, value_range=None):
     """Return a hash that names the content of an image, without decoding files.
 
-    A file, its bytes and an open file object give the same key; arrays, tensors and PIL images
-    are known by their pixels, shape and type. `value_range` is part of the key.
+    A file, its bytes and an open file object give the same key, and so does a DICOM file before
+    and after it was de-identified: there only what decides the pixels is hashed. Arrays, tensors
+    and PIL images are known by their pixels, shape and type. `value_range` is part of the key.
 
     Parameters
     ----------
@@ -292,7 +297,7 @@ def _key(image, value_range):
             check_array(array, kind)
         meta, content = (kind, array.shape, array.dtype.str), np.ascontiguousarray(array)
     else:
-        meta, content = ("file",), file_bytes(image)
+        meta, content = file_identity(image)
     digest = hashlib.blake2b(content, digest_size=16, person=_DECODING_VERSION)
     digest.update(repr((meta, value_range)).encode())
     return digest.hexdigest()

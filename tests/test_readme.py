@@ -34,7 +34,7 @@ def commands_of(page):
 
 
 # Pages whose code needs an extra: they run where it is installed, as `[test]` does.
-NEEDS = {"scaling.md": "pyarrow"}
+NEEDS = {"scaling.md": "pyarrow", "dicom.md": "pydicom"}
 PYTHON_PAGES = [page for page in PAGES if blocks(page, "python")]
 
 

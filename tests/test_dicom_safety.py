@@ -1,0 +1,282 @@
+"""Hostile DICOM files cost no memory, and nothing of a patient leaves a header."""
+
+import io
+import logging
+import struct
+import traceback
+import tracemalloc
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.pipeline import make_pipeline
+
+from skmoecbm import (
+    ConceptBottleneckClassifier,
+    ConceptEncoder,
+    DicomFrame,
+    evaluate,
+    explain,
+    load,
+    load_concepts,
+    model_report,
+    save,
+)
+from skmoecbm._decoding import n_pixels
+from skmoecbm._dicom_luts import read_palette
+from skmoecbm.datasets import make_lesions
+from skmoecbm.exceptions import InputError, Unreadable
+from skmoecbm.images import image_key, image_keys, iter_images, load_image
+from tests.dicom_files import PLANTED, content_of, dataset_of, dicom, header, lut_item
+
+pydicom = pytest.importorskip("pydicom")
+encaps = pytest.importorskip("pydicom.encaps")
+uid = pydicom.uid
+GREY = np.arange(6, dtype="u1").reshape(2, 3)
+ITEM = struct.pack("<HHI", 0xFFFE, 0xE000, 0)
+
+
+def refused(content, match, megabytes):
+    """Read a file that must be refused, within so much memory beyond its own size."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        with pytest.raises(Unreadable, match=match) as caught:
+            load_image(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert image_key(content)  # the key may be asked for, and must not cost more
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert peak < megabytes * 2**20 + 4 * len(content)
+    return str(caught.value)
+
+
+def with_sequence(content, inner, keyword="RequestAttributesSequence"):
+    """Put a sequence of undefined length before the attributes of the image."""
+    number = pydicom.datadict.tag_for_keyword(keyword)
+    head = struct.pack("<HH2sHI", number >> 16, number & 0xFFFF, b"SQ", 0, 0xFFFFFFFF)
+    at = content.index(struct.pack("<HH", 0x28, 0x2))
+    return content[:at] + head + inner + content[at:]
+
+
+# Hostile files -----------------------------------------------------------------------------------
+
+
+def test_a_picture_larger_than_any_film_is_refused_by_its_header():
+    film = dicom(GREY, Rows=65535, Columns=65535)
+    refused(film, "its header states 4,294,836,225 pixels, which could be an attack", 1)
+    assert n_pixels(film) is None
+    compressed = dataset_of(GREY, Rows=60000, Columns=60000)
+    compressed.PixelData = encaps.encapsulate([bytes(64)])
+    refused(content_of(compressed, uid.RLELossless), "could be an attack", 1)
+    many = dicom(GREY, NumberOfFrames=2**31 - 1)
+    refused(many, "damaged or cut short", 1)
+
+
+def test_pixel_data_shorter_than_the_header_says_are_refused():
+    refused(dicom(GREY, Rows=9000, Columns=9000), "damaged or cut short", 1)
+
+
+def test_a_deflated_bomb_is_not_inflated(monkeypatch):
+    monkeypatch.setattr("skmoecbm._dicom_file._MOST_INFLATED", 2**20)
+    plain = dicom(np.zeros((3000, 3000), "u1"))
+    start = plain.index(b"\x08\x00\x16\x00")
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    bomb = plain[:start].replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99")
+    bomb = bomb.replace(
+        b"UI\x14\x00" + b"1.2.840.10008.1.2.1.99", b"UI\x16\x001.2.840.10008.1.2.1.99"
+    )
+    bomb += squeeze.compress(plain[start:]) + squeeze.flush()
+    assert len(bomb) < 100_000
+    refused(bomb, "inflates to more than 1 MiB", 8)
+    monkeypatch.undo()
+    load_image(bomb)  # and it was this that stopped it
+
+
+def test_sequences_in_sequences_are_refused():
+    deep = (
+        struct.pack("<HH2sHI", 0x40, 0x275, b"SQ", 0, 0xFFFFFFFF) + ITEM[:4] + b"\xff" * 4
+    ) * 10**5
+    refused(with_sequence(dicom(GREY), deep[12:]), "DICOM header is damaged", 30)
+
+
+@pytest.mark.parametrize(
+    "keyword", ["RequestAttributesSequence", "PerFrameFunctionalGroupsSequence", "VOILUTSequence"]
+)
+def test_a_header_of_millions_of_items_is_refused(keyword, monkeypatch):
+    monkeypatch.setattr("skmoecbm._dicom_file._MOST_READS", 2_000)
+    load_image(dicom(GREY))
+    film = with_sequence(
+        dicom(GREY), ITEM * 10**5 + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0), keyword
+    )
+    refused(film, "more elements than any image needs", 20)
+    number = pydicom.datadict.tag_for_keyword(keyword)
+    known = struct.pack("<HH2sHI", number >> 16, number & 0xFFFF, b"SQ", 0, 8 * 10**5)
+    at = dicom(GREY).index(struct.pack("<HH", 0x28, 0x2))
+    film = dicom(GREY)[:at] + known + ITEM * 10**5 + dicom(GREY)[at:]
+    if keyword == "RequestAttributesSequence":
+        load_image(film)  # of known length and not needed: skipped
+    else:
+        refused(film, "more elements than any image needs", 20)
+
+
+def test_a_compressed_picture_larger_than_its_header_is_not_decoded(monkeypatch):
+    def film(picture, kind, syntax, **options):
+        buffer = io.BytesIO()
+        picture.save(buffer, kind, **options)
+        dataset = dataset_of(np.zeros((64, 64, 3), "u1"), photometric="YBR_FULL")
+        if kind == "JPEG2000":
+            dataset.PhotometricInterpretation = "YBR_RCT"
+        dataset.PixelData = encaps.encapsulate([buffer.getvalue()])
+        return content_of(dataset, syntax)
+
+    small, large = (Image.new("RGB", (side, side), (9, 99, 200)) for side in (64, 3000))
+    for kind, syntax, options in [
+        ("JPEG", uid.JPEGBaseline8Bit, {}),
+        ("JPEG", uid.JPEGBaseline8Bit, {"progressive": True}),
+        ("JPEG2000", uid.JPEG2000Lossless, {"no_jp2": True, "mct": 1}),
+        ("JPEG2000", uid.JPEG2000Lossless, {"no_jp2": False, "mct": 1}),
+    ]:
+        shown = np.asarray(load_image(film(small, kind, syntax, **options)))
+        assert np.abs(shown.astype(int) - (9, 99, 200)).max() <= 3
+        refused(film(large, kind, syntax, **options), "another size than its header says", 1)
+    dataset = dataset_of(np.zeros((64, 64, 3), "u1"))
+    dataset.PixelData = encaps.encapsulate([b"\xff\xd8" + bytes(3000)])
+    refused(content_of(dataset, uid.JPEGBaseline8Bit), "has no header", 1)
+
+
+def test_run_lengths_that_stand_for_too_much_are_refused():
+    runs = struct.pack("<16L", 1, 64, *[0] * 14) + b"\x81\x00" * 10**6
+    dataset = dataset_of(GREY)
+    dataset.PixelData = encaps.encapsulate([runs])
+    refused(content_of(dataset, uid.RLELossless), "more pixels than it has", 1)
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        [0, 1, 7, *[1, 65535, 9] * 10**4],  # lines
+        [0, 1, 7, 2, 65535, 0, 0],  # all from the start again, itself too
+        [0, 1, 7, *[0, 0] * 9000, 2, 9000, 6, 0, *[2, 65535, 6, 0] * 99],  # nothing, many times
+    ],
+)
+def test_segments_that_stand_for_too_much_are_refused(segments):
+    dataset = dataset_of(GREY, photometric="PALETTE COLOR")
+    for colour in ("Red", "Green", "Blue"):
+        setattr(dataset, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, 16])
+        content = np.array(segments, "<u2").tobytes()
+        setattr(dataset, f"Segmented{colour}PaletteColorLookupTableData", content)
+    with pytest.raises(Unreadable, match="segmented palette"):
+        read_palette(dataset, True)
+    refused(content_of(dataset), "segmented palette", 20)
+
+
+def test_tables_shorter_than_they_announce_are_refused():
+    item = lut_item(0, 12, range(100))
+    item.LUTDescriptor = [4096, 0, 12]
+    refused(dicom(GREY, VOILUTSequence=[item]), "has 200 of the 4,096 entries it announces", 1)
+
+
+# What must not leave the header ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory):
+    """Lesions as DICOM files whose headers name patients."""
+    folder = tmp_path_factory.mktemp("ward")
+    data = make_lesions(100, random_state=0)
+    paths = []
+    for n, image in enumerate(data.images):
+        grey = np.asarray(Image.fromarray(image).convert("L")).astype("u2") * 16
+        film = image if n % 2 else grey
+        attributes = {} if n % 2 else {"stored": 12, "WindowCenter": 2048, "WindowWidth": 4096}
+        paths.append(folder / f"{n:03}.dcm")
+        paths[-1].write_bytes(dicom(film, patient=n, **attributes))
+    return paths, data.target
+
+
+def _search(what, content):
+    for word in PLANTED:
+        for form in (word.encode(), word.encode("utf-16-le"), word.lower().encode()):
+            assert form not in content, (what, word)
+
+
+def test_the_search_finds_what_is_planted(ward):
+    with pytest.raises(AssertionError):
+        _search("film", ward[0][0].read_bytes())
+    content = ward[0][0].read_bytes()
+    assert all(word.encode() in content for word in PLANTED)
+
+
+def test_nothing_that_is_written_or_said_names_a_patient(ward, tmp_path, caplog, capsys):
+    paths, labels = ward
+    caplog.set_level(logging.DEBUG)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        model = make_pipeline(
+            ConceptEncoder(
+                "demo-structures", load_concepts("lesions"), cache_dir=tmp_path / "store", verbose=1
+            ),
+            ConceptBottleneckClassifier(cv=2, random_state=0, verbose=1),
+        )
+        model.fit(paths, labels)
+        shown = [*paths[:2], DicomFrame(paths[2], window=(2000, 3000))]
+        explanation = explain(model, shown)
+        save(model, tmp_path / "model")
+        load(tmp_path / "model").predict(shown)
+        report = model_report(model, paths[:30], labels[:30], path=tmp_path / "report.html")
+        evaluation = evaluate(model, paths, labels, n_bootstrap=20)
+    texts = [repr(explanation), str(explanation), explanation.to_frame().to_csv(), repr(report)]
+    texts += [repr(evaluation), caplog.text, *map(str, told), *capsys.readouterr(), repr(model)]
+    texts += image_keys(paths)
+    for text in texts:
+        _search("text", text.encode())
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"store", "model", "report.html"} <= {
+        path.relative_to(tmp_path).parts[0] for path in files
+    }
+    for path in files:
+        _search(path.name, path.read_bytes())
+        _search(path.name, str(path.relative_to(tmp_path)).encode())
+
+
+def _damaged(content):
+    """Yield versions of a file, each broken at another place."""
+    yield from (content[:cut] for cut in range(140, len(content), 97))
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        broken = bytearray(content)
+        for at in rng.integers(132, len(content), 3):
+            broken[at] = rng.integers(256)
+        yield bytes(broken)
+
+
+def test_no_error_or_warning_about_a_damaged_film_quotes_its_header(caplog, capsys):
+    caplog.set_level(logging.DEBUG)
+    names = {"WindowCenter": 2, "WindowWidth": 3, "WindowCenterWidthExplanation": "Mustermann"}
+    content = dicom(GREY, SOPInstanceUID="not-a-uid-" + PLANTED[2], **names)
+    odd = [content, content.replace(b"MONOCHROME2", b"Mustermann "), dicom(GREY, Rows=7)]
+    caplog.clear()  # pydicom's warning about the odd UID as it was written
+    failed = 0
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for film in (*odd, *_damaged(content)):
+            for image in (film, DicomFrame(film, window="x"), DicomFrame(film, frame=4)):
+                try:
+                    load_image(image)
+                except InputError as error:
+                    failed += 1
+                    _search("error", "".join(traceback.format_exception(error)).encode())
+        assert list(iter_images([content[:300]], on_error="missing")) == [None]
+    assert failed > 300
+    for text in [*map(str, told), caplog.text, *capsys.readouterr()]:
+        _search("told", text.encode())
+
+
+def test_the_planted_header_is_that_of_every_film_here():
+    dataset = pydicom.dcmread(io.BytesIO(dicom(GREY)))
+    assert {name for name in header() if name in dataset} == set(header())
