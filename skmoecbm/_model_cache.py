@@ -9,6 +9,7 @@ from collections import OrderedDict
 
 import torch
 
+from skmoecbm._allocator import keep_freed_memory
 from skmoecbm._model_network import build_network, file_sha256, tokenizer_sha256
 from skmoecbm._model_source import DEMO_NAMES, DEMO_NOTICE, local_folder, locate, read_json
 from skmoecbm._precision import (
@@ -21,6 +22,7 @@ from skmoecbm._precision import (
     probe_images,
 )
 from skmoecbm._validation import one_thread
+from skmoecbm._vision_tower import speed_up
 from skmoecbm.exceptions import BackboneError
 
 __all__ = ["Network", "NetworkCache", "json_sha256"]
@@ -34,6 +36,7 @@ class Network:
         self.device = device
         self.module, self.tokenizer, text_config = build_network(self.source)
         self.module.to(device)
+        speed_up(self.module.visual)
         text_cfg = self.source.model_cfg["text_cfg"]
         self.n_tokens = text_config.get("vocab_size", text_cfg.get("vocab_size", 49408))
         self.tokenizer_lock = threading.Lock()
@@ -67,6 +70,8 @@ class Network:
 
     def encode(self, pixels, precision):
         """Return the image features, float32 on the CPU, not normalised."""
+        if self.device.type == "cpu" and not self.is_small:
+            keep_freed_memory()
         with precision_context(precision, self.device), one_thread(self.is_small):
             features = self.module.encode_image(pixels.to(self.device))
         return features.float().cpu()
