@@ -5,12 +5,13 @@ import logging
 import os
 import tempfile
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import filelock
 import numpy as np
 
+from skmoecbm._ahead import n_decoders
 from skmoecbm._image_embeddings import ImageEmbeddings
 from skmoecbm._progress import progress
 from skmoecbm.exceptions import InputError
@@ -71,14 +72,19 @@ def image_rows(backbone, store, X, *, device, value_range, on_error, batch_size,
             on_error=on_error,
             rows=positions,
             failures=failures,
+            # The next two batches, at the network's own size, while it is busy with this one.
+            n_threads=n_decoders(),
+            n_waiting=2 * batch_size,
+            shape=backbone.shape,
         )
-        for start in range(0, len(positions), batch_size):
-            part = positions[start : start + batch_size]
-            # `part` first: zip must not take a decoded image that it then drops
-            pairs = zip(part, decoded, strict=False)
-            batch = {i: image for i, image in pairs if image is not None}
-            rows = backbone.embed_images(list(batch.values()), batch_size)
-            yield len(part), list(batch), rows
+        with closing(decoded):
+            for start in range(0, len(positions), batch_size):
+                part = positions[start : start + batch_size]
+                # `part` first: zip must not take a decoded image that it then drops
+                pairs = zip(part, decoded, strict=False)
+                batch = {i: image for i, image in pairs if image is not None}
+                rows = backbone.embed_images(list(batch.values()), batch_size)
+                yield len(part), list(batch), rows
 
     rows, present = _stored(backbone, store, keys, embed, device, verbose, "image")
     told = {row for row, _ in failures}
@@ -185,11 +191,12 @@ def _stored(backbone, store, keys, embed, device, verbose, unit):
                 row_of = {first[unique[j]]: j for j in todo}
                 done = []
                 try:
-                    for count, positions, part in embed(list(row_of)):
-                        at = [row_of[i] for i in positions]
-                        rows[at] = part
-                        done += at
-                        bar.update(count)
+                    with closing(embed(list(row_of))) as parts:
+                        for count, positions, part in parts:
+                            at = [row_of[i] for i in positions]
+                            rows[at] = part
+                            done += at
+                            bar.update(count)
                 finally:  # what is embedded is kept, whatever stopped us
                     if done:
                         where = [unique[j] for j in done]

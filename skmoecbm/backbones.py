@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from PIL import Image
 
+from skmoecbm._ahead import n_decoders
 from skmoecbm._model_cache import NetworkCache, json_sha256
+from skmoecbm._pixels import Preprocessing, scale_levels
 from skmoecbm._precision import precision_context
 from skmoecbm._validation import (
     check_choice,
@@ -80,7 +82,7 @@ class Backbone:
         settings = merge_preprocess_dict(PreprocessCfg(), network.source.preprocess_cfg)
         settings = {**settings, "size": list(network.size), "resize_mode": RESIZE_MODES[resize]}
         try:
-            self._preprocess = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+            self._preprocessing = Preprocessing(settings)
         except (AssertionError, TypeError, ValueError) as error:
             raise BackboneError(
                 f"The 'preprocess_cfg' of {network.source.name!r} is not one that open_clip "
@@ -207,13 +209,25 @@ class Backbone:
             rows = tokenizer.tokenizer(cleaned, truncation=False).input_ids if texts else []
             return [len(row) for row in rows]
 
+    def shape(self, image):
+        """Return an image as RGB and of the size that the network sees, a `PIL.Image` again.
+
+        `embed_images` gives for it what it gives for `image`; so images may be resized in other
+        threads, or earlier.
+        """
+        return self._preprocessing.shape(image)
+
     def _pixels(self, images):
-        """Return the preprocessed images, float32 (n, 3, h, w)."""
-        workers = min(torch.get_num_threads(), len(images), 8)
-        if workers < 2:
-            return torch.stack([self._preprocess(image) for image in images])
-        with ThreadPoolExecutor(workers) as pool:  # PIL resizes without the interpreter's lock
-            return torch.stack(list(pool.map(self._preprocess, images)))
+        """Return the preprocessed images, float32 (n, 3, h, w), on the network's device."""
+        workers = min(n_decoders(), len(images))
+        shape = self._preprocessing.levels
+        if workers < 2 or all(image.size == self._network.size[::-1] for image in images):
+            levels = [shape(image) for image in images]
+        else:
+            with ThreadPoolExecutor(workers) as pool:  # PIL resizes without the interpreter's lock
+                levels = list(pool.map(shape, images))
+        levels = torch.from_numpy(np.stack(levels)).to(self._network.device)
+        return scale_levels(levels, self._preprocessing.mean, self._preprocessing.std)
 
     def _in_batches(self, encode, items, size):
         """Return the features of all items, the batch halved whenever memory runs out."""
