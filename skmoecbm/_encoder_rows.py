@@ -22,6 +22,7 @@ __all__ = ["as_text_list", "count_rows", "image_rows", "text_rows"]
 # Embedded and stored under one hold of the lock: the most that a kill can cost, and the longest
 # that another process with the same backbone and device waits before it is let in.
 _CHUNK = 512
+_PASSES = 4
 
 _thread_locks = {}
 
@@ -40,7 +41,7 @@ def image_rows(backbone, store, X, *, device, value_range, on_error, batch_size,
         Where the backbone runs; processes of one device take turns.
     value_range, on_error
         As in `skmoecbm.images.iter_images`.
-    batch_size : int
+    batch_size : int or "auto"
     verbose : bool
         Show the progress over the images that must be embedded, and tell of images given twice.
 
@@ -64,6 +65,9 @@ def image_rows(backbone, store, X, *, device, value_range, on_error, batch_size,
         )
 
     def embed(positions):
+        size = backbone.choose_batch_size(batch_size)
+        # On a GPU several passes go out before the rows of the first are fetched.
+        taken = min(size * (_PASSES if device.startswith("cuda") else 1), _CHUNK)
         # Decoded whole: the JPEG decoder's own halving (`draft_size`) moves single embeddings by
         # more than 1e-3, even at ten times the network's input.
         decoded = iter_images(
@@ -72,18 +76,18 @@ def image_rows(backbone, store, X, *, device, value_range, on_error, batch_size,
             on_error=on_error,
             rows=positions,
             failures=failures,
-            # The next two batches, at the network's own size, while it is busy with this one.
+            # The next two parts, at the network's own size, while it is busy with this one.
             n_threads=n_decoders(),
-            n_waiting=2 * batch_size,
+            n_waiting=2 * taken,
             shape=backbone.shape,
         )
         with closing(decoded):
-            for start in range(0, len(positions), batch_size):
-                part = positions[start : start + batch_size]
+            for start in range(0, len(positions), taken):
+                part = positions[start : start + taken]
                 # `part` first: zip must not take a decoded image that it then drops
                 pairs = zip(part, decoded, strict=False)
                 batch = {i: image for i, image in pairs if image is not None}
-                rows = backbone.embed_images(list(batch.values()), batch_size)
+                rows = backbone.embed_images(list(batch.values()), size)
                 yield len(part), list(batch), rows
 
     rows, present = _stored(backbone, store, keys, embed, device, verbose, "image")

@@ -10,6 +10,7 @@ from collections import OrderedDict
 import torch
 
 from skmoecbm._allocator import keep_freed_memory
+from skmoecbm._batch_probe import BATCH_SIZES, fastest_batch
 from skmoecbm._model_network import build_network, file_sha256, tokenizer_sha256
 from skmoecbm._model_source import DEMO_NAMES, DEMO_NOTICE, local_folder, locate, read_json
 from skmoecbm._precision import (
@@ -26,6 +27,8 @@ from skmoecbm._vision_tower import speed_up
 from skmoecbm.exceptions import BackboneError
 
 __all__ = ["Network", "NetworkCache", "json_sha256"]
+
+CPU_BATCH = 32  # the default of `batch_size`; a pass takes fewer where that is faster
 
 
 class Network:
@@ -54,6 +57,8 @@ class Network:
         self.lexicon, self.notice = read_lexicon(self.source)
         self.variants = {}
         self.lock = threading.Lock()
+        self._batch_sizes = {}
+        self._batch_lock = threading.Lock()
 
     def _image_size(self):
         size = self.module.visual.image_size
@@ -69,12 +74,11 @@ class Network:
             ) from error
 
     def encode(self, pixels, precision):
-        """Return the image features, float32 on the CPU, not normalised."""
+        """Return the image features, not normalised, on the network's device."""
         if self.device.type == "cpu" and not self.is_small:
             keep_freed_memory()
         with precision_context(precision, self.device), one_thread(self.is_small):
-            features = self.module.encode_image(pixels.to(self.device))
-        return features.float().cpu()
+            return self.module.encode_image(pixels.to(self.device)).float()
 
     @functools.cached_property
     def auto_precision(self):
@@ -97,12 +101,33 @@ class Network:
                 best, limit = precision, seconds
         return best
 
+    def batch_size(self, precision):
+        """Return how many images to give it at once: 32, or what a GPU is fastest with."""
+        if self.device.type != "cuda":
+            return CPU_BATCH
+        with self._batch_lock:
+            if precision not in self._batch_sizes:
+                probe = probe_images(self.size, n=BATCH_SIZES[0])
+                self._batch_sizes[precision] = fastest_batch(
+                    lambda n: self._seconds_of_pass(probe, n, precision)
+                )
+                torch.cuda.empty_cache()  # of the largest pass, which may not have fitted
+            return self._batch_sizes[precision]
+
+    def _seconds_of_pass(self, probe, n, precision):
+        """Return the seconds that a device needs for `n` images; the copies are not counted."""
+        pixels = probe.to(self.device).repeat(-(-n // len(probe)), 1, 1, 1)[:n]
+        self.encode(pixels, precision).cpu()  # the first pass plans its kernels
+        start = time.perf_counter()
+        self.encode(pixels, precision).cpu()  # fetching the rows waits for them
+        return time.perf_counter() - start
+
     def _timed(self, precision):
         """Return the probe images' features, float64, and the seconds that they took."""
         self.encode(probe_images(self.size, n=1), precision)  # the first pass plans its kernels
         probe = probe_images(self.size, n=N_PROBES[self.device.type])
         start = time.perf_counter()
-        rows = self.encode(probe, precision)
+        rows = self.encode(probe, precision).cpu()
         return rows.double(), time.perf_counter() - start
 
 

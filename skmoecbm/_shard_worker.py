@@ -26,7 +26,7 @@ class EncodingTask:
     plan : dict
     out : str
     device : str
-    batch_size : int
+    batch_size : int or "auto"
     n_threads : int
         That decode images while the model embeds others.
     on_error : {"raise", "missing"}
@@ -95,13 +95,14 @@ class ShardWorker:
         task = self.task
         plan = task.plan
         backbone = self._load()
+        batch_size = backbone.choose_batch_size(task.batch_size)
         start, stop = shard_rows(plan, shard)
         rows = np.full((stop - start, backbone.dim), np.nan, dtype=np.float32)
         keys, contents, reasons = [], [], []
         batch, at = [], []
         source = task.source.read(start, stop)
         # the next two batches are decoded in threads while the model is busy with this one
-        with closing(ahead(self._decode, source, task.n_threads, 2 * task.batch_size)) as decoded:
+        with closing(ahead(self._decode, source, task.n_threads, 2 * batch_size)) as decoded:
             for key, content, image, reason in decoded:
                 if reason is not None and task.on_error == "raise":
                     raise InputError(
@@ -114,11 +115,11 @@ class ShardWorker:
                 keys.append(key)
                 contents.append(content)
                 reasons.append(reason)
-                if len(batch) == task.batch_size or (batch and len(keys) == stop - start):
-                    rows[at] = backbone.embed_images(batch, task.batch_size)
+                if len(batch) == batch_size or (batch and len(keys) == stop - start):
+                    rows[at] = backbone.embed_images(batch, batch_size)
                     batch, at = [], []
         if batch:  # the last rows may all have failed
-            rows[at] = backbone.embed_images(batch, task.batch_size)
+            rows[at] = backbone.embed_images(batch, batch_size)
         if len(keys) != stop - start:
             raise InputError(
                 f"The source gave {len(keys)} rows of shard {shard} where it had "

@@ -41,6 +41,9 @@ class FakeBackbone:
         self.image_calls = []
         self.text_calls = []
 
+    def choose_batch_size(self, batch_size):
+        return 32 if batch_size == "auto" else batch_size
+
     def shape(self, image):
         return image
 

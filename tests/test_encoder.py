@@ -690,3 +690,23 @@ def test_an_unreadable_image_is_told_with_its_row_and_leaves_no_thread(fakes, im
     encoder = ConceptEncoder("one", CONCEPTS, batch_size=4)
     with pytest.raises(InputError, match=r"image 11 \(<8 bytes>\) cannot be read"):
         encoder.fit_transform(images)
+
+
+def test_batch_size_auto_is_the_models_choice_and_other_words_are_refused(fakes, images):
+    encoder = ConceptEncoder("one", CONCEPTS, batch_size="auto").fit(images)
+    encoder.transform(images * 2)
+    assert fakes["one"].image_calls == [20]
+    with pytest.raises(InputError, match="'batch_size' parameter of ConceptEncoder"):
+        encoder.set_params(batch_size="most").fit(images)
+
+
+def test_a_gpu_gets_several_passes_at_once(monkeypatch, tmp_path):
+    """So that rows are fetched, which waits for the device, once in four passes."""
+    backbone = FakeBackbone("one")
+    images = [np.full((6, 8, 3), i, dtype=np.uint8) for i in range(50)]
+    options = {"value_range": None, "on_error": "raise", "batch_size": 5, "verbose": False}
+    for device, calls in (("cpu", [5] * 10), ("cuda:0", [20, 20, 10])):
+        backbone.image_calls.clear()
+        store = EmbeddingStore(tmp_path / device[:4])
+        skmoecbm._encoder_rows.image_rows(backbone, store, images, device=device, **options)
+        assert backbone.image_calls == calls
