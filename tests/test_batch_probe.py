@@ -1,15 +1,17 @@
 """The batch size of a GPU: doubled while it pays and fits; the device stands in as a function."""
 
 import threading
+from functools import partial
 
 import pytest
 import torch
 
+from benchmarks import gpu
 from skmoecbm import _model_cache
 from skmoecbm._batch_probe import BATCH_SIZES, fastest_batch, is_out_of_memory
 from skmoecbm._pixels import move_levels
 from skmoecbm.backbones import clear_backbones, load_backbone
-from skmoecbm.exceptions import InputError
+from skmoecbm.exceptions import InputError, SkmoecbmWarning
 from tests.backbone_fixtures import write_clip
 
 
@@ -143,3 +145,45 @@ def test_rows_are_fetched_once_after_all_passes(backbone):
 
     assert backbone._in_batches(encode, list(range(10)), 4).shape == (10, 16)
     assert log == [4, 4, 2, "fetched", "fetched", "fetched"]
+
+
+# The script for a user's GPU
+
+
+def test_gpu_benchmark_says_that_it_needs_a_gpu(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.main([]) == 2
+    told = capsys.readouterr()
+    assert told.err == "This benchmark needs a CUDA GPU, and torch sees none here.\n"
+    assert not told.out
+
+
+def test_gpu_benchmark_runs_with_a_processor_in_the_gpus_place(capsys, monkeypatch):
+    original = _model_cache.Network.encode
+
+    def encode(self, pixels, precision):
+        if len(pixels) > 6:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return original(self, pixels, precision)
+
+    monkeypatch.setattr(_model_cache.Network, "encode", encode)
+    monkeypatch.setattr(gpu, "on_device", partial(in_small_passes, gpu.on_device))
+    arguments = "--model demo-general --images 12 --repeats 1 --precisions fp32 bf16"
+    options = [*arguments.split(), "--batch-sizes", "3", "6", "12"]
+    with pytest.warns(SkmoecbmWarning, match="Memory ran out"):
+        assert gpu.main(options, device="cpu") == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines if line.startswith(("fp32", "bf16"))]
+    assert [(row[0], row[1]) for row in rows] == [
+        (precision, batch) for precision in ("fp32", "bf16") for batch in ("3", "6")
+    ]
+    assert all(float(row[-1]) < (1e-12 if row[0] == "fp32" else 1e-3) for row in rows)
+    assert sum("too large for the memory" in line for line in lines) == 2
+    assert any(line.startswith("auto takes fp32 in batches of 32") for line in lines)
+
+
+def in_small_passes(on_device, network, levels, preprocessing, precision, batch, pinned=True):
+    # the reference is made in passes of 8, which this "GPU" has no room for
+    return on_device(
+        network, levels, preprocessing, precision, 4 if batch == 8 else batch, pinned=pinned
+    )

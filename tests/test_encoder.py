@@ -664,6 +664,30 @@ def test_images_decoded_ahead_give_the_same_rows(clip_name, monkeypatch, tmp_pat
 
 
 @pytest.mark.usefixtures("three_decoders")
+def test_the_next_images_are_decoded_while_the_network_works(fakes, images, monkeypatch):
+    """The network does not end its first pass before an image of the second is ready."""
+    encoder = ConceptEncoder("one", CONCEPTS, batch_size=4).fit(images)
+    ready = threading.Event()
+    shaped, overlapped = [], []
+    original = FakeBackbone.embed_images
+
+    def shape(self, image):
+        shaped.append(image)
+        if len(shaped) > 4:
+            ready.set()
+        return image
+
+    def embed(self, batch, batch_size=32):
+        overlapped.append(ready.wait(20))
+        return original(self, batch, batch_size)
+
+    monkeypatch.setattr(FakeBackbone, "shape", shape)
+    monkeypatch.setattr(FakeBackbone, "embed_images", embed)
+    encoder.transform(images)
+    assert overlapped == [True] * 5
+
+
+@pytest.mark.usefixtures("three_decoders")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_what_stops_encoding_leaves_no_thread_and_keeps_what_is_done(
     fakes, images, monkeypatch, error
