@@ -11,9 +11,11 @@ import torch
 
 from skmoecbm._allocator import keep_freed_memory
 from skmoecbm._batch_probe import BATCH_SIZES, fastest_batch
+from skmoecbm._half_tower import half_tower
 from skmoecbm._model_network import build_network, file_sha256, tokenizer_sha256
 from skmoecbm._model_source import DEMO_NAMES, DEMO_NOTICE, local_folder, locate, read_json
 from skmoecbm._precision import (
+    HALF_TYPES,
     MIN_COSINE,
     MIN_SPEEDUP,
     N_PROBES,
@@ -57,6 +59,8 @@ class Network:
         self.lexicon, self.notice = read_lexicon(self.source)
         self.variants = {}
         self.lock = threading.Lock()
+        self._towers = {}
+        self._tower_lock = threading.Lock()
         self._batch_sizes = {}
         self._batch_lock = threading.Lock()
 
@@ -78,7 +82,17 @@ class Network:
         if self.device.type == "cpu" and not self.is_small:
             keep_freed_memory()
         with precision_context(precision, self.device), one_thread(self.is_small):
-            return self.module.encode_image(pixels.to(self.device)).float()
+            return self._tower(precision)(pixels.to(self.device)).float()
+
+    def _tower(self, precision):
+        """Return what encodes images in a format, in the context of that format."""
+        if precision not in HALF_TYPES:
+            return self.module.encode_image
+        with self._tower_lock:
+            if precision not in self._towers:
+                probe = probe_images(self.size, n=1).to(self.device)
+                self._towers[precision] = half_tower(self.module, HALF_TYPES[precision], probe)
+            return self._towers[precision]
 
     @functools.cached_property
     def auto_precision(self):
@@ -99,6 +113,8 @@ class Network:
             cosine = torch.cosine_similarity(exact, rows).min().item()
             if cosine > MIN_COSINE and seconds < limit:  # False for NaN too
                 best, limit = precision, seconds
+        with self._tower_lock:  # a second tower that is not taken must not stay in memory
+            self._towers = {key: tower for key, tower in self._towers.items() if key == best}
         return best
 
     def batch_size(self, precision):
