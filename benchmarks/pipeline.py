@@ -5,6 +5,10 @@ hashing, decoding, resizing, the network, writing the store. The two ways take t
 is to gain is the smaller of the two parts, decoding and network, and a second core must be free.
 
     python -m benchmarks.pipeline --model demo-general --images 200 --repeats 5 --threads 2
+    python -m benchmarks.pipeline --device-ms 5
+
+With `--device-ms` the network is replaced by one that keeps this thread waiting for so long an
+image and needs no core of its own, as a GPU does.
 """
 
 import argparse
@@ -44,6 +48,7 @@ def main(argv=None):
     parser.add_argument("--model", default="demo-general")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--size", type=int, nargs=2, default=(600, 450), metavar=("W", "H"))
+    parser.add_argument("--device-ms", type=float, default=None)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(argv)
@@ -64,6 +69,14 @@ def main(argv=None):
             with mock.patch("skmoecbm._encoder_rows.n_decoders", lambda: n_threads):
                 return encoder.embed_images(paths)
 
+        network = type(backbone._network)
+        own_encode = network.encode
+
+        def waiting(self, pixels, precision):
+            time.sleep(options.device_ms / 1e3 * len(pixels))
+            return torch.ones(len(pixels), self.dim)
+
+        network.encode = own_encode if options.device_ms is None else waiting
         runs = {
             "decoding and resizing alone": lambda: [
                 backbone.shape(load_image(path)) for path in paths
@@ -79,6 +92,7 @@ def main(argv=None):
                 function()
                 if repeat:
                     times[run].append((time.perf_counter() - wall, time.process_time() - own))
+        network.encode = own_encode
     width, height = options.size
     print(describe_machine())
     print(f"{options.model}, {len(paths)} files of {width} x {height}, {options.threads} threads")

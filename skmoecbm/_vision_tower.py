@@ -1,8 +1,8 @@
 """The pass through open_clip's own vision transformer, with less work and fewer copies.
 
-Equal to the module's own pass up to float noise. What it saves: in the last layer only the class
-token is read, so only its query, output and MLP are computed; activations are worked on in place;
-attention scores never go to memory; QuickGELU's factor goes into the matrix products.
+Equal to the module's own pass up to float noise. What it saves: of the last layer only the class
+token is read, so only that is computed; activations are worked on in place; attention scores never
+go to memory; QuickGELU's factor goes into the matrix products.
 """
 
 import torch
@@ -75,7 +75,7 @@ def quick_forward(visual, pixels):
     *blocks, last = visual.transformer.resblocks
     for block in blocks:
         tokens = _block(block, tokens)
-    tokens = _block(last, tokens, 1 if visual.pool_type == "tok" else None)
+    tokens = _block(last, tokens, only_first=visual.pool_type == "tok")
     pooled, _ = visual._pool(tokens)
     return pooled if visual.proj is None else pooled @ visual.proj
 
@@ -112,15 +112,16 @@ def _is_known_block(block):
     )
 
 
-def _block(block, tokens, n_out=None):
-    """Return one layer's tokens, (n, t, w); only the first `n_out` where it is given.
+def _block(block, tokens, only_first=False):
+    """Return one layer's tokens, (n, t, w), or the first of them alone, (n, 1, w).
 
     Overwrites `tokens`, which belong to the pass.
     """
     n, _, width = tokens.shape
-    mixed = _attention(block.attn, block.ln_1(tokens), n_out)
-    if n_out is not None:
-        tokens = tokens[:, :n_out].contiguous()
+    mix = _first_of_attention if only_first else _attention
+    mixed = mix(block.attn, block.ln_1(tokens))
+    if only_first:
+        tokens = tokens[:, :1].contiguous()
     stream = tokens.view(-1, width)
     _add_linear(stream, mixed, block.attn.out_proj)
     hidden = block.ln_2(stream)
@@ -139,20 +140,30 @@ def _add_linear(stream, rows, linear, alpha=1.0):
     stream.addmm_(rows, linear.weight.t(), alpha=alpha).add_(linear.bias)
 
 
-def _attention(attention, hidden, n_out):
+def _attention(attention, hidden):
     """Return the heads' mixtures of values, (n * t, w), before the output projection."""
     n, t, width = hidden.shape
-    heads = (attention.num_heads, width // attention.num_heads)
-    weight, bias = attention.in_proj_weight, attention.in_proj_bias
-    if n_out is None:
-        q, k, v = F.linear(hidden, weight, bias).view(n, t, 3, *heads).permute(2, 0, 3, 1, 4)
-    else:
-        q = F.linear(hidden[:, :n_out], weight[:width], bias[:width])
-        q = q.view(n, n_out, *heads).transpose(1, 2)
-        k, v = (
-            F.linear(hidden, weight[width:], bias[width:])
-            .view(n, t, 2, *heads)
-            .permute(2, 0, 3, 1, 4)
-        )
+    qkv = F.linear(hidden, attention.in_proj_weight, attention.in_proj_bias)
+    heads = attention.num_heads
+    q, k, v = qkv.view(n, t, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
     mixed = F.scaled_dot_product_attention(q, k, v)
     return mixed.transpose(1, 2).reshape(-1, width)
+
+
+def _first_of_attention(attention, hidden):
+    """Return what `_attention` gives for the first token, (n, w), without keys and values.
+
+    One query q meets a key as q·(K h + b) = (Kᵀq)·h + const, and the constant falls out of the
+    softmax; its mixture of values is Σ a (V h + b) = V (Σ a h) + b. So the matrices K and V meet
+    one row an image instead of one a token.
+    """
+    n, _, width = hidden.shape
+    heads, depth = attention.num_heads, width // attention.num_heads
+    w_q, w_k, w_v = attention.in_proj_weight.view(3, width, width)
+    b_q, _, b_v = attention.in_proj_bias.view(3, width)
+    q = F.linear(hidden[:, 0], w_q, b_q).view(n, heads, depth).transpose(0, 1)
+    asked = (q @ w_k.view(heads, depth, width)).transpose(0, 1)  # (n, heads, w)
+    weights = (asked @ hidden.transpose(1, 2) * depth**-0.5).softmax(dim=-1)
+    seen = (weights @ hidden).transpose(0, 1)  # (heads, n, w)
+    mixed = seen @ w_v.view(heads, depth, width).transpose(1, 2)  # (heads, n, depth)
+    return mixed.transpose(0, 1).reshape(n, width) + b_v
