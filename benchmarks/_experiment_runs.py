@@ -12,7 +12,16 @@ from sklearn.preprocessing import StandardScaler
 
 from skmoecbm._evaluate import evaluate_scores
 
-__all__ = ["METRICS", "GrowingTable", "draw", "folds", "measured", "probe", "row_of"]
+__all__ = [
+    "METRICS",
+    "GrowingTable",
+    "difference",
+    "draw",
+    "folds",
+    "measured",
+    "probe",
+    "row_of",
+]
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_auroc", "log_loss", "ece")
 
@@ -41,6 +50,15 @@ def row_of(evaluation):
     for metric in METRICS:
         found = evaluation[metric]
         row[metric], row[f"{metric}_low"], row[f"{metric}_high"] = found
+    return row
+
+
+def difference(first, second, metrics):
+    """Return paired differences of two evaluations, with standard errors over their resamples."""
+    row = {}
+    for metric in metrics:
+        row[metric] = float(first[metric].value - second[metric].value)
+        row[f"{metric}_se"] = float(np.nanstd(first.draws[metric] - second.draws[metric], ddof=1))
     return row
 
 

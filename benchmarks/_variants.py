@@ -1,6 +1,7 @@
 """The variants that `reproduce` compares, each as a classifier and what it is given."""
 
 import numpy as np
+from sklearn.base import clone
 
 from benchmarks._experiment_data import ROLES, encode
 from benchmarks._experiment_runs import probe
@@ -38,7 +39,8 @@ COMPARISONS = {
 def variants(experiment, rows, seed, *, weights=None):
     """Yield (name, classifier, its input) of everything that is fitted on all concepts known.
 
-    `rows` are the training rows, `weights` the `class_weight`.
+    `rows` are the training rows, `weights` the `class_weight`. Each classifier is to be fitted
+    before the next is asked for.
     """
     X, y, groups = experiment.X, experiment.y, experiment.groups
     prior = {} if experiment.words else {"prior": None}
@@ -60,9 +62,12 @@ def variants(experiment, rows, seed, *, weights=None):
             mixture("mlp", original, training=JointTraining()),
             X.select(role),
         )
-    yield "average", mixture("uniform"), X
-    yield "gate", mixture(), X
-    yield "gate, no guard", mixture(LinearGate(), guard=False), X
+    average = mixture("uniform")
+    yield "average", average, X
+    # The penalty is chosen before any gate, so that theirs is that of the average, fitted by now.
+    same = clone(head).set_params(alpha=average.alpha_)
+    yield "gate", mixture(head=same), X
+    yield "gate, no guard", mixture(LinearGate(), same, guard=False), X
     for name, training in (
         ("joint, published sign", PublishedSign()),
         ("joint, right sign", JointTraining()),

@@ -26,7 +26,14 @@ import numpy as np
 
 from benchmarks import _reproduce_report
 from benchmarks._experiment_data import SPLITS, Photographs, photographs, read
-from benchmarks._experiment_runs import METRICS, GrowingTable, draw, measured, row_of
+from benchmarks._experiment_runs import (
+    METRICS,
+    GrowingTable,
+    difference,
+    draw,
+    measured,
+    row_of,
+)
 from benchmarks._variants import COMPARISONS, LARGE, large, lists, variants
 from skmoecbm import (
     ConceptBottleneckClassifier,
@@ -38,6 +45,8 @@ from skmoecbm import (
 from skmoecbm.exceptions import BackboneError
 
 SHOTS = ("1", "2", "4", "8", "16", "all", "all, balanced")
+# Lists of concepts are compared at these, on the first split of a data set.
+LISTS_AT = ("1", "4", "16", "all", "all, balanced")
 DEMO = ("demo-general", "demo-structures")
 KEY = ("experts", "dataset", "split", "shots", "draw", "variant")
 BOUNDS = [f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")]
@@ -72,11 +81,12 @@ def run_draw(experiment, shots, number, told, found, n_bootstrap):
     rows = draw(experiment.y, experiment.train, shots, number)
     weights = "balanced" if shots == "all, balanced" else None
     cell = {**told, "shots": shots, "draw": number}
-    if {**cell, "variant": "one list, nothing chosen"} in runs:
+    if {**cell, "variant": "linear probe, both"} in runs:
         return
     began, written, evaluations = time.perf_counter(), [], {}
     y, groups, test = experiment.y, experiment.groups, experiment.test
-    for make in (variants, lists):
+    with_lists = shots in LISTS_AT and experiment.split == SPLITS[experiment.name][0]
+    for make in (variants, lists)[: 1 + with_lists]:
         for name, clf, X in make(experiment, rows, number, weights=weights):
             own = isinstance(clf, ConceptBottleneckClassifier | GatedConceptBottleneckClassifier)
             clock = time.perf_counter()
@@ -96,10 +106,11 @@ def run_draw(experiment, shots, number, told, found, n_bootstrap):
             "question": question,
             "first": first,
             "second": second,
-            **difference(evaluations[first], evaluations[second]),
+            **difference(evaluations[first], evaluations[second], PAIRED),
         }
         for question, both in COMPARISONS.items()
         for first, second in both
+        if first in evaluations
     )
     runs.add(written)
     spent = time.perf_counter() - began
@@ -107,15 +118,6 @@ def run_draw(experiment, shots, number, told, found, n_bootstrap):
     print(
         f"{told['dataset']} {told['split']} {shots} {number} ({spent:.0f} s): {scores}", flush=True
     )
-
-
-def difference(first, second):
-    """Return the paired difference of two evaluations, with the standard error of its resamples."""
-    row = {}
-    for metric in PAIRED:
-        row[metric] = float(first[metric].value - second[metric].value)
-        row[f"{metric}_se"] = float(np.nanstd(first.draws[metric] - second.draws[metric], ddof=1))
-    return row
 
 
 def run_classes(experiment, told, table, n_permutations=2000):
