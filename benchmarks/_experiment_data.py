@@ -13,11 +13,12 @@ import pandas as pd
 from skmoecbm import ConceptBank, ConceptEncoder, ExpertFeatures, load_concepts
 from skmoecbm.backbones import load_backbone
 
-__all__ = ["ROLES", "SPLITS", "Experiment", "Photographs", "encode", "photographs", "read"]
+__all__ = ["DEMO", "ROLES", "SPLITS", "Experiment", "Photographs", "encode", "photographs", "read"]
 
 # Of each data set its splits, the first one the fairer.
 SPLITS = {"ham10000": ("lesion", "community"), "retinamnist": ("official",)}
 ROLES = ("generalist", "specialist")
+DEMO = ("demo-general", "demo-structures")
 
 
 @dataclass

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import _reproduce_report
-from benchmarks._experiment_data import SPLITS, Photographs, photographs, read
+from benchmarks._experiment_data import DEMO, SPLITS, Photographs, photographs, read
 from benchmarks._experiment_runs import (
     METRICS,
     GrowingTable,
@@ -47,7 +47,6 @@ from skmoecbm.exceptions import BackboneError
 SHOTS = ("1", "2", "4", "8", "16", "all", "all, balanced")
 # Lists of concepts are compared at these, on the first split of a data set.
 LISTS_AT = ("1", "4", "16", "all", "all, balanced")
-DEMO = ("demo-general", "demo-structures")
 KEY = ("experts", "dataset", "split", "shots", "draw", "variant")
 BOUNDS = [f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")]
 PAIRED = ("balanced_accuracy", "macro_auroc", "log_loss")
