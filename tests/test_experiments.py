@@ -1,4 +1,4 @@
-"""Benchmarks are no tests, but what they compute with is tested: draws, intervals, tables, peers."""
+"""What the benchmarks compute with: draws, intervals, tables that grow, peers."""
 
 import numpy as np
 import pandas as pd
