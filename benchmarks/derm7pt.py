@@ -192,7 +192,7 @@ def run(data, shots, number, runs, pairs):
     if {**cell, "variant": "49 random directions"} in runs:
         return
     y, groups = data.y[data.test], data.groups[data.test]
-    n_bootstrap = 1000 if shots == "all" else 300
+    n_bootstrap = 1000 if shots == "all" else 200
     classes = np.sort(data.class_names)
     evaluations = {ZERO: measured(zero_shot(data, data.test), classes, y, groups, n_bootstrap)}
     written = [{**cell, "variant": ZERO, **row_of(evaluations[ZERO])}]

@@ -47,6 +47,8 @@ from skmoecbm.exceptions import BackboneError
 SHOTS = ("1", "2", "4", "8", "16", "all", "all, balanced")
 # Lists of concepts are compared at these, on the first split of a data set.
 LISTS_AT = ("1", "4", "16", "all", "all, balanced")
+# Resamples of the test rows; over many draws the error of few of them averages out.
+RESAMPLES, RESAMPLES_OF_ALL = 100, 1000
 KEY = ("experts", "dataset", "split", "shots", "draw", "variant")
 BOUNDS = [f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")]
 PAIRED = ("balanced_accuracy", "macro_auroc", "log_loss")
@@ -223,7 +225,8 @@ def main(argv=None):
                     if shots.startswith("all") and number:
                         continue
                     whole = shots.startswith("all")
-                    run_draw(experiment, shots, number, told, found, 1000 if whole else 200)
+                    n_bootstrap = RESAMPLES_OF_ALL if whole else RESAMPLES
+                    run_draw(experiment, shots, number, told, found, n_bootstrap)
                 if number == 0:
                     run_classes(experiment, told, found[2])
                     run_large(experiment, options.large, options, told, found[0])
