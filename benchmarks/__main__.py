@@ -26,7 +26,12 @@ from benchmarks._results import FILE, Ratio, table
 # name: (arguments of a quick run, arguments of a full one)
 BENCHMARKS = {
     "store": ("--rows 100000 --kills 5", ""),
+    "backbones": ("--model ViT-B-32 --images 32 --repeats 2", "--images 32 --repeats 5"),
+    "preprocessing": ("--images 16 --repeats 3", "--repeats 9"),
+    "pipeline": ("--images 50", "--images 200 --repeats 7"),
     "fit": ("--rows 3000 --concepts 150", ""),
+    "folding": ("--rows 2000 --concepts 350 1000 --repeats 2", ""),
+    "large": ("", "--rows 100000 --classes 1000 --concepts 50000"),
     "search": ("--rows 1000 --concepts 60", "--rows 10000 --concepts 350"),
     "selection": ("--classes 100 --repeats 1", ""),
     "distributed": ("--images 240 --repeats 1", "--model ViT-B-16 --images 64"),

@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 
 from benchmarks._machine import describe_machine
+from benchmarks._results import Ratio, report
 from benchmarks.backbones import write_random_model
 from skmoecbm import ConceptEncoder
 from skmoecbm._ahead import n_decoders
@@ -104,6 +105,8 @@ def main(argv=None):
             f"{wall.max():7.2f} worst on the wall; {np.median(own):7.2f} of the processor; "
             f"ratio {ratio:.2f}"
         )
+    plain, ahead = (np.array(times[run])[:, 0] for run in list(runs)[2:])
+    report("pipeline", [Ratio("one after the other / decoded ahead", plain / ahead)])
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from benchmarks._machine import describe_machine
+from benchmarks._results import Ratio, report
 from skmoecbm._pixels import Preprocessing, scale_levels
 from skmoecbm.images import load_image
 
@@ -93,6 +94,7 @@ def main(argv=None):
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     print(describe_machine())
+    ratios = []
     for word, images in photographs(options.images).items():
         times, off = measure(images, options.repeats)
         width, height = images[0].size
@@ -104,6 +106,11 @@ def main(argv=None):
                 f"{max(values):6.2f} worst; ratio {ratio:4.2f}; pixels that differ "
                 f"{float((off[name] > 0).float().mean()):.4%}, by {int(off[name].max())} at most"
             )
+        values = np.array(times["open_clip"]) / np.array(times["skmoecbm"])
+        ratios.append(Ratio(f"open_clip / skmoecbm, {word}", values, 1.6))
+        worst = [float(off["skmoecbm"].max())]
+        ratios.append(Ratio(f"levels that a pixel differs by, {word}", worst, 1, most=True))
+    report("preprocessing", ratios)
 
 
 if __name__ == "__main__":
