@@ -20,7 +20,7 @@ MODULES = sorted(
 def test_every_benchmark_tells_its_command_and_stands_on_the_page(name):
     text = (ROOT / "benchmarks" / f"{name}.py").read_text(encoding="utf-8")
     assert f"python -m benchmarks.{name}" in text.split('"""')[1]
-    assert "def main(argv=None):" in text
+    assert "def main(argv=None" in text
     assert f"`{name}`" in (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
 
 
