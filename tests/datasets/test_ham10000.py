@@ -3,6 +3,7 @@
 import hashlib
 import io
 import pickle
+import shutil
 import zipfile
 
 import numpy as np
@@ -263,6 +264,17 @@ def test_what_is_missing_after_a_failure_is_all_that_is_fetched(dataverse, tmp_p
     before = len(dataverse.requests)
     assert len(fetch_ham10000(data_home=tmp_path / "home", verbose=False).images) == 70
     assert [path for path, _ in dataverse.requests[before:]][1:] == [archive]
+
+
+def test_an_archive_that_was_not_unpacked_any_more_is_not_fetched_again(dataverse, tmp_path):
+    home = tmp_path / "home"
+    fetch_ham10000(data_home=home, verbose=False)
+    shutil.rmtree(home / "ham10000" / "HAM10000_images_part_2")
+    packed = dataverse.files["/api/access/datafile/1"]
+    (home / "ham10000" / "HAM10000_images_part_2.zip").write_bytes(packed)
+    before = len(dataverse.requests)
+    assert len(fetch_ham10000(data_home=home, verbose=False).images) == 70
+    assert len(dataverse.requests) == before + 1  # what there is was asked, nothing fetched
 
 
 def test_the_community_split_is_downloaded_when_it_is_asked_for(dataverse, tmp_path, monkeypatch):
