@@ -72,6 +72,7 @@ def _use_private_caches():
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     folder = os.environ["SKMOECBM_TEST_CACHE"]
     os.environ["SKMOECBM_CACHE"] = os.path.join(folder, "skmoecbm")
+    os.environ.pop("SKMOECBM_DATA", None)
     os.environ["HF_HOME"] = os.path.join(folder, "huggingface")
 
 

@@ -214,7 +214,6 @@ def _write(answer, part, start, total, name, verbose):
     )
     with bar, open(part, "r+b" if start else "wb") as out:
         out.seek(start)
-        out.truncate()
         place = start
         while chunk := answer.read(_CHUNK):
             out.write(chunk)

@@ -142,18 +142,29 @@ def test_it_is_downloaded_from_the_hub_once(hub, tmp_path):
     assert not list((home / "chestxray14").glob("*.zip"))
 
 
-def test_a_changed_file_on_the_hub_is_refused(hub, tmp_path):
-    path = f"{hub.place}test_list.txt"
-    content = hub.files[path]
+@pytest.mark.parametrize(
+    ("name", "turn", "said"),
+    [
+        ("test_list.txt", lambda content: content + b"x", "bytes instead of"),
+        ("test_list.txt", lambda content: content[:-2] + b"x\n", "its git checksum is"),
+        ("images/images_002.zip", lambda content: content[:-1] + b"x", "its sha256 checksum is"),
+    ],
+)
+def test_a_changed_file_on_the_hub_is_refused(hub, tmp_path, name, turn, said):
+    path = hub.place + name
 
     class Changed(dict):
         def __getitem__(self, key):  # what is told of a file and what comes differ
-            return content + b"x" if key == path else super().__getitem__(key)
+            content = super().__getitem__(key)
+            return turn(content) if key == path else content
 
     hub.files = Changed(hub.files)
-    with pytest.raises(DownloadError, match=r"'test_list.txt' from .* bytes instead of"):
+    with pytest.raises(DownloadError, match=rf"'{name.rpartition('/')[2]}' from .*{said}"):
         fetch_chestxray14(data_home=tmp_path, verbose=False)
-    del hub.files[path]
+
+
+def test_a_file_that_is_gone_from_the_hub_is_named(hub, tmp_path):
+    del hub.files[hub.place + "test_list.txt"]
     with pytest.raises(DownloadError, match=r"'data/test_list.txt' is not in it any more. By hand"):
         fetch_chestxray14(data_home=tmp_path, verbose=False)
 

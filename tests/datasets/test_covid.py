@@ -51,6 +51,8 @@ def test_older_archives_have_no_folders_of_images(tmp_path):
         trees.image(tmp_path / "COVID-19" / f"COVID-19 ({k}).png", k)
     data = fetch_covid_radiography(tmp_path)
     assert set(data.target) == {"covid-19", "normal"}
+    (tmp_path / "NORMAL").rename(tmp_path / "COVID-19" / "NORMAL")  # the inner folder counts
+    assert sorted(fetch_covid_radiography(tmp_path).target) == sorted(data.target)
 
 
 def test_sources_are_read_from_the_tables_that_come_along(tmp_path):

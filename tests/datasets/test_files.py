@@ -16,6 +16,7 @@ def test_links_that_lead_back_are_no_endless_way(tmp_path):
     trees.image(elsewhere / "two.png", 2)
     (tmp_path / "b").symlink_to(elsewhere, target_is_directory=True)
     assert sorted(images_below(tmp_path)) == ["one", "two"]
+    assert [files for _, files in walk(tmp_path)] == [[], ["one.png"], ["two.png"]]
 
 
 def test_hidden_files_and_named_folders_are_left_out(tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import pickle
+import shutil
 import zipfile
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 
 from skmoecbm import load_concepts
 from skmoecbm._leaks import find_leaks
-from skmoecbm.datasets import _ham10000, check_leak, fetch_ham10000
+from skmoecbm.datasets import _ham10000_files, check_leak, fetch_ham10000
+from skmoecbm.datasets._ham10000_tables import CLASSES
 from skmoecbm.exceptions import DownloadError, InputError, SkmoecbmWarning
 from tests.datasets import trees
 from tests.datasets.file_server import served
@@ -21,7 +23,7 @@ ROWS = trees.lesions()
 
 def test_the_names_are_those_of_the_concept_bank():
     bank = {one.key: one.name for one in load_concepts("ham10000").classes}
-    assert bank == _ham10000.CLASSES
+    assert bank == CLASSES
 
 
 @pytest.mark.parametrize("layout", [trees.kaggle_ham, trees.dataverse_ham, trees.isic_ham])
@@ -30,7 +32,7 @@ def test_every_layout_gives_the_same_rows(tmp_path, layout):
     data = fetch_ham10000(tmp_path)
     assert [path.rpartition("/")[2] for path in data.images] == [f"{r[0]}.jpg" for r in ROWS]
     assert data.metadata["dx"].tolist() == [row[2] for row in ROWS]
-    assert data.target.tolist() == [_ham10000.CLASSES[row[2]] for row in ROWS]
+    assert data.target.tolist() == [CLASSES[row[2]] for row in ROWS]
     assert data.groups.tolist() == [row[1] for row in ROWS]
     assert len(data.target_names) == 7 and list(data.splits) == ["group"]
     train, val, test = (set(data.part(part).groups) for part in ("train", "val", "test"))
@@ -86,8 +88,60 @@ def test_columns_of_the_table_are_splits(tmp_path):
     data = fetch_ham10000(tmp_path, split="mine")
     assert data.part("test").rows.tolist() == list(range(60, 70))
     assert list(data.splits) == ["group", "mine"]  # one part is no split
-    with pytest.raises(InputError, match="no split 'yours'; choose one of 'group', 'mine', 'comm"):
+    with pytest.raises(InputError, match="no split 'yours'; choose one of 'group', 'mine', 'com"):
         fetch_ham10000(tmp_path, split="yours")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_test_part_of_isic_is_added_if_asked(tmp_path, named):
+    trees.isic_ham(tmp_path, ROWS)
+    if named:  # as the Harvard Dataverse has it
+        path = next(tmp_path.rglob("ISIC2018_Task3_Test_GroundTruth.csv"))
+        trees.ham_table(path, [("ISIC_0034524", "HAM_0000000", "nv")])
+    assert len(fetch_ham10000(tmp_path).images) == 70
+    data = fetch_ham10000(tmp_path, split="official")
+    assert len(data.images) == 71 and list(data.splits) == ["group", "official"]
+    group = data.splits["group"]
+    assert sorted(np.concatenate(list(group.values())).tolist()) == list(range(70))
+    if named:
+        with pytest.warns(SkmoecbmWarning, match="1 of its 1 test images"):
+            test = data.part("test")
+    else:
+        test = data.part("test")
+        assert len(data.part("train").images) == 70
+    assert test.images[0].endswith("ISIC2018_Task3_Test_Input/ISIC_0034524.jpg")
+    assert test.target.tolist() == ["melanocytic nevus"]
+    assert test.groups[0] == ("HAM_0000000" if named else "ISIC_0034524")
+    for path in tmp_path.rglob("ISIC2018_Task3_Test_GroundTruth.csv"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"'official' tests on the 1,512 .* put them into the f"):
+        fetch_ham10000(tmp_path, split="official")
+
+
+def test_spellings_of_columns_and_names_do_not_matter(tmp_path):
+    trees.kaggle_ham(tmp_path, ROWS)
+    path = tmp_path / "HAM10000_metadata.csv"
+    table = pd.read_csv(path).rename(columns={"image_id": "Image_ID", "dx": "DX"})
+    table["Image_ID"] += ".jpg"
+    table.to_csv(path, index=False)
+    data = fetch_ham10000(tmp_path)
+    assert data.metadata["image_id"].tolist() == [row[0] for row in ROWS]
+    table.loc[4, "lesion_id"] = None
+    table.to_csv(path, index=False)
+    with pytest.raises(InputError, match="does not name the lesion of 'ISIC_0000004'"):
+        fetch_ham10000(tmp_path)
+
+
+def test_a_ground_truth_that_is_damaged_is_one_sentence(tmp_path):
+    trees.isic_ham(tmp_path, ROWS)
+    path = next(tmp_path.rglob("ISIC2018_Task3_Training_GroundTruth.csv"))
+    text = path.read_text()
+    path.write_text(text.replace("1.0", "0.0", 1))
+    with pytest.raises(InputError, match=r"one 1 in each row\. Row 1, 'ISIC_0000000', has not"):
+        fetch_ham10000(tmp_path)
+    path.write_text(text + "ISIC_0099999" + ",1.0" + 6 * ",0.0" + "\n")
+    with pytest.raises(InputError, match="the lesion of 1 images; the first is 'ISIC_0099999'"):
+        fetch_ham10000(tmp_path)
 
 
 def test_missing_images_are_counted_and_left_out_only_if_asked(tmp_path):
@@ -150,9 +204,9 @@ def dataverse(tmp_path, monkeypatch):
     source = tmp_path / "source"
     trees.kaggle_ham(source, ROWS)
     with served() as server:
-        monkeypatch.setattr(_ham10000, "SERVER", server.address)
-        monkeypatch.setattr(_ham10000, "SPLITS_URL", server.address + "/splits/")
-        files = server.dataverse[_ham10000.DOI] = {}
+        monkeypatch.setattr(_ham10000_files, "SERVER", server.address)
+        monkeypatch.setattr(_ham10000_files, "SPLITS_URL", server.address + "/splits/")
+        files = server.dataverse[_ham10000_files.DOI] = {}
 
         def add(label, content, **more):
             server.files[f"/api/access/datafile/{len(files)}"] = content
@@ -166,6 +220,16 @@ def dataverse(tmp_path, monkeypatch):
                     archive.write(path, path.name)
             add(f"HAM10000_images_part_{part}.zip", packed.getvalue())
         table = (source / "HAM10000_metadata.csv").read_bytes()
+        trees.image(source / "test" / "ISIC_0034524.jpg")
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.write(source / "test" / "ISIC_0034524.jpg", "ISIC_0034524.jpg")
+        add("ISIC2018_Task3_Test_Images.zip", packed.getvalue())
+        (source / "test" / "ISIC_0034524.jpg").unlink()
+        truth = b"lesion_id,image_id,dx\nHAM_9,ISIC_0034524,mel\n"
+        original = {"originalFileName": "ISIC2018_Task3_Test_GroundTruth.csv"}
+        original["originalFileSize"] = len(truth)
+        add("ISIC2018_Task3_Test_GroundTruth.tab", truth, originalFileFormat="x", **original)
         original = {"originalFileName": "HAM10000_metadata.csv", "originalFileSize": len(table)}
         add("HAM10000_metadata.tab", table, originalFileFormat="text/csv", **original)
         names = [row[0] for row in ROWS]
@@ -187,6 +251,9 @@ def test_it_is_downloaded_once(dataverse, tmp_path):
     assert len(dataverse.requests) == n_requests
     assert again.images.tolist() == data.images.tolist()
     assert not list((home / "ham10000").glob("*.zip"))
+    official = fetch_ham10000(data_home=home, split="official", verbose=False)
+    assert official.part("test").target.tolist() == ["melanoma"]
+    assert len(dataverse.requests) == n_requests + 3
 
 
 def test_what_is_missing_after_a_failure_is_all_that_is_fetched(dataverse, tmp_path):
@@ -197,6 +264,17 @@ def test_what_is_missing_after_a_failure_is_all_that_is_fetched(dataverse, tmp_p
     before = len(dataverse.requests)
     assert len(fetch_ham10000(data_home=tmp_path / "home", verbose=False).images) == 70
     assert [path for path, _ in dataverse.requests[before:]][1:] == [archive]
+
+
+def test_an_archive_that_was_not_unpacked_any_more_is_not_fetched_again(dataverse, tmp_path):
+    home = tmp_path / "home"
+    fetch_ham10000(data_home=home, verbose=False)
+    shutil.rmtree(home / "ham10000" / "HAM10000_images_part_2")
+    packed = dataverse.files["/api/access/datafile/1"]
+    (home / "ham10000" / "HAM10000_images_part_2.zip").write_bytes(packed)
+    before = len(dataverse.requests)
+    assert len(fetch_ham10000(data_home=home, verbose=False).images) == 70
+    assert len(dataverse.requests) == before + 1  # what there is was asked, nothing fetched
 
 
 def test_the_community_split_is_downloaded_when_it_is_asked_for(dataverse, tmp_path, monkeypatch):
