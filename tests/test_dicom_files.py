@@ -346,7 +346,7 @@ def test_what_is_no_picture_is_told_so():
     dataset.save_as(buffer, enforce_file_format=True)
     buffer_of_png = io.BytesIO()
     Image.new("L", (30, 30)).save(buffer_of_png, "PNG")
-    with pytest.raises(InputError, match="holds no DICOM image|DICOM header is damaged"):
+    with pytest.raises(InputError, match=r"holds no DICOM image|header is damaged"):
         load_image(DicomFrame(buffer_of_png.getvalue()))
     with pytest.raises(InputError, match="floating-point numbers"):
         load_image(buffer.getvalue())
