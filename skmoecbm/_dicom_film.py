@@ -104,7 +104,7 @@ def _film(dataset, syntax, little_endian, frame, window):
                 "its pixels are floating-point numbers, a map rather than a picture. Read them "
                 "into an array with pydicom, and pass that with value_range=(low, high)."
             )
-        raise Unreadable("it is a DICOM file without an image (no pixel data).")
+        raise Unreadable("it holds no DICOM image (no pixel data).")
     rows, columns, allocated = (
         int(dataset[name].value) for name in ("Rows", "Columns", "BitsAllocated")
     )

@@ -348,6 +348,11 @@ def test_tables_may_be_lists_of_numbers_hold_65536_entries_and_begin_below_zero(
     item = lut_item(-2, 8, range(0, 200, 1))
     item.add_new("LUTData", "US", list(range(200)))
     np.testing.assert_array_equal(grey(dicom(values, VOILUTSequence=[item])), [[0, 2, 199, 199]])
+    # after rescaling, values may be below zero where those stored are not
+    item = lut_item(65536 - 100, 8, range(256))
+    film = dicom(np.array([[0, 100, 200]], "u2"), RescaleIntercept=-100, RescaleSlope=1,
+                 VOILUTSequence=[item])  # fmt: skip
+    np.testing.assert_array_equal(grey(film), [[0, 100, 200]])
     whole = lut_item(0, 16, np.arange(65536)[::-1])
     inverted = grey(dicom(HAND * 16, VOILUTSequence=[whole]))
     np.testing.assert_array_equal(inverted, to_bytes(1 - HAND * 16.0 / 65535))

@@ -177,7 +177,7 @@ def test_a_codestream_of_more_bits_than_its_header_states_is_shown_by_its_values
 
 
 def test_pixel_data_of_no_bytes_are_no_picture():
-    with pytest.raises(InputError, match="without an image"):
+    with pytest.raises(InputError, match="it holds no DICOM image"):
         load_image(dicom(HAND, PixelData=b""))
 
 
@@ -344,9 +344,13 @@ def test_what_is_no_picture_is_told_so():
     dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
+    buffer_of_png = io.BytesIO()
+    Image.new("L", (30, 30)).save(buffer_of_png, "PNG")
+    with pytest.raises(InputError, match=r"holds no DICOM image|header is damaged"):
+        load_image(DicomFrame(buffer_of_png.getvalue()))
     with pytest.raises(InputError, match="floating-point numbers"):
         load_image(buffer.getvalue())
-    with pytest.raises(InputError, match="without an image"):
+    with pytest.raises(InputError, match="it holds no DICOM image"):
         load_image(shipped("rtplan.dcm"))
     with pytest.raises(InputError, match="photometric interpretation is none of MONOCHROME1"):
         load_image(dicom(HAND, photometric="HSV"))

@@ -25,6 +25,7 @@ from skmoecbm import (
     save,
 )
 from skmoecbm._decoding import n_pixels
+from skmoecbm._dicom_file import read_header
 from skmoecbm._dicom_luts import read_palette
 from skmoecbm.datasets import make_lesions
 from skmoecbm.exceptions import InputError, Unreadable
@@ -277,6 +278,19 @@ def test_no_error_or_warning_about_a_damaged_film_quotes_its_header(caplog, caps
         _search("told", text.encode())
 
 
-def test_the_planted_header_is_that_of_every_film_here():
-    dataset = pydicom.dcmread(io.BytesIO(dicom(GREY)))
-    assert {name for name in header() if name in dataset} == set(header())
+def test_an_error_does_not_repeat_what_pydicom_says_of_a_value():
+    film = dicom(GREY, RescaleSlope="1234567890", RescaleIntercept=0)
+    film = film.replace(b"1234567890", b"Mustermann")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's own quotes it: it is no number
+        with pytest.raises(InputError, match=r"header is damaged \(ValueError\)") as caught:
+            load_image(film)
+    _search("error", "".join(traceback.format_exception(caught.value)).encode())
+
+
+def test_of_the_header_nothing_is_read_that_names_a_patient():
+    whole = pydicom.dcmread(io.BytesIO(dicom(GREY)))
+    assert {name for name in header() if name in whole} == set(header())
+    read, _, _ = read_header(dicom(GREY))
+    assert {name for name in header() if name in read} == set()
+    assert "SOPInstanceUID" in whole and "SOPInstanceUID" not in read and "Rows" in read
