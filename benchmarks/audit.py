@@ -49,7 +49,7 @@ def problems(folder, n_rows, seed):
         yield f"drawn lesions, {n:,} rows", X, y, rows, rows[:n], rows[3000:], None, None
 
 
-def main():
+def main(argv=None):
     """Print every audit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
@@ -59,7 +59,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--draws", type=int, default=5, help="random banks")
     parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(1)
     found = problems(options.data, options.rows or None, options.seed)
     for number, (name, X, y, groups, train, test, metadata, checks) in enumerate(found):

@@ -63,13 +63,13 @@ def arms(X, y, groups):
                 yield f"{name}, put back", clf.set_params(target_prevalence="train")
 
 
-def main():
+def main(argv=None):
     """Print one table for each number of training rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--rows", type=int, nargs="*", default=[200, 1000])
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(1)
     with threadpool_limits(1):
         X, table = encoded(options.data / "ham10000")

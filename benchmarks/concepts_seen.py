@@ -172,11 +172,11 @@ def compare(blocks, probes, task, parts, groups):
     print(pd.DataFrame(rows, index=columns).T.round(3).to_string())
 
 
-def main():
+def main(argv=None):
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     derm7pt(options.data)
     ham10000(options.data)

@@ -151,13 +151,13 @@ def run(name, X, y, lesions, train, held_out, coverages, n_resamples):
     print(pd.DataFrame(classes).to_string(index=False), flush=True)
 
 
-def main():
+def main(argv=None):
     """Print one table for each data set."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--resamples", type=int, default=20)
     parser.add_argument("--coverages", type=float, nargs="+", default=[0.8, 0.9, 0.95])
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(1)
     with threadpool_limits(1):
         X, y, lesions, n_train = drawn(200, 3200)

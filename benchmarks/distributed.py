@@ -27,6 +27,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from benchmarks._results import Ratio, report
 from benchmarks.backbones import write_random_model
 from skmoecbm import ConceptEncoder
 from skmoecbm.backbones import load_backbone
@@ -122,6 +123,19 @@ def main(argv=None):
             encoder = encoder_of(options.model, options.precisions[0], folder)
             result["wall clock"] = compare_engines(images, encoder, options)
     print(json.dumps(result))
+    ratios = [
+        Ratio(f"core hours per million images, {options.model}, {one}", [1e6 * result[one] / 3600])
+        for one in options.precisions
+    ]
+    if "wall clock" in result:
+        paces = result["wall clock"]
+        ratios.append(
+            Ratio(
+                f"images/s of {options.workers} Ray workers / one process",
+                [paces["ray"]["pace"] / paces["local"]["pace"]],
+            )
+        )
+    report("distributed", ratios)
 
 
 def tell_cost(name, spent):

@@ -156,7 +156,7 @@ def _in_place(stem, table, per_row):
     ).sort_values("draw", kind="stable", ignore_index=True), per_row
 
 
-def main():
+def main(argv=None):
     """Run what has not been run, or report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path)
@@ -166,7 +166,7 @@ def main():
     parser.add_argument("--shots", nargs="+", default=SHOTS, choices=SHOTS)
     parser.add_argument("--again", nargs="+", default=(), metavar="ARM")
     parser.add_argument("--report", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if options.report:
         report(options.out)
         return

@@ -128,11 +128,11 @@ def ham10000(folder):
     report("HAM10000, melanoma against nevus", model, X[test], y[test], annotated, lesion[test])
 
 
-def main():
+def main(argv=None):
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     lesions()
     if options.data is not None:

@@ -95,7 +95,7 @@ def judge(model, X, y):
     ]
 
 
-def main():
+def main(argv=None):
     """Print a table, and with `--json` write its numbers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shots", type=int, nargs="+", default=[8, 50, 400])
@@ -105,7 +105,7 @@ def main():
     parser.add_argument("--ham10000", type=Path)
     parser.add_argument("--phrases", type=Path)
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if options.ham10000:
         X, y, pool, test = read_ham10000(options.ham10000, options.phrases)
         X_test, y_test = X[test], y[test]

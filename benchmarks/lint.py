@@ -43,12 +43,12 @@ def scores(folder):
     return table, errors
 
 
-def main():
+def main(argv=None):
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="folder 'concepts' of the test data")
     parser.add_argument("--errors", action="store_true", help="show the phrases judged wrongly")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     table, errors = scores(args.folder)
     print("| rule | labelled | found | precision | recall |\n|---|---|---|---|---|")
     for rule, (n, found, both) in table.items():

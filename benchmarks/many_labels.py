@@ -82,13 +82,13 @@ def published(features, Y, train, steps=300, learning_rate=0.02):
     return losses[0], losses[-1]
 
 
-def main():
+def main(argv=None):
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     features, labels, patients = encoded(options.data / "chestxray14_1000")
     Y = labels.to_numpy()
     splitter = GroupShuffleSplit(options.splits, test_size=0.3, random_state=0)

@@ -68,12 +68,12 @@ def score(model, texts, y, groups, draws):
     return np.array(rows)
 
 
-def main():
+def main(argv=None):
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--draws", type=int, default=5)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     table = pd.read_csv(options.data / "covid_chestxray_notes" / "metadata.csv")
     notes = table["clinical_notes"]
     extras = {"bank": [], "+ findings": FINDINGS, "+ circumstances": FINDINGS + CIRCUMSTANCES}

@@ -34,6 +34,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from benchmarks._results import Ratio, report
 from benchmarks.fit import make_data
 from skmoecbm import (
     ConceptBottleneckClassifier,
@@ -174,6 +175,17 @@ def main(argv=None):
         },
     }
     print(json.dumps(result, indent=2))
+    ratios = {
+        name: [slow[1] / fast[1] for slow, fast in zip(times[name], times["search"], strict=True)]
+        for name in ("one by one", "logistic")
+    }
+    report(
+        "search",
+        [
+            Ratio("one by one / search, processor time", ratios["one by one"], bar=10),
+            Ratio("logistic regressions / search, processor time", ratios["logistic"], bar=30),
+        ],
+    )
 
 
 def mean_of(search):

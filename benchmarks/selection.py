@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from benchmarks._results import Ratio, report
 from skmoecbm.concepts import SubmodularSelector
 from skmoecbm.concepts._greedy import greedy_cover
 
@@ -57,7 +58,7 @@ def unit(rng, shape, common=0.7):
     return rows
 
 
-def main():
+def main(argv=None):
     """Print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--classes", type=int, default=1000)
@@ -65,7 +66,7 @@ def main():
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3, help="fits of each score")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     rng = np.random.default_rng(0)
     T = unit(rng, (options.candidates, options.width)).astype(np.float64)
@@ -102,6 +103,11 @@ def main():
             result[f"peak memory after {relevance}, GB"] = _peak()
     result["load over one minute, five"] = [round(load, 2) for load in os.getloadavg()[:2]]
     print(json.dumps(result | vars(options), indent=2))
+    ratios = [Ratio("naive greedy / ours, one class", [slow / fast], bar=10)]
+    for relevance in ("similarity", "mi"):
+        seconds = result[f"all classes, {relevance}, every run, s"]
+        ratios.append(Ratio(f"all classes, {relevance}, s", seconds))
+    report("selection", ratios)
 
 
 def _peak():

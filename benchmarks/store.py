@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks._machine import describe_machine
+from benchmarks._results import Ratio, report
 from skmoecbm.store import EmbeddingStore
 
 FINGERPRINT = "benchmark"
@@ -176,6 +177,15 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as work:
         lost, wrong = kill_writers(Path(work) / "store", arguments.dim, arguments.kills)
     print(f"{arguments.kills} kills: rows lost that were stored {lost}, wrong rows {wrong}")
+    report(
+        "store",
+        [
+            Ratio("opening and the first row, s", opens, bar=1.0, most=True),
+            Ratio("bytes on disk / raw bytes", [info["bytes"] / raw], bar=1.1, most=True),
+            Ratio("rows lost or wrong after kills", [lost + wrong], bar=0, most=True),
+            Ratio(f"{arguments.asked:,} checked rows by key / a plain map", ours / theirs),
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ are solved as one stack of problems over one shared matrix of similarities.
 
 import torch
 
+from skmoecbm._class_losses import Anchor, cross_entropy
 from skmoecbm._curvature import Curvature
 from skmoecbm._lbfgs import minimize_stack
-from skmoecbm._similarities import FoldedSimilarities, Similarities, moments
+from skmoecbm._row_blocks import block_size
+from skmoecbm._similarities import moments
 
-__all__ = ["ALPHA_GRID", "AssociationProblem", "FoldedSimilarities", "Similarities", "moments"]
+__all__ = ["ALPHA_GRID", "AssociationProblem"]
 
 #: Penalties tried for `alpha=None`, strongest first so that each fit warm-starts the next.
 ALPHA_GRID = (300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
@@ -23,6 +25,8 @@ _MANY_STEPS = 12
 # which is content with far less, is finished so only where the steps cost next to nothing.
 _NEWTON_SIZE = 512
 _NEWTON_SEARCH_SIZE = 128
+# Numbers that the pairs of L-BFGS may hold (256 MB).
+_PAIR_NUMBERS = 2**25
 # A gradient this small after Newton's steps is an optimum, whatever the descent before them said.
 _POLISHED = 1e-9
 
@@ -34,7 +38,7 @@ class AssociationProblem:
     ----------
     similarities : Similarities or FoldedSimilarities
         Of shape (n, m).
-    targets : torch.Tensor of shape (n, K'), float64
+    targets : torch.Tensor or OneHot of shape (n, K'), float64
         One-hot rows; a single 0/1 column for two classes, which makes the loss logistic.
     weights : torch.Tensor of shape (F, n)
         Row weights, zero on the held-out rows of a fold.
@@ -81,10 +85,12 @@ class AssociationProblem:
         self.exclusive = cells is None and targets.shape[1] > 1
         self.totals = weights.sum(1)
         self._share = weights / self.totals[:, None]
-        self._anchor = _Anchor.needed(self, base_rate) if base_rate is not None else None
+        self._anchor = Anchor.needed(self, base_rate) if base_rate is not None else None
         n_folds, n_outputs, n_concepts = len(weights), targets.shape[1], similarities.shape[1]
         self.shape = (n_folds, n_outputs, n_concepts)
         self.curvature, self._steps = None, 0
+        # What the penalty measures distances by, (F, m, m), where that is not the identity.
+        self._metric = None
         if standardize:
             self.mean, self.scale, constant = moments(similarities, weights)
             self.prior = self._scaled_prior(prior, prior_strength, constant)
@@ -99,41 +105,68 @@ class AssociationProblem:
         prior = prior / prior.abs().sum(1, keepdim=True).clamp_min(1e-300)
         # Of a concept that never varied the training rows say nothing, its unit included.
         prior = torch.where(constant[:, None, :], 0.0, prior)
+        return prior * self._prior_factor(prior, strength, prior.abs().amax((1, 2)))[:, None, None]
+
+    def _prior_factor(self, prior, strength, largest):
+        """Return what to multiply a prior (F, K', m) by, (F,), for logits of a given deviation."""
         intercept = torch.zeros(self.shape[:2], dtype=torch.float64, device=prior.device)
-        spread = self.logits(prior, intercept)
-        deviation = torch.einsum("nfk,fn->f", spread.square(), self._share) / self.shape[1]
-        deviation = deviation.sqrt()
+        deviation = torch.zeros(self.shape[0], dtype=torch.float64, device=prior.device)
+        for rows, _, logits in self._pieces(prior, intercept):
+            deviation += torch.einsum("nfk,fn->f", logits.square(), self._share[:, rows])
+        deviation = (deviation / self.shape[1]).sqrt()
         # Rounding is no evidence either: blown up to the strength asked for it would be ruinous.
-        spoken = deviation > 1e-8 * prior.abs().amax((1, 2))
-        factor = torch.where(spoken, strength / torch.where(spoken, deviation, 1.0), 0.0)
-        return prior * factor[:, None, None]
+        spoken = deviation > 1e-8 * largest
+        return torch.where(spoken, strength / torch.where(spoken, deviation, 1.0), 0.0)
+
+    def _pieces(self, association, intercept):
+        """Yield rows, their factors and their logits (c, F, K'), a block of rows at a time."""
+        slopes = association / self.scale[:, None, :]
+        shift = intercept - torch.einsum("fkm,fm->fk", slopes, self.mean)
+        folded = self.similarities.fold(slopes.reshape(-1, self.shape[2]))
+        for rows, block in self.similarities.blocks(len(folded)):
+            yield rows, block, (block @ folded.T).view(-1, *self.shape[:2]) + shift
 
     def logits(self, association, intercept):
         """Return S of shape (n, F, K') for association (F, K', m) and intercept (F, K')."""
-        slopes = association / self.scale[:, None, :]
-        shift = intercept - torch.einsum("fkm,fm->fk", slopes, self.mean)
-        product = self.similarities.times(slopes.reshape(-1, self.shape[2]))
-        return product.view(-1, *self.shape[:2]) + shift
+        return torch.cat([logits for _, _, logits in self._pieces(association, intercept)])
+
+    def held_out_logits(self, association, intercept, held_out):
+        """Return the logits (n, K') of each row under its own fold, a number, or 0 where it is -1.
+
+        Those of the other folds are never kept: for a thousand classes they are the largest part.
+        """
+        held_out = torch.as_tensor(held_out, device=intercept.device)
+        out = intercept.new_zeros(len(held_out), self.shape[1])
+        for rows, _, logits in self._pieces(association, intercept):
+            fold = held_out[rows]
+            own = logits[torch.arange(len(fold), device=fold.device), fold.clamp_min(0)]
+            out[rows] = torch.where((fold >= 0)[:, None], own, 0.0)
+        return out
 
     def loss_and_gradient(self, association, intercept, alpha):
         """Return the penalised loss (F,) and its gradients by association and intercept.
 
         mean CE(S) + alpha / (2 n) * ||A - A0||**2 (MATHS section 1), n the sum of weights.
         """
-        logits = self.logits(association, intercept)
-        log_loss, residual = _cross_entropy(logits, self.targets, self.exclusive, self.cells)
-        data_loss = torch.einsum("nf,fn->f", log_loss, self._share)
-        residual = residual * self._share.T[:, :, None]
-        summed = residual.sum(0)
-        product = self.similarities.transposed_times(residual.reshape(len(residual), -1))
-        product = product.view(self.shape) - summed[:, :, None] * self.mean[:, None, :]
+        data_loss, summed, product = 0.0, 0.0, 0.0
+        for rows, block, logits in self._pieces(association, intercept):
+            share = self._share[:, rows]
+            cells = None if self.cells is None else self.cells[rows]
+            log_loss, residual = cross_entropy(logits, self.targets[rows], self.exclusive, cells)
+            data_loss = data_loss + torch.einsum("nf,fn->f", log_loss, share)
+            residual = residual * share.T[:, :, None]
+            summed = summed + residual.sum(0)
+            product = product + residual.flatten(1).T @ block
+        product = self.similarities.unfold(product).view(self.shape)
+        product = product - summed[:, :, None] * self.mean[:, None, :]
         away = association - self.prior
+        drawn = away if self._metric is None else away @ self._metric
         pull = (alpha / self.totals)[:, None, None]
-        loss = data_loss + 0.5 * (pull * away.square()).sum((1, 2))
+        loss = data_loss + 0.5 * (pull * away * drawn).sum((1, 2))
         if self._anchor is not None:
             anchor_loss, anchor_slope = self._anchor.loss_and_slope(intercept)
             loss, summed = loss + anchor_loss, summed + anchor_slope
-        return loss, product / self.scale[:, None, :] + pull * away, summed
+        return loss, product / self.scale[:, None, :] + pull * drawn, summed
 
     def solve(self, alpha, *, start=None, max_iter=300, tol=1e-4, search=False):
         """Return association (F, K', m), intercept (F, K'), steps and convergence.
@@ -180,9 +213,16 @@ class AssociationProblem:
         return association, intercept, n_iter, converged
 
     def _curvature_at(self, association, intercept, *, own):
-        p = self._probabilities(association, intercept)
-        undecided = p * (1 - p) if self.cells is None else p * (1 - p) * self.cells[:, None, :]
-        return Curvature(self.similarities, undecided, self._share, self.scale.mean(0), own=own)
+        own = own and Curvature.has_room(*self.shape[1:])
+        size, undecided = 0.0, []
+        for rows, _, logits in self._pieces(association, intercept):
+            p = torch.softmax(logits, dim=2) if self.exclusive else torch.sigmoid(logits)
+            p = p * (1 - p) if self.cells is None else p * (1 - p) * self.cells[rows][:, None, :]
+            share = self._share[:, rows]
+            each = torch.einsum("nfk,fn->nk", p, share) / len(share) + 1e-9 * share.mean(0)[:, None]
+            size = size + each.sum(0)
+            undecided.append(each if own else each.sum(1, keepdim=True))
+        return Curvature(self.similarities, torch.cat(undecided), size, self.scale.mean(0))
 
     def _descend(self, alpha, association, intercept, max_iter, tol):
         """One round of L-BFGS in coordinates where the loss is nearly a sphere."""
@@ -208,7 +248,10 @@ class AssociationProblem:
             return loss, whole.flatten(1)
 
         origin = association.new_zeros(self.shape[0], self.shape[1] * (self.shape[2] + 1))
-        best, n_iter, converged = minimize_stack(fun, origin, max_iter=max_iter, tol=tol)
+        # Of a thousand classes on five folds a pair of steps takes 60 MB.
+        memory = max(4, min(12, _PAIR_NUMBERS // (2 * origin.numel())))
+        settings = {"max_iter": max_iter, "tol": tol, "memory": memory}
+        best, n_iter, converged = minimize_stack(fun, origin, **settings)
         return *unpack(best), n_iter, converged
 
     def _common(self, rows):
@@ -222,8 +265,6 @@ class AssociationProblem:
     def _polish(self, alpha, association, intercept, max_steps=12):
         """Newton's method from a point near the optimum, as long as the gradient shrinks."""
         n_folds, n_outputs, n_concepts = self.shape
-        identity = torch.eye(n_concepts, dtype=torch.float64, device=self.mean.device)
-        centred = self.similarities.times(identity)
         size = n_concepts + 1
         # Under a softmax adding a constant to all intercepts changes nothing; this term fixes it.
         shift = torch.zeros(n_outputs, size, dtype=torch.float64, device=self.mean.device)
@@ -239,15 +280,10 @@ class AssociationProblem:
         for _ in range(max_steps):
             if bool((gradient.norm(dim=1) < 1e-14).all()):
                 break
-            p = self._probabilities(association, intercept)
-            updates = []
-            for f in range(n_folds):
-                z = (centred - self.mean[f]) / self.scale[f]
-                z = torch.cat([z, torch.ones_like(z[:, :1])], dim=1)
-                hessian = self._hessian(f, z, p[:, f], intercept[f], alpha) + shift
-                solved, info = torch.linalg.solve_ex(hessian, gradient[f])
-                updates.append(torch.where(info == 0, solved, torch.zeros_like(solved)))
-            update = torch.stack(updates).view(n_folds, n_outputs, size)
+            hessians = self._hessians(association, intercept, alpha) + shift
+            solved, info = torch.linalg.solve_ex(hessians, gradient)
+            update = torch.where(info[:, None] == 0, solved, torch.zeros_like(solved))
+            update = update.view(n_folds, n_outputs, size)
             trial = association - update[:, :, :-1], intercept - update[:, :, -1]
             trial_gradient = gradient_at(*trial)
             # Near rounding the norm creeps instead of falling by squares: enough.
@@ -261,36 +297,56 @@ class AssociationProblem:
             steps += 1
         return association, intercept, steps, gradient.norm(dim=1)
 
-    def _hessian(self, fold, z, p, intercept, alpha):
-        """Return the second derivatives of one fold's loss, square of size K' (m + 1)."""
-        rows = self._share[fold][:, None] * p
-        if self.cells is not None:
-            rows = rows * self.cells
-        blocks = []
-        for k in range(p.shape[1]):
-            outer = -rows * p[:, [k]] if self.exclusive else torch.zeros_like(rows)
-            outer[:, k] += rows[:, k] if self.exclusive else rows[:, k] * (1 - p[:, k])
-            blocks.append(z.T @ (outer[:, :, None] * z[:, None, :]).flatten(1))
-        hessian = torch.cat(blocks)
-        ridge = hessian.new_full((p.shape[1], z.shape[1]), float(alpha / self.totals[fold]))
-        ridge[:, -1] = 0.0
-        hessian = hessian + torch.diag(ridge.flatten())
-        if self._anchor is not None:
-            biases = torch.arange(z.shape[1] - 1, len(hessian), z.shape[1], device=z.device)
-            hessian[biases[:, None], biases] += self._anchor.curvature(fold, intercept)
-        return hessian
+    def _hessians(self, association, intercept, alpha):
+        """Return the second derivatives of each fold's loss, (F, P, P) with P = K' (m + 1)."""
+        n_folds, n_outputs, n_concepts = self.shape
+        size = n_concepts + 1
+        hessians = association.new_zeros(n_folds, n_outputs, size, n_outputs * size)
+        for rows, block, logits in self._pieces(association, intercept):
+            p = torch.softmax(logits, dim=2) if self.exclusive else torch.sigmoid(logits)
+            centred = self.similarities.unfold(block)
+            for f, own in enumerate(hessians):
+                z = (centred - self.mean[f]) / self.scale[f]
+                z = torch.cat([z, torch.ones_like(z[:, :1])], dim=1)
+                mass = self._share[f, rows][:, None] * p[:, f]
+                mass = mass if self.cells is None else mass * self.cells[rows]
+                for k in range(n_outputs):
+                    outer = -mass * p[:, f, [k]] if self.exclusive else torch.zeros_like(mass)
+                    outer[:, k] += mass[:, k] * (1.0 if self.exclusive else 1 - p[:, f, k])
+                    own[k] += z.T @ (outer[:, :, None] * z[:, None, :]).flatten(1)
+        hessians = hessians.flatten(1, 2)
+        for f, own in enumerate(hessians):
+            ridge = association.new_zeros(size, size)
+            ridge[:-1, :-1] = torch.eye(n_concepts) if self._metric is None else self._metric[f]
+            each = torch.eye(n_outputs, dtype=torch.float64, device=own.device)
+            own += float(alpha / self.totals[f]) * torch.kron(each, ridge)
+            if self._anchor is not None:
+                biases = torch.arange(n_concepts, len(own), size, device=own.device)
+                own[biases[:, None], biases] += self._anchor.curvature(f, intercept[f])
+        return hessians
 
-    def mean_slopes(self, association, intercept):
+    def shared(self, association, intercept):
         """Return slopes by similarity (K', m) and centred intercepts (K',), averaged over folds.
 
-        A solution in the coordinates that problems on other rows share.
+        A solution in the coordinates that problems of this kind on other rows share.
         """
         return (association / self.scale[:, None, :]).mean(0), intercept.mean(0)
+
+    def start_from(self, slopes, intercept):
+        """Return where to begin, from what another problem's `shared` gave."""
+        slopes, intercept = slopes.to(self.mean.device), intercept.to(self.mean.device)
+        return slopes * self.scale[:, None, :], intercept.expand(self.shape[:2]).clone()
+
+    def by_concept(self, association):
+        """Return mean, scale (m,), association and prior (K', m) of the only fold, as numpy."""
+        mean = self.mean + self.similarities.offset
+        parts = (mean, self.scale, association, self.prior)
+        return [part[0].cpu().numpy() for part in parts]
 
     def origin(self):
         """Return the prior, with the intercepts of the class frequencies."""
         if self.cells is None:
-            frequency = self._share @ self.targets
+            frequency = self._mass()
         else:
             counted = (self._share @ self.cells).clamp_min(1e-300)
             frequency = (self._share @ (self.cells * self.targets)) / counted
@@ -302,67 +358,19 @@ class AssociationProblem:
             intercept = torch.log(frequency) - torch.log1p(-frequency)
         return self.prior.clone(), intercept
 
-    def _probabilities(self, association, intercept):
-        logits = self.logits(association, intercept)
-        return torch.softmax(logits, dim=2) if self.exclusive else torch.sigmoid(logits)
-
     def lacking(self):
         """Return which outputs lack a case in the rows of a problem, (F, K'), bool.
 
         Under a softmax one class without a row concerns all: they share the intercepts' level.
         """
+        if self.exclusive:
+            return (self._mass() <= 0).any(1, keepdim=True).expand(-1, self.targets.shape[1])
         cells = torch.ones_like(self.targets) if self.cells is None else self.cells
         positive = self._share @ (cells * self.targets)
-        if self.exclusive:
-            return (positive <= 0).any(1, keepdim=True).expand(-1, self.targets.shape[1])
         return (positive <= 0) | (self._share @ (cells * (1 - self.targets)) <= 0)
 
-
-class _Anchor:
-    """One row more of average similarities and average labels, where a problem lacks a class."""
-
-    def __init__(self, weight, rate, exclusive):
-        self.weight, self.rate, self.exclusive = weight, rate, exclusive
-
-    @classmethod
-    def needed(cls, problem, rate):
-        """Return the anchor of a problem, or None where no output lacks a case."""
-        lacking = problem.lacking()
-        if not bool(lacking.any()):
-            return None
-        return cls(lacking / problem.totals[:, None], rate, problem.exclusive)
-
-    def loss_and_slope(self, intercept):
-        """Return the loss (F,) and its derivative by the intercepts (F, K')."""
-        if self.exclusive:
-            log_p = torch.log_softmax(intercept, dim=1)
-            loss, slope = -self.rate * log_p, log_p.exp() - self.rate
-        else:
-            loss = torch.nn.functional.softplus(intercept) - self.rate * intercept
-            slope = torch.sigmoid(intercept) - self.rate
-        return (self.weight * loss).sum(1), self.weight * slope
-
-    def of(self, folds):
-        """Return the anchor of some folds, given by number, which may come twice."""
-        return _Anchor(self.weight[folds], self.rate, self.exclusive)
-
-    def curvature(self, fold, intercept):
-        """Return the second derivatives by one fold's intercepts (K',), shape (K', K')."""
-        if self.exclusive:
-            p = torch.softmax(intercept, dim=0)
-            return self.weight[fold, 0] * (torch.diag(p) - torch.outer(p, p))
-        p = torch.sigmoid(intercept)
-        return torch.diag(self.weight[fold] * p * (1 - p))
-
-
-def _cross_entropy(logits, targets, exclusive, cells):
-    """Return the loss (n, F) and its derivative (n, F, K') of logits (n, F, K')."""
-    targets = targets[:, None, :]
-    if exclusive:
-        log_p = torch.log_softmax(logits, dim=2)
-        return -(targets * log_p).sum(2), log_p.exp() - targets
-    loss = torch.nn.functional.softplus(logits) - targets * logits
-    residual = torch.sigmoid(logits) - targets
-    if cells is not None:
-        loss, residual = loss * cells[:, None, :], residual * cells[:, None, :]
-    return loss.sum(2), residual
+    def _mass(self):
+        """Return the share of the row weights that each class has, (F, K')."""
+        sizes = range(0, len(self.targets), block_size(self.targets.shape[1]))
+        parts = (slice(a, a + block_size(self.targets.shape[1])) for a in sizes)
+        return sum(self._share[:, rows] @ self.targets[rows] for rows in parts)

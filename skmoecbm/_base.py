@@ -14,7 +14,7 @@ from skmoecbm._columns import read_experts
 from skmoecbm._labels import is_exclusive, label_log_odds
 from skmoecbm._prevalence import prevalence_shift
 from skmoecbm._provenance import classifier_training
-from skmoecbm._ranges import concept_quantiles
+from skmoecbm._ranges import expert_quantiles
 from skmoecbm._targets import encode_labels, label_cells, number_groups, row_weights
 from skmoecbm._validation import one_thread
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
@@ -134,7 +134,7 @@ class Reading:
     @property
     def shape(self):
         """Rows and columns, (n, Σm)."""
-        return len(self.gate_values), sum(expert.values.shape[1] for expert in self.data)
+        return len(self.gate_values), sum(expert.shape[1] for expert in self.data)
 
     def __len__(self):
         """Return the number of rows."""
@@ -183,7 +183,7 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _read(self, X):
         check_is_fitted(self)
         if isinstance(X, Reading):
-            return [replace(expert) for expert in X.data], X.gate_values
+            return [expert.copy() for expert in X.data], X.gate_values
         data, gate_values, _, _ = read_experts(self, X, self._layout)
         return data, gate_values
 
@@ -331,7 +331,7 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         data, gate_values, layout, y = read_experts(
             self, X, y=y, experts=experts, gate_columns=gate_columns
         )
-        n = len(data[0].values)
+        n = data[0].shape[0]
         self.classes_, codes = encode_labels(self, y, n)
         self.multilabel_ = not is_exclusive(codes)
         for name in ("thresholds_", "set_calibration_", "edit_log_", "_not_saved"):
@@ -368,8 +368,7 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         prevalence_shift(self, self.target_prevalence)  # what is wrong with it is told at once
         self._layout = layout
         self.concept_quantiles_ = [
-            concept_quantiles(expert.values, counts * (weights > 0) * expert.present)
-            for expert in data
+            expert_quantiles(expert, counts * (weights > 0) * expert.present) for expert in data
         ]
         return data, gate_values, codes, weights, groups, present
 

@@ -16,6 +16,7 @@ __all__ = [
     "matrix_rows",
     "named_experts",
     "present_rows",
+    "unit_embeddings",
     "unit_rows",
     "value_rows",
 ]
@@ -25,6 +26,11 @@ __all__ = [
 # rounding, so a similarity is the same number in every batch, order of summation and BLAS. The
 # rounding itself moves a similarity by about 4e-9, less than its storage as float32 does.
 _GRID = 2.0**26
+
+# Rows that are checked and normalised at a time.
+_BLOCK_ROWS = 4096
+# Lengths of rows that were normalised and stored as float32 are this near 1.
+_UNIT = 1e-5
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -103,8 +109,14 @@ class ExpertBlock:
             f"ExpertBlock({self.name!r}, {len(self)} rows, {len(self.concepts)} concepts, {source})"
         )
 
-    def values(self):
+    def values(self, rows=slice(None), columns=slice(None)):
         """Return the similarities, the same for a row whatever other rows are there.
+
+        Parameters
+        ----------
+        rows : slice or ndarray of int, default=all
+        columns : slice, default=all
+            Concepts.
 
         Returns
         -------
@@ -113,9 +125,13 @@ class ExpertBlock:
             in float64; NaN rows where the expert is absent.
         """
         if self.similarities is not None:
-            return self.similarities
-        out = np.full((len(self), len(self.concepts)), np.nan, dtype=np.float32)
-        out[self.present] = _on_grid(self.embeddings[self.present]) @ _on_grid(self.texts).T
+            return self.similarities[rows, columns]
+        present, texts = self.present[rows], self.texts[columns]
+        embeddings = self.embeddings[rows]
+        if not present.all():
+            embeddings = embeddings[present]
+        out = np.full((len(present), len(texts)), np.nan, dtype=np.float32)
+        out[present] = _on_grid(embeddings) @ _on_grid(texts).T
         return out
 
     def take(self, rows):
@@ -164,18 +180,74 @@ def check_expert_name(name):
     return name
 
 
-def unit_rows(rows, present=None, what="Embedding"):
-    """Return rows of shape (n, d) L2-normalised in float64, as float32; absent rows are NaN."""
+def unit_rows(rows, present=None, what="Embedding", first=0):
+    """Return rows of shape (n, d) L2-normalised in float64, as float32; absent rows are NaN.
+
+    `first` is the number of the first row, for what is said of a row.
+    """
     rows = np.asarray(rows, dtype=np.float64)
     largest = np.max(np.abs(rows), axis=1, keepdims=True, initial=0.0)
     zero = np.flatnonzero(largest[:, 0] == 0)
     if zero.size:
-        raise InputError(f"{what} {zero[0]} is all zeros and has no direction; leave it out.")
+        raise InputError(
+            f"{what} {first + zero[0]} is all zeros and has no direction; leave it out."
+        )
     rows = rows / largest  # squares of very small or large entries would leave float64's range
     out = (rows / np.sqrt(np.sum(rows * rows, axis=1, keepdims=True))).astype(np.float32)
     if present is not None:
         out[~present] = np.nan
     return out
+
+
+def unit_embeddings(name, array, what="image embeddings", absent=True):
+    """Return embeddings L2-normalised as float32, NaN where absent, and which are there.
+
+    Checked and made a block of rows at a time. A memory map of float32 rows of unit length is
+    returned as it is: it stays on the disk.
+
+    Parameters
+    ----------
+    name : str
+        The expert's.
+    array : array-like of shape (n, d)
+        An all-NaN row means that the expert did not see it, if rows may be `absent`.
+    what : str, default="image embeddings"
+    absent : bool, default=True
+
+    Returns
+    -------
+    ndarray of shape (n, d), float32
+    ndarray of shape (n,), bool
+
+    Raises
+    ------
+    InputError
+        If it is not a 2-D array of finite numbers and NaN, or a row is partly NaN or zero.
+    """
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        array = matrix_rows(name, what, array, nan_rows=absent)
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise InputError(f"Expert {name!r}: {what} must be 2-D. Got shape {array.shape}.")
+    blocks = [slice(a, a + _BLOCK_ROWS) for a in range(0, len(array), _BLOCK_ROWS)]
+    gaps, missing = np.zeros((2, len(array)), dtype=bool)
+    as_it_is = isinstance(array, np.memmap) and array.dtype == np.float32
+    for rows in blocks:
+        block = np.asarray(array[rows], dtype=np.float64)
+        bad = np.flatnonzero((np.isinf(block) if absent else ~np.isfinite(block)).any(axis=1))
+        if bad.size:
+            kind = "an infinite value" if absent else "a NaN or infinite value"
+            _refuse(name, what, rows.start + bad[0], kind)
+        gaps[rows], missing[rows] = np.isnan(block).any(axis=1), np.isnan(block).all(axis=1)
+        lengths = np.sqrt(np.einsum("nd,nd->n", block, block))
+        as_it_is &= bool((np.abs(lengths[~missing[rows]] - 1.0) < _UNIT).all())
+    present = _present(name, what, gaps, missing)
+    if as_it_is:
+        return array, present
+    out = np.empty(array.shape, dtype=np.float32)
+    for rows in blocks:
+        one = f"Expert {name!r}: {what.removesuffix('s')}"
+        out[rows] = unit_rows(array[rows], present[rows], one, first=rows.start)
+    return out, present
 
 
 def _on_grid(rows):
@@ -215,10 +287,13 @@ def matrix_rows(name, what, array, nan_rows=False):
         raise InputError(f"Expert {name!r}: {what} must be 2-D. Got shape {array.shape}.")
     bad = np.isinf(array) if nan_rows else ~np.isfinite(array)
     if bad.any():
-        row = int(np.flatnonzero(bad.any(axis=1))[0])
         kind = "an infinite value" if nan_rows else "a NaN or infinite value"
-        raise InputError(f"Expert {name!r}: row {row} of the {what} has {kind}; remove or mend it.")
+        _refuse(name, what, np.flatnonzero(bad.any(axis=1))[0], kind)
     return array
+
+
+def _refuse(name, what, row, kind):
+    raise InputError(f"Expert {name!r}: row {row} of the {what} has {kind}; remove or mend it.")
 
 
 def value_rows(name, what, array):
@@ -233,8 +308,11 @@ def present_rows(name, what, array, more=""):
     `more` is a further way on, told after the error.
     """
     gaps = np.isnan(array)
-    missing = gaps.all(axis=1)
-    partly = np.flatnonzero(gaps.any(axis=1) & ~missing)
+    return _present(name, what, gaps.any(axis=1), gaps.all(axis=1), more)
+
+
+def _present(name, what, gaps, missing, more=""):
+    partly = np.flatnonzero(gaps & ~missing)
     if partly.size:
         listed = ", ".join(map(str, partly[:5])) + (", ..." if partly.size > 5 else "")
         raise InputError(
@@ -300,7 +378,8 @@ def class_parts(
             incidence = answers == 1
     if incidence is not None:
         incidence = np.array(incidence)
-        if incidence.shape != (n_concepts, len(keys)) or not np.isin(incidence, [0, 1]).all():
+        known = incidence.dtype == bool or np.isin(incidence, [0, 1]).all()
+        if incidence.shape != (n_concepts, len(keys)) or not known:
             raise InputError(
                 f"Expert {name!r}: incidence must be 0/1 of shape ({n_concepts}, {len(keys)}), "
                 f"concepts by classes. Got shape {incidence.shape}."

@@ -11,6 +11,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import validate_data
 
 from skmoecbm._blocks import present_rows
+from skmoecbm._expert_data import ExpertData
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import InputError
 from skmoecbm.features import ExpertFeatures
@@ -21,31 +22,6 @@ _GAPS = (
     " Or give it a head of its own that takes NaN: "
     "experts=[(name, HistGradientBoostingClassifier(), columns), ...]."
 )
-
-
-@dataclass
-class ExpertData:
-    """One expert's rows.
-
-    Attributes
-    ----------
-    name : str
-    values : ndarray of shape (n, m), float64
-        Similarities; rows of an absent expert are NaN.
-    present : ndarray of shape (n,), bool
-    block : ExpertBlock or None
-        Where X was an `ExpertFeatures`: what the priors and the folded products need.
-    """
-
-    name: str
-    values: np.ndarray
-    present: np.ndarray
-    block: object = None
-
-    def take(self, rows):
-        """Return some rows, given by number."""
-        block = None if self.block is None else self.block.take(rows)
-        return ExpertData(self.name, self.values[rows], self.present[rows], block)
 
 
 @dataclass
@@ -186,6 +162,10 @@ def read_experts(owner, X, layout=None, *, y=None, experts="auto", gate_columns=
     data, gaps = [], _GAPS if hasattr(owner, "experts") else ""
     for name, columns in zip(layout.names, layout.columns, strict=True):
         block = None if values is not None else _block_at(X, columns)
+        if block is not None and block.similarities is None:
+            # Of embeddings rows are whole or absent, and products may do without the values.
+            data.append(ExpertData(name, None, block.present, block))
+            continue
         if block is not None:
             part = block.values().astype(np.float64)
         else:

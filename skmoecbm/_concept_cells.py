@@ -5,7 +5,7 @@ import numbers
 import re
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -222,9 +222,9 @@ def replace_cells(data, cells, rows=None):
     data = list(data)
     for c, cell in enumerate(cells):
         expert = data[cell.expert]
-        own = np.arange(len(expert.values)) if rows is None else rows[c]
+        own = np.arange(expert.shape[0]) if rows is None else rows[c]
         own = own[expert.present[own]]
         values = expert.values.copy("K")  # products round alike in the same layout alone
         values[own, cell.concept] = cell.value
-        data[cell.expert] = replace(expert, values=values)
+        data[cell.expert] = expert.with_values(values)
     return data

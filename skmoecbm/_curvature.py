@@ -10,8 +10,8 @@ import torch
 
 __all__ = ["Curvature"]
 
-# Up to this many numbers (128 MB) each class has a matrix of its own; beyond, all share one; and
-# beyond this many concepts, one eigenbasis.
+# Up to this many numbers (128 MB) and concepts each class has a matrix of its own; beyond, all
+# share one eigenbasis.
 _OWN_NUMBERS = 2**24
 _DENSE_SIZE = 2048
 
@@ -23,27 +23,22 @@ class Curvature:
     ----------
     similarities : Similarities or FoldedSimilarities
         Of shape (n, m).
-    undecided : torch.Tensor of shape (n, F, K')
-        p (1 - p) at the point.
-    share : torch.Tensor of shape (F, n)
-        Row weights of each fold, summing to 1.
+    undecided : torch.Tensor of shape (n, K') or (n, 1)
+        p (1 - p) of each row at the point, by its share, for each class or summed over them: then
+        one matrix serves all, up to its size.
+    size : torch.Tensor of shape (K',)
+        The sums of p (1 - p) by class.
     scale : torch.Tensor of shape (m,)
         Standard deviations of the similarities. All folds share the coordinates D / scale: with
         their own scales, a hundredth apart, the small eigenvalues of one would drown in the large
         ones of another.
-    own : bool
-        Whether each class has its own matrix; else one serves all, up to its size.
     """
 
-    def __init__(self, similarities, undecided, share, scale, *, own):
-        n_outputs, n_concepts = undecided.shape[2], similarities.shape[1]
-        rows = torch.einsum("nfk,fn->nk", undecided, share) / len(share)
-        rows = rows + 1e-9 * share.mean(0)[:, None]
-        self.size = rows.sum(0)
-        self._thin = n_concepts > _DENSE_SIZE
-        own = own and not self._thin and n_outputs * n_concepts**2 <= _OWN_NUMBERS
-        weights = rows if own else rows.sum(1, keepdim=True)
-        weights = weights / weights.sum(0)
+    def __init__(self, similarities, undecided, size, scale):
+        n_outputs, n_concepts = len(size), similarities.shape[1]
+        self.size = size
+        self._thin = not self.has_room(n_outputs, n_concepts)
+        weights = undecided / undecided.sum(0)
         centres = similarities.transposed_times(weights)
         self.centre = centres.expand(n_outputs, -1)
         if self._thin:
@@ -54,6 +49,11 @@ class Curvature:
         ]
         grams = torch.stack(grams).expand(n_outputs, -1, -1)
         self._grams = grams * self.size[:, None, None]
+
+    @staticmethod
+    def has_room(n_outputs, n_concepts):
+        """Return whether each class can have a matrix of its own."""
+        return n_concepts <= _DENSE_SIZE and n_outputs * n_concepts**2 <= _OWN_NUMBERS
 
     def coordinates(self, penalty):
         """Return a function from coordinates (F, K', m) to steps of A, and its transpose.

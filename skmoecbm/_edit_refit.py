@@ -6,13 +6,15 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from skmoecbm._association import AssociationProblem, Similarities
+from skmoecbm._association import AssociationProblem
 from skmoecbm._base import Reading
 from skmoecbm._constrained import solve_bounded
-from skmoecbm._heads import Target, own_targets
+from skmoecbm._heads import own_targets
 from skmoecbm._joint import JointTraining
 from skmoecbm._labels import is_exclusive
 from skmoecbm._provenance import with_refit
+from skmoecbm._similarities import Similarities
+from skmoecbm._target import Target
 from skmoecbm._targets import encode_labels, label_cells, row_weights
 from skmoecbm._validation import resolve_device
 from skmoecbm.exceptions import InputError
@@ -38,7 +40,7 @@ def refit_heads(classifier, X, y, log, experts, sample_weight=None):
     """
     _check(classifier, experts)
     data, gate_values = classifier._read(X)
-    classes, codes = encode_labels(classifier, y, len(data[0].values))
+    classes, codes = encode_labels(classifier, y, data[0].shape[0])
     if classes.tolist() != classifier.classes_.tolist():
         raise InputError(
             f"refit has the classes {classes.tolist()[:10]}, and the model knows "

@@ -5,12 +5,13 @@ import logging
 import os
 import tempfile
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import filelock
 import numpy as np
 
+from skmoecbm._ahead import n_decoders
 from skmoecbm._image_embeddings import ImageEmbeddings
 from skmoecbm._progress import progress
 from skmoecbm.exceptions import InputError
@@ -21,6 +22,7 @@ __all__ = ["as_text_list", "count_rows", "image_rows", "text_rows"]
 # Embedded and stored under one hold of the lock: the most that a kill can cost, and the longest
 # that another process with the same backbone and device waits before it is let in.
 _CHUNK = 512
+_PASSES = 4
 
 _thread_locks = {}
 
@@ -39,7 +41,7 @@ def image_rows(backbone, store, X, *, device, value_range, on_error, batch_size,
         Where the backbone runs; processes of one device take turns.
     value_range, on_error
         As in `skmoecbm.images.iter_images`.
-    batch_size : int
+    batch_size : int or "auto"
     verbose : bool
         Show the progress over the images that must be embedded, and tell of images given twice.
 
@@ -63,6 +65,9 @@ def image_rows(backbone, store, X, *, device, value_range, on_error, batch_size,
         )
 
     def embed(positions):
+        size = backbone.choose_batch_size(batch_size)
+        # On a GPU several passes go out before the rows of the first are fetched.
+        taken = min(size * (_PASSES if device.startswith("cuda") else 1), _CHUNK)
         # Decoded whole: the JPEG decoder's own halving (`draft_size`) moves single embeddings by
         # more than 1e-3, even at ten times the network's input.
         decoded = iter_images(
@@ -71,14 +76,19 @@ def image_rows(backbone, store, X, *, device, value_range, on_error, batch_size,
             on_error=on_error,
             rows=positions,
             failures=failures,
+            # The next two parts, at the network's own size, while it is busy with this one.
+            n_threads=n_decoders(),
+            n_waiting=2 * taken,
+            shape=backbone.shape,
         )
-        for start in range(0, len(positions), batch_size):
-            part = positions[start : start + batch_size]
-            # `part` first: zip must not take a decoded image that it then drops
-            pairs = zip(part, decoded, strict=False)
-            batch = {i: image for i, image in pairs if image is not None}
-            rows = backbone.embed_images(list(batch.values()), batch_size)
-            yield len(part), list(batch), rows
+        with closing(decoded):
+            for start in range(0, len(positions), taken):
+                part = positions[start : start + taken]
+                # `part` first: zip must not take a decoded image that it then drops
+                pairs = zip(part, decoded, strict=False)
+                batch = {i: image for i, image in pairs if image is not None}
+                rows = backbone.embed_images(list(batch.values()), size)
+                yield len(part), list(batch), rows
 
     rows, present = _stored(backbone, store, keys, embed, device, verbose, "image")
     told = {row for row, _ in failures}
@@ -185,11 +195,12 @@ def _stored(backbone, store, keys, embed, device, verbose, unit):
                 row_of = {first[unique[j]]: j for j in todo}
                 done = []
                 try:
-                    for count, positions, part in embed(list(row_of)):
-                        at = [row_of[i] for i in positions]
-                        rows[at] = part
-                        done += at
-                        bar.update(count)
+                    with closing(embed(list(row_of))) as parts:
+                        for count, positions, part in parts:
+                            at = [row_of[i] for i in positions]
+                            rows[at] = part
+                            done += at
+                            bar.update(count)
                 finally:  # what is embedded is kept, whatever stopped us
                     if done:
                         where = [unique[j] for j in done]

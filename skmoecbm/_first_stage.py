@@ -134,7 +134,8 @@ class FirstStage(FittedMixture):
             fitted if isinstance(fitted, ForeignHead) else self._fitted_head(heads[e], e, fitted)
             for e, fitted in enumerate(fits)
         ]
-        self.oof_logits_ = np.stack(logits, axis=1)
+        # Of one expert there are none: zeros that were never written take no memory.
+        self.oof_logits_ = np.stack(logits, axis=1) if len(data) > 1 else logits[0][:, None]
         names = self.expert_names_
         done = {
             name: getattr(fitted, "converged", True)

@@ -5,6 +5,12 @@ from scipy.linalg import eigh
 
 from skmoecbm._calibration import fit_inverse_temperature
 from skmoecbm._disagreement import N_MEASURES, log_answers, measure_answers
+from skmoecbm._gate_components import (
+    folded,
+    folded_components,
+    folded_moments,
+    tiled_scores,
+)
 from skmoecbm._labels import is_exclusive
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import InputError
@@ -108,6 +114,9 @@ def fit_gate_inputs(data, gate_values, weights, kind, logits=None, codes=None):
 
 
 def _fit_similarities(data, weights, kind):
+    if kind == "components" and all(expert.folds for expert in data):
+        if any(expert.is_large for expert in data):
+            return _fit_folded(data, weights)
     z, mean, scale = [], [], []
     for expert in data:
         known = ~np.isnan(expert.values)
@@ -124,6 +133,24 @@ def _fit_similarities(data, weights, kind):
     if kind == "components":
         state["components"] = _components(np.concatenate(z, axis=1), weights)
     return state
+
+
+def _fit_folded(data, weights):
+    """Do what `_fit_similarities` does without ever making all similarities."""
+    parts = [folded(expert) for expert in data]
+    moments = [
+        folded_moments(part, weights * expert.present)
+        for part, expert in zip(parts, data, strict=True)
+    ]
+    means, scales = (list(part) for part in zip(*moments, strict=True))
+    present = np.stack([expert.present for expert in data], axis=1)
+    axes, values = folded_components(parts, means, scales, present, weights, N_COMPONENTS)
+    components = _signed(axes, values)
+    return {
+        "mean": np.concatenate(means),
+        "scale": np.concatenate(scales),
+        "components": components,
+    }
 
 
 def _fit_embeddings(data, weights, name):
@@ -223,12 +250,16 @@ def input_parts(state, data, gate_values, present, logits=None, exclusive=True):
         return parts, extra
     start, parts = 0, []
     for e, expert in enumerate(data):
-        width = expert.values.shape[1]
+        width = expert.shape[1]
         mine = slice(start, start + width)
+        start += width
+        if "components" in state and expert.is_large:
+            own = (state["mean"][mine], state["scale"][mine], state["components"][:, mine])
+            parts.append(tiled_scores(expert, present[:, e], *own))
+            continue
         z = (expert.values - state["mean"][mine]) / state["scale"][mine]
         z = np.where(present[:, [e]] & ~np.isnan(z), z, 0.0)
         parts.append(z @ state["components"][:, mine].T if "components" in state else z)
-        start += width
     return parts, extra
 
 
@@ -297,6 +328,11 @@ def _components(z, weights):
     real = values > 1e-8 * max(values[0], 1e-300)
     values, vectors = values[real], vectors[:, real]
     axes = vectors.T if m <= n else (vectors / np.sqrt(values)).T @ rows
+    return _signed(axes, values)
+
+
+def _signed(axes, values):
+    """Return axes (q, m) that give scores of variance 1."""
     # A sign for each axis, so that the same data always give the same numbers.
     signs = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])
     return axes * (signs / np.sqrt(values))[:, None]

@@ -1,6 +1,5 @@
 """The first stage: alpha, the association of each expert, and its out-of-fold logits."""
 
-import functools
 import warnings
 from dataclasses import dataclass, replace
 
@@ -8,10 +7,13 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from skmoecbm._association import ALPHA_GRID, AssociationProblem, FoldedSimilarities, Similarities
+from skmoecbm._association import ALPHA_GRID, AssociationProblem
 from skmoecbm._calibration import fit_inverse_temperature, log_losses
 from skmoecbm._constrained import solve_bounded, solve_softmax
-from skmoecbm._labels import is_exclusive
+from skmoecbm._row_blocks import CentredRows, block_size
+from skmoecbm._similarities import FoldedSimilarities, Similarities, folding_pays
+from skmoecbm._spanned import SpannedProblem
+from skmoecbm._target import Target
 
 __all__ = [
     "FALLBACK_ALPHA",
@@ -33,52 +35,6 @@ _SELECTION_ROWS = 2000
 
 
 @dataclass
-class Target:
-    """The labels as the solvers want them.
-
-    Attributes
-    ----------
-    codes : ndarray of shape (n,), int, or LabelMatrix
-    n_classes : int
-    weights : ndarray of shape (n,), float64
-    device : torch.device
-    """
-
-    codes: object
-    n_classes: int
-    weights: np.ndarray
-    device: torch.device
-
-    @property
-    def exclusive(self):
-        """Whether each row has just one class."""
-        return is_exclusive(self.codes)
-
-    def matrix(self, rows=slice(None)):
-        """One-hot rows, a single 0/1 column for two classes, or one for each label; float64."""
-        if not self.exclusive:
-            return torch.as_tensor(self.codes.values[rows], device=self.device)
-        codes = torch.as_tensor(self.codes[rows], device=self.device)
-        if self.n_classes == 2:
-            return codes[:, None].double()
-        return torch.nn.functional.one_hot(codes, self.n_classes).double()
-
-    def cells(self, rows=slice(None)):
-        """Weights of the cells of `matrix`, None where each row has just one class."""
-        if self.exclusive:
-            return None
-        return torch.as_tensor(self.codes.cells[rows], device=self.device)
-
-    @functools.cached_property
-    def base_rate(self):
-        """Weighted frequencies of the columns of `matrix`, whichever experts saw the rows."""
-        weights = torch.as_tensor(self.weights, device=self.device)[:, None]
-        if not self.exclusive:
-            weights = weights * self.cells()
-        return (weights * self.matrix()).sum(0) / weights.sum(0)
-
-
-@dataclass
 class HeadFit:
     """One expert's solution, as numpy; leading axis F where several sets of weights were solved.
 
@@ -90,6 +46,8 @@ class HeadFit:
     prior : ndarray of shape (K', m)
     n_iter : int
     converged : bool
+    shared : tuple or None
+        The solution as problems of the same kind on other rows may start from it.
     """
 
     association: np.ndarray
@@ -99,6 +57,7 @@ class HeadFit:
     prior: np.ndarray
     n_iter: int
     converged: bool
+    shared: tuple | None = None
 
 
 def two_columns(logits):
@@ -108,7 +67,7 @@ def two_columns(logits):
     return np.concatenate([np.zeros_like(logits), logits], axis=-1)
 
 
-def expert_problem(expert, target, head, prior, masks, rows=None, *, like=None):
+def expert_problem(expert, target, head, prior, masks, rows=None, *, spanned=True, like=None):
     """Return the `AssociationProblem` of one expert on several sets of rows.
 
     Parameters
@@ -123,42 +82,38 @@ def expert_problem(expert, target, head, prior, masks, rows=None, *, like=None):
         Training rows of each problem.
     rows : ndarray of int or None
         Only these rows of everything.
+    spanned : bool, default=True
+        Whether the problem may be one in the span of the concepts, which has no A.
     like : AssociationProblem or None
         Another one of the same expert and rows, whose similarities serve here too.
     """
-    rows = np.arange(len(target.codes)) if rows is None else rows
-    present = expert.present[rows]
-    block = expert.block
-    if like is not None:
-        similarities = like.similarities
-    elif block is not None and block.embeddings is not None and _fold_pays(block, len(rows)):
-        embeddings = np.where(present[:, None], block.embeddings[rows], 0.0)
-        similarities = FoldedSimilarities(embeddings, block.texts, target.device)
-    else:
-        values = expert.values[rows]
-        used = present & (target.weights[rows] > 0)
-        if not present.all():
-            values = np.where(present[:, None], values, values[used].mean(0))
-        similarities = Similarities(values, target.device, None if used.all() else used)
-    weights = masks[:, rows] * (target.weights[rows] * present)
+    similarities = _similarities(expert, target, rows) if like is None else like.similarities
+    rows = slice(None) if rows is None else rows
+    weights = masks[:, rows] * (target.weights[rows] * expert.present[rows])
     weights = torch.as_tensor(weights, dtype=torch.float64, device=target.device)
     softmax = head.activation == "softmax"
+    if prior is not None and not softmax and target.exclusive and target.n_classes == 2:
+        # Each class speaks with one voice, however many concepts were written for it.
+        prior = prior / np.maximum(np.abs(prior).sum(axis=1, keepdims=True), 1e-300)
+        prior = prior[1:] - prior[:1]
+    settings = {
+        "cells": target.cells(rows),
+        # The softmax association has no intercept that could fall.
+        "base_rate": None if softmax else target.base_rate,
+    }
+    matrix = target.matrix(rows)
+    if spanned and is_smooth(head) and isinstance(similarities, FoldedSimilarities):
+        return SpannedProblem(similarities, matrix, weights, prior, head.prior_strength, **settings)
     if prior is not None:
         prior = torch.as_tensor(prior, dtype=torch.float64, device=target.device)
-        if not softmax and target.exclusive and target.n_classes == 2:
-            # Each class speaks with one voice, however many concepts were written for it.
-            prior = prior / prior.abs().sum(1, keepdim=True).clamp_min(1e-300)
-            prior = prior[1:] - prior[:1]
     problem = AssociationProblem(
         similarities,
-        target.matrix(rows),
+        matrix,
         weights,
         prior=None if softmax else prior,
         prior_strength=head.prior_strength,
         standardize=not softmax,
-        cells=target.cells(rows),
-        # The softmax association has no intercept that could fall.
-        base_rate=None if softmax else target.base_rate,
+        **settings,
     )
     if softmax:
         shape = (len(masks), target.n_classes, similarities.shape[1])
@@ -170,10 +125,27 @@ def expert_problem(expert, target, head, prior, masks, rows=None, *, like=None):
     return problem
 
 
-def _fold_pays(block, n):
-    """Whether X (A T)' costs less than materialised similarities: n m > n d + d m."""
-    m, d = block.texts.shape
-    return n * m > n * d + d * m
+def _similarities(expert, target, rows):
+    """Return the similarities of some rows, None for all, folded where that pays on all of them.
+
+    So that all problems of an expert in one fit are of one kind, the fit on a few rows is too.
+    """
+    block, present = expert.block, expert.present
+    if expert.folds:
+        if folding_pays(len(present), *block.texts.shape):
+            centred = CentredRows(block.embeddings, target.device, rows, present)
+            return FoldedSimilarities(centred, block.texts, target.device)
+    rows = slice(None) if rows is None else rows
+    present, values = present[rows], expert.values[rows]
+    used = present & (target.weights[rows] > 0)
+    if not present.all():
+        values = np.where(present[:, None], values, values[used].mean(0))
+    return Similarities(values, target.device, None if used.all() else used)
+
+
+def is_smooth(head):
+    """Return whether a head's objective is smooth and free: linear without L1."""
+    return head.activation == "linear" and head.l1 == 0
 
 
 def solve(problem, head, alpha, start=None, *, search=False):
@@ -187,7 +159,7 @@ def solve(problem, head, alpha, start=None, *, search=False):
     if head.activation == "softmax":
         *solution, _ = solve_softmax(problem, alpha, max_iter=head.max_iter, tol=head.tol)
         return solution
-    if head.activation == "linear" and head.l1 == 0:
+    if is_smooth(head):
         return problem.solve(alpha, start=start, max_iter=head.max_iter, tol=tol, search=search)
     return solve_bounded(
         problem,
@@ -236,10 +208,10 @@ def select_alpha(experts, heads, priors, target, folds, shares=None, *, calibrat
             a, b, _, done = solve(problem, heads[e], alpha, starts[e], search=True)
             starts[e] = (a, b)
             complete = complete and bool(done.all())
-            logits.append(_pick_held_out(problem.logits(a, b), folds.held_out[rows]))
+            logits.append(_held_out(problem, a, b, folds.held_out[rows]))
         losses.append(
             _average_loss(
-                np.stack(logits, 1)[scored],
+                _stacked(logits, scored),
                 target.codes[rows][scored],
                 counted[rows][scored],
                 share[rows][scored],
@@ -260,7 +232,7 @@ def select_alpha(experts, heads, priors, target, folds, shares=None, *, calibrat
     p = np.exp(evidence - evidence.max())
     p /= p.sum()
     alpha = float(np.exp(p @ np.log(alphas)))
-    warm = [problem.mean_slopes(*start) for problem, start in zip(problems, kept, strict=True)]
+    warm = [problem.shared(*start) for problem, start in zip(problems, kept, strict=True)]
     path = {"alpha": alphas, "log_loss": [float(loss) for loss in losses]}
     # What was cut short matters where it has a say.
     return alpha, path, warm, bool(np.all(settled, where=p > 0.01))
@@ -318,23 +290,32 @@ def own_targets(target, shares):
     return targets
 
 
+def _stacked(logits, rows):
+    """Return the logits (n, E, K) of some rows, given by a mask."""
+    stacked = np.stack(logits, 1) if len(logits) > 1 else logits[0][:, None]
+    return stacked if rows.all() else stacked[rows]
+
+
 def _average_loss(logits, codes, weights, share, calibrated):
     """Log-loss of the average of the experts, with `share` (n, E) of each row."""
     for e in range(logits.shape[1]):
         own = weights * (share[:, e] > 0)
         if calibrated and own.sum() > 0:
             logits[:, e] *= fit_inverse_temperature(logits[:, e], codes, own)
-    mixed = np.einsum("ne,nek->nk", share, logits)
     if calibrated:
+        mixed = np.einsum("ne,nek->nk", share, logits)
         mixed *= fit_inverse_temperature(mixed, codes, weights)
-    return float(log_losses(mixed, codes) @ weights / weights.sum())
+        return float(log_losses(mixed, codes) @ weights / weights.sum())
+    total, size = 0.0, block_size(logits.shape[2])
+    for rows in (slice(a, a + size) for a in range(0, len(logits), size)):
+        mixed = np.einsum("ne,nek->nk", share[rows], logits[rows])
+        total += log_losses(mixed, codes[rows]) @ weights[rows]
+    return float(total / weights.sum())
 
 
-def _pick_held_out(logits, held_out):
-    """From logits (n, F, K') take each row's own held-out fold: (n, K), 0 where there is none."""
-    logits = logits.cpu().numpy()
-    picked = logits[np.arange(len(held_out)), np.maximum(held_out, 0)]
-    return two_columns(np.where((held_out >= 0)[:, None], picked, 0.0))
+def _held_out(problem, a, b, held_out):
+    """Return each row's logits under the fold that held it out: (n, K), 0 where there is none."""
+    return two_columns(problem.held_out_logits(a, b, held_out).cpu().numpy())
 
 
 def fit_head(expert, target, head, prior, alpha, warm=None):
@@ -349,12 +330,12 @@ def fit_head(expert, target, head, prior, alpha, warm=None):
     problem = expert_problem(expert, target, head, prior, masks)
     start = None
     if warm is not None and head.activation != "softmax":
-        slopes, intercept = (part.to(target.device)[None] for part in warm)
-        start = (slopes * problem.scale[:, None, :], intercept.clone())
+        start = problem.start_from(*warm)
     a, b, n_iter, converged = solve(problem, head, alpha, start)
-    mean = problem.mean + problem.similarities.offset
-    arrays = [x[0].cpu().numpy() for x in (a, b, mean, problem.scale, problem.prior)]
-    return HeadFit(*arrays, n_iter, bool(converged.all()))
+    mean, scale, association, prior = problem.by_concept(a)
+    intercept, shared = b[0].cpu().numpy(), problem.shared(a, b)
+    done = bool(converged.all())
+    return HeadFit(association, intercept, mean, scale, prior, n_iter, done, shared)
 
 
 def out_of_fold(expert, target, head, prior, alpha, folds, warm):
@@ -366,16 +347,9 @@ def out_of_fold(expert, target, head, prior, alpha, folds, warm):
         The fit on all rows, from which the folds start.
     """
     problem = expert_problem(expert, target, head, prior, folds.train)
-    start = None
-    if head.activation != "softmax":
-        device = target.device
-        a = torch.as_tensor(warm.association, device=device) / torch.as_tensor(
-            warm.scale, device=device
-        )
-        b = torch.as_tensor(warm.intercept, device=device)
-        start = (a * problem.scale[:, None, :], b.expand(problem.shape[:2]).clone())
+    start = problem.start_from(*warm.shared) if head.activation != "softmax" else None
     a, b, _, converged = solve(problem, head, alpha, start)
-    return _pick_held_out(problem.logits(a, b), folds.held_out), bool(converged.all())
+    return _held_out(problem, a, b, folds.held_out), bool(converged.all())
 
 
 def warn_unconverged(head, search, fits, folds=()):

@@ -118,7 +118,7 @@ def explained(classifier, reading, beside=None):
     beside = beside or {}
     if getattr(classifier, "pool", "logit") != "prob":
         return explain_features(classifier, reading, **beside)
-    mixed = classifier._mix(reading)
+    mixed = classifier._mix(reading, in_full=True)
     parts = classifier._parts_of_experts(mixed, mixed[3] * classifier.expert_scale_)
     decision = classifier.decision_function(reading)
     return Explanation(
@@ -141,7 +141,7 @@ def _warn_absent(classifier, reading, cells):
             told.append(f"{classifier._layout.names[e]!r} did not see {len(lost)} (rows {rows})")
     if told:
         warnings.warn(
-            f"What an expert did not see cannot be set: of {len(reading.data[0].values)} rows, "
+            f"What an expert did not see cannot be set: of {reading.data[0].shape[0]} rows, "
             f"{'; '.join(told)}. These rows stay as they were for it.",
             SkmoecbmWarning,
             stacklevel=4,

@@ -200,7 +200,7 @@ def intervention_curve(
     rng = check_random_state(random_state)
     classifier, features, _ = read_images(owner, model, images)
     reading = read_rows(classifier, features)
-    n = len(reading.data[0].values)
+    n = reading.data[0].shape[0]
     names, truth = annotation_table(annotations, n)
     y = indicator_of(y, classifier.classes_) if classifier.multilabel_ else np.asarray(y)
     if len(y) != n:
@@ -253,7 +253,7 @@ def _corrected(data, cells, truth, chosen):
 
 def _priority(policy, classifier, reading, places, rng):
     """Return how early each concept is to be put right, (n, C); the largest is the first."""
-    shape = (len(reading.data[0].values), len(places))
+    shape = (reading.data[0].shape[0], len(places))
     if policy == "random":
         return rng.random_sample(shape)
     priority = np.zeros(shape)

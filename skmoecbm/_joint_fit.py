@@ -1,7 +1,7 @@
 """Joint training of a mixture: the split that tells when to stop, the start, the descent."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,8 @@ from skmoecbm._base import fit_task
 from skmoecbm._gate_inputs import fit_gate_inputs, gate_inputs
 from skmoecbm._gating import GateState, gate_weights, routing_information
 from skmoecbm._heads import HeadFit, expert_problem
-from skmoecbm._joint_loss import JointModel, JointRows
+from skmoecbm._joint_gradient import PackedRows, coefficients, joint_gradients
+from skmoecbm._joint_loss import JointModel, JointRows, layer_normed
 from skmoecbm._mixing import FittedMixture
 from skmoecbm._mixture import MixtureFit
 from skmoecbm._mlp_gate import first_layer
@@ -138,7 +139,7 @@ def fit_joint(
         target, present, groups, training.validation_fraction, np.random.default_rng(seed)
     )
     problems = [
-        expert_problem(expert, target, head, direction, train[None])
+        expert_problem(expert, target, head, direction, train[None], spanned=False)
         for expert, direction in zip(experts, directions, strict=True)
     ]
     state = fit_gate_inputs(experts, gate_values, target.weights * train, input_kind)
@@ -300,19 +301,33 @@ def _start(problems, rows, target, head, gate, kind, train, pool, generator):
 
 def _train(model, rows, held_out, training, weight_decay, generator, epoch_task):
     """Descend by mini-batches, and put the weights of the best epoch back. Return the history."""
-    optimizers = [torch.optim.Adam(model.experts, lr=training.association_lr)]
+    # AdamW without decay is Adam; fused, one call updates all tensors.
+    groups = [{"params": model.experts, "lr": training.association_lr, "weight_decay": 0.0}]
     if model.layers:
-        optimizers.append(
-            torch.optim.AdamW(model.layers.values(), lr=training.gate_lr, weight_decay=weight_decay)
-        )
+        gate = {"params": list(model.layers.values()), "lr": training.gate_lr}
+        groups.append({**gate, "weight_decay": weight_decay})
+    optimizer = torch.optim.AdamW(groups, fused=True)
     device, n = rows.inputs.device, len(rows.inputs)
+    if model.kind == "mlp":
+        rows, held_out = (
+            replace(part, normed=layer_normed(part.inputs)) for part in (rows, held_out)
+        )
+    packed, counts = PackedRows(rows), coefficients(training)
 
     def drop(tensor):
-        if not training.dropout:
-            return tensor
         # From the fit's own generator: torch's dropout draws from the one of the whole program.
         kept = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
         return tensor * (kept >= training.dropout).to(device) / (1.0 - training.dropout)
+
+    def step(batch):
+        """Return the log-loss of a batch and the gradients by all tensors."""
+        dropped = drop if training.dropout else None
+        if model.pool != "prob":
+            with torch.no_grad():
+                return joint_gradients(model, batch, counts, complete=packed.complete, drop=dropped)
+        terms = model.terms(batch, dropped or (lambda tensor: tensor))
+        gradients = torch.autograd.grad(training._objective(terms), model.tensors())
+        return float(terms.log_loss.detach()), gradients
 
     def validation_loss():
         with torch.no_grad():
@@ -331,14 +346,13 @@ def _train(model, rows, held_out, training, weight_decay, generator, epoch_task)
             total = 0.0
             order = torch.randperm(n, generator=generator).to(device)
             for batch in order.split(training.batch_size):
-                terms = model.terms(rows[batch], drop)
-                for optimizer in optimizers:
-                    optimizer.zero_grad()
-                training._objective(terms).backward()
-                # The gate comes after the experts in the list, and waits for them.
-                for optimizer in optimizers[: 1 if epoch <= training.gate_warmup else 2]:
-                    optimizer.step()
-                total += float(terms.log_loss.detach()) * len(batch) / n
+                loss, gradients = step(packed.take(batch))
+                # The gate's tensors come after the experts', and wait for them.
+                learning = len(model.experts) if epoch <= training.gate_warmup else None
+                for tensor, gradient in zip(model.tensors()[:learning], gradients, strict=False):
+                    tensor.grad = gradient
+                optimizer.step()
+                total += loss * len(batch) / n
             with torch.no_grad():
                 weights = torch.softmax(model.gate_logits(rows), dim=1)
                 share = rows.shares / rows.shares.sum()

@@ -8,7 +8,7 @@ from torch.nn.functional import leaky_relu, logsigmoid, softplus
 from skmoecbm._constrained import hundred_cosines
 from skmoecbm._pooling import entropy_and_slope
 
-__all__ = ["JointModel", "JointRows", "JointTerms"]
+__all__ = ["JointModel", "JointRows", "JointTerms", "layer_normed"]
 
 
 @dataclass
@@ -54,6 +54,8 @@ class JointRows:
         Weights of an indicator's cells; None where each row has just one class.
     shares : torch.Tensor of shape (n,)
         Row weights, of mean 1 over the training rows.
+    normed : torch.Tensor of shape (n, q) or None
+        The inputs after the layer norm of an "mlp" gate, where that was done already.
     """
 
     values: list
@@ -62,6 +64,7 @@ class JointRows:
     labels: torch.Tensor
     cells: torch.Tensor | None
     shares: torch.Tensor
+    normed: torch.Tensor | None = None
 
     def __getitem__(self, rows):
         return JointRows(
@@ -71,7 +74,14 @@ class JointRows:
             self.labels[rows],
             None if self.cells is None else self.cells[rows],
             self.shares[rows],
+            None if self.normed is None else self.normed[rows],
         )
+
+
+def layer_normed(inputs):
+    """Return inputs (n, q) less their mean by row, over their deviation."""
+    centred = inputs - inputs.mean(1, keepdim=True)
+    return centred / torch.sqrt(centred.square().mean(1, keepdim=True) + 1e-5)
 
 
 def row_losses(mixed, labels, cells):
@@ -158,8 +168,7 @@ class JointModel:
         elif self.kind == "linear":
             logits = drop(rows.inputs) @ layers["slope"].T + layers["bias"]
         else:
-            centred = rows.inputs - rows.inputs.mean(1, keepdim=True)
-            normed = centred / torch.sqrt(centred.square().mean(1, keepdim=True) + 1e-5)
+            normed = layer_normed(rows.inputs) if rows.normed is None else rows.normed
             hidden = leaky_relu(normed @ layers["hidden_weight"].T + layers["hidden_bias"], 0.01)
             logits = drop(hidden) @ layers["out_weight"].T + layers["out_bias"]
         return logits.masked_fill(~rows.present, -torch.inf)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from skmoecbm._lbfgs import minimize_stack
+from skmoecbm._row_blocks import HELD_NUMBERS
 
 __all__ = ["MemberStack", "Metric"]
 
@@ -90,7 +91,9 @@ class MemberStack:
             if not sets.any():
                 continue
             rows = torch.as_tensor(rows, device=self._share.device)
-            left = self.similarities.left(rows)
+            # Of very many rows the left factor is read when it is needed, not kept a second time.
+            small = len(rows) * self.similarities.rank <= HELD_NUMBERS
+            left = self.similarities.left(rows) if small else rows
             target = self.targets[rows]
             if self.exclusive:
                 target = target.argmax(1)
@@ -146,14 +149,16 @@ class MemberStack:
             its_loss = wide.new_zeros(len(columns))
             size = max(64, _CHUNK_NUMBERS // its_wide.shape[1])
             for rows in (slice(r, r + size) for r in range(0, len(left), size)):
-                logits = torch.addmm(its_shift, left[rows], its_wide)
+                part = left[rows]
+                part = self.similarities.left(part) if left.ndim == 1 else part
+                logits = torch.addmm(its_shift, part, its_wide)
                 logits = logits.view(len(logits), n_outputs, len(columns))
                 cell = None if cells is None else cells[rows]
                 losses, residual = _cross_entropy(
                     logits, target[rows], cell, its_share[rows], self.exclusive
                 )
                 residual = residual.view(len(residual), -1)
-                its_product.addmm_(left[rows].T, residual)
+                its_product.addmm_(part.T, residual)
                 its_sum += residual.sum(0)
                 its_loss += losses
             its_product = its_product.view(len(wide), n_outputs, -1)

@@ -1,7 +1,6 @@
 """How a fitted mixture decides: weights, pooled logits, views without an expert."""
 
 import copy
-from dataclasses import replace
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -55,16 +54,19 @@ class FittedMixture(ConceptClassifier):
         twin.__dict__.update(state)
         return twin
 
-    def _mix(self, X):
-        """Everything between X and the pooled logits."""
+    def _mix(self, X, *, in_full=False):
+        """Everything between X and the pooled logits.
+
+        The standardised similarities are None of experts that have too many, unless `in_full`.
+        """
         data, gate_values = self._read(X)
         present = np.stack([expert.present for expert in data], axis=1)
         for name in getattr(self, "masked_experts_", ()):
             present[:, self.expert_names_.index(name)] = False
-        values, logits = self._ask_heads(data, present)
+        values, logits = self._ask_heads(data, present, in_full)
         seen, said = data, logits
         if isinstance(X, Reading) and X.gate_data is not None:
-            seen = [replace(expert) for expert in X.gate_data]
+            seen = [expert.copy() for expert in X.gate_data]
             _, said = self._ask_heads(seen, present)
         inputs = gate_inputs(
             self.gate_input_state_,
@@ -78,12 +80,15 @@ class FittedMixture(ConceptClassifier):
         scale = pooled_scale(self.pool_scale_, present)
         return data, values, logits, present, weights, scale
 
-    def _ask_heads(self, data, present):
+    def _ask_heads(self, data, present, in_full=False):
         """Return standardised similarities and logits of each expert, 0 where it is not present."""
         values, logits = [], []
         for e, (expert, head) in enumerate(zip(data, self.heads_, strict=True)):
             expert.present = present[:, e]
-            z, own = head._logits(expert)
+            if in_full or not expert.is_large or not hasattr(head, "_tiled_logits"):
+                z, own = head._logits(expert)
+            else:
+                z, own = None, head._tiled_logits(expert)
             values.append(z)
             logits.append(own)
         return values, logits
@@ -176,7 +181,7 @@ class FittedMixture(ConceptClassifier):
         return view
 
     def _additive_parts(self, X):
-        mixed = self._mix(X)
+        mixed = self._mix(X, in_full=True)
         *_, weights, scale = mixed
         if self.pool == "sum":
             scale = scale * (weights > 0).sum(axis=1)

@@ -9,9 +9,13 @@ from collections import OrderedDict
 
 import torch
 
+from skmoecbm._allocator import keep_freed_memory
+from skmoecbm._batch_probe import BATCH_SIZES, fastest_batch
+from skmoecbm._half_tower import half_tower
 from skmoecbm._model_network import build_network, file_sha256, tokenizer_sha256
 from skmoecbm._model_source import DEMO_NAMES, DEMO_NOTICE, local_folder, locate, read_json
 from skmoecbm._precision import (
+    HALF_TYPES,
     MIN_COSINE,
     MIN_SPEEDUP,
     N_PROBES,
@@ -21,9 +25,12 @@ from skmoecbm._precision import (
     probe_images,
 )
 from skmoecbm._validation import one_thread
+from skmoecbm._vision_tower import speed_up
 from skmoecbm.exceptions import BackboneError
 
 __all__ = ["Network", "NetworkCache", "json_sha256"]
+
+CPU_BATCH = 32  # the default of `batch_size`; a pass takes fewer where that is faster
 
 
 class Network:
@@ -34,6 +41,7 @@ class Network:
         self.device = device
         self.module, self.tokenizer, text_config = build_network(self.source)
         self.module.to(device)
+        speed_up(self.module.visual)
         text_cfg = self.source.model_cfg["text_cfg"]
         self.n_tokens = text_config.get("vocab_size", text_cfg.get("vocab_size", 49408))
         self.tokenizer_lock = threading.Lock()
@@ -51,6 +59,10 @@ class Network:
         self.lexicon, self.notice = read_lexicon(self.source)
         self.variants = {}
         self.lock = threading.Lock()
+        self._towers = {}
+        self._tower_lock = threading.Lock()
+        self._batch_sizes = {}
+        self._batch_lock = threading.Lock()
 
     def _image_size(self):
         size = self.module.visual.image_size
@@ -66,10 +78,21 @@ class Network:
             ) from error
 
     def encode(self, pixels, precision):
-        """Return the image features, float32 on the CPU, not normalised."""
+        """Return the image features, not normalised, on the network's device."""
+        if self.device.type == "cpu" and not self.is_small:
+            keep_freed_memory()
         with precision_context(precision, self.device), one_thread(self.is_small):
-            features = self.module.encode_image(pixels.to(self.device))
-        return features.float().cpu()
+            return self._tower(precision)(pixels.to(self.device)).float()
+
+    def _tower(self, precision):
+        """Return what encodes images in a format, in the context of that format."""
+        if precision not in HALF_TYPES:
+            return self.module.encode_image
+        with self._tower_lock:
+            if precision not in self._towers:
+                probe = probe_images(self.size, n=1).to(self.device)
+                self._towers[precision] = half_tower(self.module, HALF_TYPES[precision], probe)
+            return self._towers[precision]
 
     @functools.cached_property
     def auto_precision(self):
@@ -90,14 +113,37 @@ class Network:
             cosine = torch.cosine_similarity(exact, rows).min().item()
             if cosine > MIN_COSINE and seconds < limit:  # False for NaN too
                 best, limit = precision, seconds
+        with self._tower_lock:  # a second tower that is not taken must not stay in memory
+            self._towers = {key: tower for key, tower in self._towers.items() if key == best}
         return best
+
+    def batch_size(self, precision):
+        """Return how many images to give it at once: 32, or what a GPU is fastest with."""
+        if self.device.type != "cuda":
+            return CPU_BATCH
+        with self._batch_lock:
+            if precision not in self._batch_sizes:
+                probe = probe_images(self.size, n=BATCH_SIZES[0])
+                self._batch_sizes[precision] = fastest_batch(
+                    lambda n: self._seconds_of_pass(probe, n, precision)
+                )
+                torch.cuda.empty_cache()  # of the largest pass, which may not have fitted
+            return self._batch_sizes[precision]
+
+    def _seconds_of_pass(self, probe, n, precision):
+        """Return the seconds that a device needs for `n` images; the copies are not counted."""
+        pixels = probe.to(self.device).repeat(-(-n // len(probe)), 1, 1, 1)[:n]
+        self.encode(pixels, precision).cpu()  # the first pass plans its kernels
+        start = time.perf_counter()
+        self.encode(pixels, precision).cpu()  # fetching the rows waits for them
+        return time.perf_counter() - start
 
     def _timed(self, precision):
         """Return the probe images' features, float64, and the seconds that they took."""
         self.encode(probe_images(self.size, n=1), precision)  # the first pass plans its kernels
         probe = probe_images(self.size, n=N_PROBES[self.device.type])
         start = time.perf_counter()
-        rows = self.encode(probe, precision)
+        rows = self.encode(probe, precision).cpu()
         return rows.double(), time.perf_counter() - start
 
 

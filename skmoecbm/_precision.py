@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 __all__ = [
+    "HALF_TYPES",
     "MIN_COSINE",
     "MIN_SPEEDUP",
     "N_PROBES",
@@ -16,6 +17,7 @@ __all__ = [
     "probe_images",
 ]
 
+HALF_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 MIN_COSINE = 0.999
 # Wide enough that two timings on a busy machine seldom choose differently.
 MIN_SPEEDUP = 1.25
@@ -118,7 +120,7 @@ def precision_context(precision, device):
     precision : {"fp32", "fp32-medium", "bf16", "fp16"}
     device : torch.device
     """
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    dtype = HALF_TYPES.get(precision)
     mode = "medium" if precision == "fp32-medium" else "highest"
     with (
         torch.inference_mode(),

@@ -32,7 +32,7 @@ def prior_direction(owner, prior, block, classes, n_concepts):
 
     Returns
     -------
-    ndarray of shape (K, m), float64, or None
+    ndarray of shape (K, m), float64 or (of ``"class"``) bool, or None
     str or None
         The prior used; None for ``"class"`` where the features know of no classes, or no concept
         was written for one in y, and for an array of zeros.
@@ -76,12 +76,14 @@ def prior_direction(owner, prior, block, classes, n_concepts):
         direction = np.zeros_like(cosine)
         np.put_along_axis(direction, nearest, 1.0, axis=1)
         return direction, prior
-    written_for = block.incidence.astype(np.float64)[:, order].T
+    written_for = block.incidence[:, order].T  # of a thousand classes float64 would be the most
     if prior == "class":
         return (written_for, prior) if written_for.any() else (None, None)
     likeness = _likeness(block.class_embeddings[order].astype(np.float64))
     # of the classes that a concept was written for, the one most alike counts
-    direction = np.max(likeness[:, :, None] * written_for[None], axis=1)
+    direction = np.zeros(written_for.shape)
+    for own, written in zip(likeness.T, written_for, strict=True):
+        np.maximum(direction, own[:, None] * written, out=direction)
     return _spoken(direction, prior, block, classes)
 
 

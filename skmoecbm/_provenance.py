@@ -165,9 +165,16 @@ def encoder_training(device, counts, selection=None, rows=None, y=None):
 
 
 def _digests_of(data, gate_values, codes, counts, groups):
-    tables = [expert.values for expert in data]
+    tables = [table for expert in data for table in _tables_of(expert)]
     targets = codes if is_exclusive(codes) else codes.values
     return data_digests([*tables, gate_values], targets, counts, groups)
+
+
+def _tables_of(expert):
+    """Return an expert's similarities, or, of too many, the embeddings that they are made of."""
+    if expert.is_large:
+        return expert.block.embeddings, expert.block.texts
+    return (expert.values,)
 
 
 def _add(digest, table):

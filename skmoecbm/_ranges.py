@@ -2,10 +2,38 @@
 
 import numpy as np
 
-__all__ = ["LEVELS", "concept_quantiles", "percentiles", "values_at"]
+__all__ = ["LEVELS", "concept_quantiles", "expert_quantiles", "percentiles", "values_at"]
 
 #: Shares of the training rows at which quantiles are kept: 0, 0.01, ..., 1.
 LEVELS = np.linspace(0.0, 1.0, 101)
+
+_MOST_VALUES, _LEAST_ROWS = 2**26, 4096
+
+
+def expert_quantiles(expert, counts):
+    """Return the `concept_quantiles` of an expert.
+
+    Of more than 2**26 similarities in all those of evenly spaced rows count, at least 4,096: a
+    quantile is then that of a share known to about one percent, and the ends are those seen.
+
+    Parameters
+    ----------
+    expert : ExpertData
+        Of shape (n, m).
+    counts : ndarray of shape (n,)
+
+    Returns
+    -------
+    ndarray of shape (m, 101)
+    """
+    if not expert.is_large:
+        return concept_quantiles(expert.values, counts)
+    seen = np.flatnonzero(counts > 0)
+    most = max(_LEAST_ROWS, _MOST_VALUES // expert.shape[1])
+    if len(seen) > most:
+        seen = seen[np.linspace(0, len(seen) - 1, most).round().astype(int)]
+    found = [concept_quantiles(values, counts[seen]) for _, values in expert.columns(seen)]
+    return np.concatenate(found)
 
 
 def concept_quantiles(values, counts):

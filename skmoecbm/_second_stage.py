@@ -15,10 +15,11 @@ from skmoecbm._folds import make_folds
 from skmoecbm._gate_inputs import fit_gate_inputs, input_parts, join_inputs
 from skmoecbm._gates import check_top_k
 from skmoecbm._gating import gate_weights, reads_inputs
-from skmoecbm._heads import Target, warn_unconverged
+from skmoecbm._heads import warn_unconverged
 from skmoecbm._mixture import MIN_ROWS, choose, fit_mixture, uniform_mixture
 from skmoecbm._priors import prior_direction
 from skmoecbm._single import ConceptBottleneckClassifier
+from skmoecbm._target import Target
 from skmoecbm._targets import row_weights
 from skmoecbm._validation import resolve_device
 from skmoecbm.exceptions import SkmoecbmWarning
@@ -123,7 +124,7 @@ class SecondStage(FirstStage):
             if isinstance(own, ConceptBottleneckClassifier):
                 own._check_activation(self.multilabel_)
                 directions[e], used[expert.name] = prior_direction(
-                    self, own.prior, expert.block, self.classes_, expert.values.shape[1]
+                    self, own.prior, expert.block, self.classes_, expert.shape[1]
                 )
         self.prior_used_ = used
         for name in ("oof_logits_", "training_history_"):

@@ -1,12 +1,12 @@
 """What one worker does with one shard: read, decode, embed, write."""
 
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from skmoecbm._ahead import ahead
 from skmoecbm._decoding import Unreadable, decode, file_bytes
 from skmoecbm._shards import shard_rows, write_shard
 from skmoecbm.backbones import load_backbone
@@ -26,7 +26,7 @@ class EncodingTask:
     plan : dict
     out : str
     device : str
-    batch_size : int
+    batch_size : int or "auto"
     n_threads : int
         That decode images while the model embeds others.
     on_error : {"raise", "missing"}
@@ -95,26 +95,31 @@ class ShardWorker:
         task = self.task
         plan = task.plan
         backbone = self._load()
+        batch_size = backbone.choose_batch_size(task.batch_size)
         start, stop = shard_rows(plan, shard)
         rows = np.full((stop - start, backbone.dim), np.nan, dtype=np.float32)
         keys, contents, reasons = [], [], []
         batch, at = [], []
-        for key, content, image, reason in self._decoded(start, stop):
-            if reason is not None and task.on_error == "raise":
-                raise InputError(
-                    f"image {key!r} cannot be read: {reason} Remove it, or pass on_error='missing'."
-                )
-            if image is not None:
-                batch.append(image)
-                at.append(len(keys))
-            keys.append(key)
-            contents.append(content)
-            reasons.append(reason)
-            if len(batch) == task.batch_size or (batch and len(keys) == stop - start):
-                rows[at] = backbone.embed_images(batch, task.batch_size)
-                batch, at = [], []
+        source = task.source.read(start, stop)
+        # the next two batches are decoded in threads while the model is busy with this one
+        with closing(ahead(self._decode, source, task.n_threads, 2 * batch_size)) as decoded:
+            for key, content, image, reason in decoded:
+                if reason is not None and task.on_error == "raise":
+                    raise InputError(
+                        f"image {key!r} cannot be read: {reason} Remove it, or pass "
+                        "on_error='missing'."
+                    )
+                if image is not None:
+                    batch.append(image)
+                    at.append(len(keys))
+                keys.append(key)
+                contents.append(content)
+                reasons.append(reason)
+                if len(batch) == batch_size or (batch and len(keys) == stop - start):
+                    rows[at] = backbone.embed_images(batch, batch_size)
+                    batch, at = [], []
         if batch:  # the last rows may all have failed
-            rows[at] = backbone.embed_images(batch, task.batch_size)
+            rows[at] = backbone.embed_images(batch, batch_size)
         if len(keys) != stop - start:
             raise InputError(
                 f"The source gave {len(keys)} rows of shard {shard} where it had "
@@ -123,27 +128,16 @@ class ShardWorker:
         write_shard(task.out, plan, shard, keys, contents, rows, reasons)
         return len(keys), sum(reason is not None for reason in reasons)
 
-    def _decoded(self, start, stop):
-        """Yield (key, content, image, reason) in the order of the rows, decoded a little ahead."""
-        task = self.task
-        ahead = 2 * task.batch_size
-        with ThreadPoolExecutor(task.n_threads) as pool:
-            waiting = deque()
-            for key, image in task.source.read(start, stop):
-                waiting.append(pool.submit(self._decode, key, image))
-                if len(waiting) >= ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-
-    def _decode(self, key, image):
+    def _decode(self, row):
+        key, image = row
         value_range = self.task.plan["value_range"]
         value_range = None if value_range is None else tuple(value_range)
         content = None
         try:
             image = file_bytes(image)  # read once, for the key and the pixels
             content = image_key(image, value_range)
-            return key, content, decode(image, value_range, None), None
+            image = self._load().shape(decode(image, value_range, None))
+            return key, content, image, None
         except Unreadable as error:
             return key, content, None, str(error)
         except InputError as error:

@@ -3,10 +3,62 @@
 import numpy as np
 import torch
 
-__all__ = ["FoldedSimilarities", "Similarities", "moments"]
+from skmoecbm._row_blocks import HELD_NUMBERS, CentredRows, block_size
+
+__all__ = ["FoldedSimilarities", "Similarities", "folding_pays", "moments"]
+
+# A matrix of similarities larger than this (2 GB) in float64 is not made, whatever it would save.
+_LARGEST_DENSE = 2**31
 
 
-class Similarities:
+def folding_pays(n, m, d):
+    """Return whether to work with X and T in the place of D = X T', (n, d), (m, d) and (n, m).
+
+    A product with D costs n m multiplications for each column, one with X and then T costs
+    n d + d m. Where that is less the descent is faster too: measured at K = 7 and d = 512 the two
+    meet near m = d. Beyond a size at which D would fill the memory it is folded at any speed.
+    """
+    return n * m > n * d + d * m or 8 * n * m > _LARGEST_DENSE
+
+
+class _Products:
+    """Products with a matrix D of shape (n, m) about an offset, made a block of rows at a time.
+
+    ``D - offset = R F'`` with rows R (n, rank) and factors F (m, rank): `fold` is a product with
+    F, `unfold` one with F', and `blocks` yields R.
+    """
+
+    def times(self, matrix):
+        """Return (D - offset) @ matrix' of shape (n, c) for a matrix (c, m)."""
+        folded = self.fold(matrix)
+        out = folded.new_empty(self.shape[0], len(folded))
+        for rows, block in self.blocks(len(folded)):
+            torch.matmul(block, folded.T, out=out[rows])
+        return out
+
+    def transposed_times(self, weights):
+        """Return weights' @ (D - offset) of shape (c, m) for weights (n, c)."""
+        return self.unfold(sum(weights[rows].T @ block for rows, block in self.blocks()))
+
+    def row_moments(self, weights, centre):
+        """Return the second moments of R about `centre` under `weights` (n,), symmetric."""
+        total = 0.0
+        for rows, block in self.blocks():
+            block = (block - centre) * weights[rows].sqrt()[:, None]
+            total = total + _gram(block)
+        return total
+
+
+def _gram(block):
+    """Return block' @ block."""
+    if block.device.type != "cpu":
+        return block.T @ block
+    block = block.numpy()
+    # numpy knows that this is symmetric and computes one half: twice as fast as torch.
+    return torch.from_numpy(block.T @ block)
+
+
+class Similarities(_Products):
     """Products with a matrix of similarities D that is held in memory.
 
     Parameters
@@ -26,14 +78,22 @@ class Similarities:
         self.offset = (values if used is None else values[used]).mean(0)
         self._centred = values - self.offset
         self.shape = tuple(values.shape)
+        self.rank = self.shape[1]
 
-    def times(self, matrix):
-        """Return (D - offset) @ matrix' of shape (n, c) for a matrix (c, m)."""
-        return self._centred @ matrix.T
+    def blocks(self, width=1):
+        """Yield slices of rows with (D - offset) of these rows; see `CentredRows.blocks`."""
+        size = block_size(max(width, self.shape[1]))
+        for start in range(0, self.shape[0], size):
+            rows = slice(start, min(start + size, self.shape[0]))
+            yield rows, self._centred[rows]
 
-    def transposed_times(self, rows):
-        """Return rows' @ (D - offset) of shape (c, m) for rows (n, c)."""
-        return rows.T @ self._centred
+    def fold(self, matrix):
+        """Return the matrix as it is: the rows of `blocks` are those of D."""
+        return matrix
+
+    def unfold(self, product):
+        """Return the product as it is."""
+        return product
 
     def left(self, rows):
         """Return the left factor L (r, p) of some rows: D - offset = L R."""
@@ -49,83 +109,98 @@ class Similarities:
 
     def second_moments(self, weights):
         """Return the weighted means of (D - offset)**2, shape (f, m), for weights (f, n)."""
-        return weights @ self._centred.square()
+        return sum(weights[:, rows] @ block.square() for rows, block in self.blocks())
 
     def correlations(self, weights, mean, scale):
         """Return the second moments (m, m) about `mean` of D / scale, under `weights`."""
-        z = (self._centred - mean) / scale * weights.sqrt()[:, None]
-        return z.T @ z
+        return self.row_moments(weights, mean) / torch.outer(scale, scale)
 
     def eigenbasis(self, weights, mean, scale):
         """Return eigenvectors (m, r) and eigenvalues (r,) of the correlations under `weights`."""
-        z = (self._centred - mean) / scale * weights.sqrt()[:, None]
         n, m = self.shape
         if n >= m:
-            return _leading(*torch.linalg.eigh(z.T @ z))
+            return _leading(*torch.linalg.eigh(self.correlations(weights, mean, scale)))
+        z = (self._centred - mean) / scale * weights.sqrt()[:, None]
         values, left = _leading_pairs(torch.linalg.eigh(z @ z.T))
         return (z.T @ left) / values.sqrt(), values
 
 
-class FoldedSimilarities:
-    """The same products through D = X T', for more concepts than embedding dimensions.
+class FoldedSimilarities(_Products):
+    """The same products through D = X T', for many concepts or many rows.
+
+    Neither D nor a copy of many rows of X is ever made.
 
     Parameters
     ----------
-    embeddings : array-like of shape (n, d), float
+    embeddings : array-like of shape (n, d), float; or CentredRows
         L2-normalised image embeddings.
-    texts : array-like of shape (m, d), float
+    texts : ndarray of shape (m, d), float; or torch.Tensor, float64
         L2-normalised concept embeddings.
     device : torch.device
         Where the products are computed, in float64.
     """
 
     def __init__(self, embeddings, texts, device):
-        embeddings = torch.as_tensor(np.asarray(embeddings, dtype=np.float64), device=device)
-        self._texts = torch.as_tensor(np.asarray(texts, dtype=np.float64), device=device)
-        centre = embeddings.mean(0)
-        self._centred = embeddings - centre
-        self.offset = self._texts @ centre
-        self.shape = (len(embeddings), len(self._texts))
+        rows = embeddings
+        self.rows = rows if isinstance(rows, CentredRows) else CentredRows(rows, device)
+        self._texts, self._device, self._held = texts, device, None
+        self.shape, self.rank = (self.rows.shape[0], len(texts)), self.rows.shape[1]
+        if texts.shape[0] * texts.shape[1] <= HELD_NUMBERS:
+            self._held = self._widened(slice(None))
+        self.offset = torch.cat([part @ self.rows.mean for _, part in self.text_blocks()])
+        self.blocks = self.rows.blocks
 
-    def times(self, matrix):
-        """Return (D - offset) @ matrix' of shape (n, c) for a matrix (c, m)."""
-        return self._centred @ (matrix @ self._texts).T
+    def text_blocks(self, width=1):
+        """Yield slices of the concepts with their texts in float64, a block at a time."""
+        size = block_size(max(width, self.rows.shape[1]))
+        for start in range(0, self.shape[1], size):
+            part = slice(start, min(start + size, self.shape[1]))
+            yield part, self._widened(part) if self._held is None else self._held[part]
 
-    def transposed_times(self, rows):
-        """Return rows' @ (D - offset) of shape (c, m) for rows (n, c)."""
-        return (rows.T @ self._centred) @ self._texts.T
+    def _widened(self, part):
+        if isinstance(self._texts, torch.Tensor):
+            return self._texts[part]
+        # A copy: theirs may be read-only, which torch does not know.
+        return torch.as_tensor(np.array(self._texts[part], dtype=np.float64), device=self._device)
+
+    def fold(self, matrix):
+        """Return matrix @ T of shape (c, d) for a matrix (c, m)."""
+        return sum(matrix[:, part] @ texts for part, texts in self.text_blocks())
+
+    def unfold(self, product):
+        """Return product @ T' of shape (c, m) for a product (c, d)."""
+        return torch.cat([product @ texts.T for _, texts in self.text_blocks()], dim=1)
 
     def left(self, rows):
         """Return the left factor L (r, p) of some rows: D - offset = L R, R the texts."""
-        return self._centred[rows]
+        return self.rows.take(rows)
 
     def narrow(self, columns):
         """Return R @ columns of shape (p, c) for columns (m, c)."""
-        return self._texts.T @ columns
+        return sum(texts.T @ columns[part] for part, texts in self.text_blocks())
 
     def widen(self, columns):
         """Return R' @ columns of shape (m, c) for columns (p, c)."""
-        return self._texts @ columns
+        return torch.cat([texts @ columns for _, texts in self.text_blocks()])
 
     def second_moments(self, weights):
         """Return the weighted means of (D - offset)**2, shape (f, m), for weights (f, n)."""
-        moment = torch.einsum("fn,nd,ne->fde", weights, self._centred, self._centred)
-        return torch.einsum("md,fde,me->fm", self._texts, moment, self._texts)
+        moments = [self.row_moments(own, 0.0) for own in weights]
+        out = weights.new_empty(len(weights), self.shape[1])
+        for part, texts in self.text_blocks():
+            for own, moment in zip(out, moments, strict=True):
+                own[part] = ((texts @ moment) * texts).sum(1)
+        return out
 
     def correlations(self, weights, mean, scale):
         """Return the second moments (m, m) about `mean` of D / scale, under `weights`."""
-        centre = weights @ self._centred
-        x = (self._centred - centre) * weights.sqrt()[:, None]
-        texts = self._texts / scale[:, None]
-        return texts @ (x.T @ x) @ texts.T
+        centre = sum(weights[rows] @ block for rows, block in self.blocks())
+        texts = torch.cat([texts for _, texts in self.text_blocks()]) / scale[:, None]
+        return texts @ self.row_moments(weights, centre) @ texts.T
 
     def eigenbasis(self, weights, mean, scale):
         """Return eigenvectors (m, r) and eigenvalues (r,) of the correlations under `weights`."""
-        centre = weights @ self._centred
-        x = (self._centred - centre) * weights.sqrt()[:, None]
-        q, r = torch.linalg.qr(self._texts / scale[:, None])
-        vectors, values = _leading(*torch.linalg.eigh(r @ (x.T @ x) @ r.T))
-        return q @ vectors, values
+        return _leading(*torch.linalg.eigh(self.correlations(weights, mean, scale)))
 
 
 def _leading(values, vectors):

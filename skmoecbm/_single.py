@@ -182,7 +182,7 @@ class ConceptBottleneckClassifier(ConceptClassifier):
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         target = Target(codes, len(self.classes_), weights, device)
         direction, used = prior_direction(
-            self, self.prior, data[0].block, self.classes_, data[0].values.shape[1]
+            self, self.prior, data[0].block, self.classes_, data[0].shape[1]
         )
         folds = None
         if self.alpha is None:
@@ -222,8 +222,18 @@ class ConceptBottleneckClassifier(ConceptClassifier):
 
     def _class_logits(self, X):
         data, _ = self._read(X)
-        logits = two_columns(self._logits(data[0])[1])
+        logits = two_columns(self._tiled_logits(data[0]))
         return self._fill_absent(logits, data[0].present[:, None])
+
+    def _tiled_logits(self, expert):
+        """Return the logits (n, K'), 0 where absent, without keeping all similarities if many."""
+        if not expert.is_large:
+            return self._logits(expert)[1]
+        logits = np.zeros((expert.shape[0], len(self.intercept_)))
+        for rows, concepts, values in expert.tiles():
+            z = (values - self.mean_[concepts]) / self.scale_[concepts]
+            logits[rows] += z @ self.association_[:, concepts].T
+        return np.where(expert.present[:, None], logits + self.intercept_, 0.0)
 
     def _additive_parts(self, X):
         data, _ = self._read(X)

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from skmoecbm._curvature import Curvature
-from skmoecbm._heads import HeadFit, Target, expert_problem, two_columns
+from skmoecbm._heads import HeadFit, expert_problem, two_columns
 from skmoecbm._member_stack import MemberStack, Metric
+from skmoecbm._target import Target
 
 __all__ = ["Memory", "Request", "fit_stacked", "is_stackable"]
 
@@ -113,7 +114,7 @@ def fit_stacked(expert, requests, folds, memory=None):
         batches.setdefault((head.tol, head.max_iter, _outputs(request.target)), []).append(i)
     for (tol, max_iter, n_outputs), numbers in batches.items():
         n_folds = 1 if folds is None else 1 + len(folds)
-        coefficients = n_outputs * (expert.values.shape[1] + 1)
+        coefficients = n_outputs * (expert.shape[1] + 1)
         size = max(1, _STACK_NUMBERS // (coefficients * n_folds))
         tol = (2.0 * tol * 0.01) ** 0.5 * _STRICTER
         tol = min(tol, _SMALL_TOL) if coefficients <= _SMALL else tol
@@ -142,8 +143,9 @@ def _fit_batch(expert, requests, folds, memory, tol, max_iter, like):
         if key not in numbers:
             numbers[key] = len(problems)
             plain = SimpleNamespace(activation="linear", prior_strength=1.0)
+            settings = {"spanned": False, "like": like}
             like = expert_problem(
-                expert, request.target, plain, request.direction, masks, like=like
+                expert, request.target, plain, request.direction, masks, **settings
             )
             problems.append(like)
         at.append(numbers[key])
@@ -243,16 +245,12 @@ def _assign_metrics(stack, a, b, requests, memory):
 def _metric(stack, a, b, members, *, own):
     """Return how the loss curves at the mean of some members."""
     undecided, _ = stack.undecided(a, b, members)
-    ones = undecided.new_ones(1, len(undecided))
-    curvature = Curvature(
-        stack.similarities,
-        undecided[:, None, :] / len(members),
-        ones,
-        stack.scale_of(members),
-        own=own,
-    )
-    centre = curvature.centre + stack.similarities.offset
-    return Metric(curvature, centre, stack.scale_of(members))
+    undecided = undecided / len(members) + 1e-9 / len(undecided)
+    size, scale = undecided.sum(0), stack.scale_of(members)
+    if not (own and Curvature.has_room(*stack.shape[1:])):
+        undecided = undecided.sum(1, keepdim=True)
+    curvature = Curvature(stack.similarities, undecided, size, scale)
+    return Metric(curvature, curvature.centre + stack.similarities.offset, scale)
 
 
 def _head_fits(stack, a, b, steps, done):

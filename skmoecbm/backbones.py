@@ -7,10 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from PIL import Image
 
+from skmoecbm._ahead import n_decoders
+from skmoecbm._batch_probe import is_out_of_memory
 from skmoecbm._model_cache import NetworkCache, json_sha256
+from skmoecbm._pixels import Preprocessing, move_levels, scale_levels
 from skmoecbm._precision import precision_context
 from skmoecbm._validation import (
     check_choice,
@@ -26,10 +29,9 @@ __all__ = ["Backbone", "clear_backbones", "load_backbone", "set_backbone_cache_s
 logger = logging.getLogger("skmoecbm")
 
 RESIZE_MODES = {"crop": "shortest", "pad": "longest", "squash": "squash"}
-# Pixels in one forward pass on a CPU: eight images of 224 x 224. Above that the activations
-# exceed glibc's 32 MiB mmap threshold and every layer pays for fresh pages.
+# Pixels in one forward pass on a CPU: eight images of 224 x 224. With more, activations leave the
+# processor's cache and glibc fetches fresh pages for every layer.
 CPU_PIXELS = 8 * 224 * 224
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate", "alloc_failed")
 
 
 class Backbone:
@@ -80,7 +82,7 @@ class Backbone:
         settings = merge_preprocess_dict(PreprocessCfg(), network.source.preprocess_cfg)
         settings = {**settings, "size": list(network.size), "resize_mode": RESIZE_MODES[resize]}
         try:
-            self._preprocess = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+            self._preprocessing = Preprocessing(settings)
         except (AssertionError, TypeError, ValueError) as error:
             raise BackboneError(
                 f"The 'preprocess_cfg' of {network.source.name!r} is not one that open_clip "
@@ -105,9 +107,9 @@ class Backbone:
         ----------
         images : sequence of n PIL.Image.Image
             RGB; another mode is converted by PIL.
-        batch_size : int
+        batch_size : int or "auto"
             Most images in one pass; on a CPU fewer go in at once where that is faster. Halved,
-            with a warning, when memory runs out.
+            with a warning, when memory runs out. "auto" as in `choose_batch_size`.
 
         Returns
         -------
@@ -121,7 +123,7 @@ class Backbone:
         BackboneError
             If one image is too much for the memory, or an embedding is not finite.
         """
-        check_number("embed_images", "batch_size", batch_size, low=1, integer=True)
+        size = self.choose_batch_size(batch_size)
         images = list(images)
         for row, image in enumerate(images):
             if not isinstance(image, Image.Image):
@@ -129,7 +131,6 @@ class Backbone:
                     f"image {row} must be a PIL image. Got {type(image).__name__} instead. "
                     "skmoecbm.images.load_image makes one of a path or an array."
                 )
-        size = int(batch_size)
         if self._network.device.type == "cpu":
             size = min(size, max(1, CPU_PIXELS // self.image_size**2))
 
@@ -181,8 +182,7 @@ class Backbone:
 
         def encode(batch):
             with precision_context("fp32", network.device), one_thread(network.is_small):
-                features = network.module.encode_text(torch.stack(batch).to(network.device))
-            return features.float().cpu()
+                return network.module.encode_text(torch.stack(batch).to(network.device))
 
         return self._normalise(self._in_batches(encode, tokens, int(batch_size)), "text")
 
@@ -207,13 +207,36 @@ class Backbone:
             rows = tokenizer.tokenizer(cleaned, truncation=False).input_ids if texts else []
             return [len(row) for row in rows]
 
+    def choose_batch_size(self, batch_size):
+        """Return a number of images for one pass; what `batch_size` is, unless it is "auto".
+
+        "auto" is 32 on a CPU. On a GPU it is found once for a network and format: from 8 on it is
+        doubled while that makes an image cheaper by a twentieth and fits the memory, up to 512.
+        """
+        if isinstance(batch_size, str) and batch_size == "auto":
+            return self._network.batch_size(self.precision)
+        check_number("embed_images", "batch_size", batch_size, low=1, integer=True)
+        return int(batch_size)
+
+    def shape(self, image):
+        """Return an image as RGB and of the size that the network sees, a `PIL.Image` again.
+
+        `embed_images` gives for it what it gives for `image`; so images may be resized in other
+        threads, or earlier.
+        """
+        return self._preprocessing.shape(image)
+
     def _pixels(self, images):
-        """Return the preprocessed images, float32 (n, 3, h, w)."""
-        workers = min(torch.get_num_threads(), len(images), 8)
-        if workers < 2:
-            return torch.stack([self._preprocess(image) for image in images])
-        with ThreadPoolExecutor(workers) as pool:  # PIL resizes without the interpreter's lock
-            return torch.stack(list(pool.map(self._preprocess, images)))
+        """Return the preprocessed images, float32 (n, 3, h, w), on the network's device."""
+        workers = min(n_decoders(), len(images))
+        shape = self._preprocessing.levels
+        if workers < 2 or all(image.size == self._network.size[::-1] for image in images):
+            levels = [shape(image) for image in images]
+        else:
+            with ThreadPoolExecutor(workers) as pool:  # PIL resizes without the interpreter's lock
+                levels = list(pool.map(shape, images))
+        levels = move_levels(torch.from_numpy(np.stack(levels)), self._network.device)
+        return scale_levels(levels, self._preprocessing.mean, self._preprocessing.std)
 
     def _in_batches(self, encode, items, size):
         """Return the features of all items, the batch halved whenever memory runs out."""
@@ -223,7 +246,7 @@ class Backbone:
             try:
                 parts.append(encode(items[start : start + size]))
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if size == 1:
                     raise BackboneError(
@@ -243,7 +266,9 @@ class Backbone:
                 SkmoecbmWarning,
                 stacklevel=3,
             )
-        return torch.cat(parts).numpy() if parts else np.empty((0, self.dim), np.float32)
+        parts = parts or [torch.empty(0, self.dim)]
+        # Fetched at the end: a GPU works on while the next batch is made ready here.
+        return torch.cat([part.float() for part in parts]).cpu().numpy()
 
     def _normalise(self, features, kind):
         rows = features.astype(np.float64)
@@ -373,10 +398,3 @@ def _log_notice(notice):
     if notice is not None and notice not in _notices:
         _notices.add(notice)
         logger.warning(notice, extra={"is_notice": True})
-
-
-def _is_out_of_memory(error):
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    words = str(error).lower()
-    return any(sign in words for sign in OUT_OF_MEMORY)

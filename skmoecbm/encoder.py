@@ -64,8 +64,8 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         The values that mean black and white in images that are not 8-bit; required for them.
     precision : {"auto", "fp32", "bf16", "fp16"}, default="auto"
         Format in which images are embedded; "auto" times what the device offers.
-    batch_size : int, default=32
-        Images in one pass.
+    batch_size : int or "auto", default=32
+        Images in one pass; "auto" finds what a GPU is fastest with, by doubling.
     cache_dir : path, "auto" or None, default="auto"
         Folder of the embeddings; `"auto"` is the user's cache folder, None the memory of this
         process.
@@ -273,7 +273,8 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         check_choice(self, "resize", self.resize, ("crop", "pad", "squash"))
         check_choice(self, "precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
         check_choice(self, "on_error", self.on_error, ("raise", "missing"))
-        check_number(self, "batch_size", self.batch_size, low=1, integer=True)
+        if not (isinstance(self.batch_size, str) and self.batch_size == "auto"):
+            check_number(self, "batch_size", self.batch_size, low=1, integer=True)
         if not isinstance(self.verbose, bool):
             check_number(self, "verbose", self.verbose, low=0, integer=True)
         if not isinstance(self.backbone, str):

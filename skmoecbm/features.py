@@ -6,9 +6,8 @@ from skmoecbm._blocks import (
     ExpertBlock,
     class_parts,
     concept_names,
-    matrix_rows,
     named_experts,
-    unit_rows,
+    unit_embeddings,
     value_rows,
 )
 from skmoecbm.exceptions import InputError
@@ -190,7 +189,8 @@ class ExpertFeatures:
         experts : dict of str to (X, T, names)
             Per expert the image embeddings X (n, d), the concept embeddings T (m, d) and the m
             concept names. Vectors of any length are L2-normalised here, in float64, and stored as
-            float32. An all-NaN row of X means that this expert did not see the row.
+            float32. An all-NaN row of X means that this expert did not see the row. A
+            `numpy.memmap` of float32 rows of unit length is not copied: it stays on the disk.
         incidence : array of shape (m, C), bool or 0/1, or dict of them by expert, default=None
             Whether a concept was written for a class; what the class prior needs.
         answers : array of shape (m, C) of -1, 0 and 1, or dict of them by expert, default=None
@@ -226,8 +226,8 @@ class ExpertFeatures:
         ):
             embeddings, texts, concepts = parts
             concepts = concept_names(name, concepts)
-            texts = unit_rows(matrix_rows(name, "concept embeddings", texts))
-            embeddings, present = value_rows(name, "image embeddings", embeddings)
+            texts, _ = unit_embeddings(name, texts, "concept embeddings", absent=False)
+            embeddings, present = unit_embeddings(name, embeddings)
             if len(texts) != len(concepts) or texts.shape[1] != embeddings.shape[1]:
                 raise InputError(
                     f"Expert {name!r}: image embeddings (n, d), concept embeddings (m, d) and m "
@@ -239,7 +239,7 @@ class ExpertFeatures:
                     name=name,
                     concepts=concepts,
                     present=present,
-                    embeddings=unit_rows(embeddings, present, f"Expert {name!r}: image embedding"),
+                    embeddings=embeddings,
                     texts=texts,
                     **class_parts(
                         name,

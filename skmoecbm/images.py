@@ -3,11 +3,13 @@
 import hashlib
 import os
 import warnings
+from contextlib import closing
 
 import numpy as np
 import torch
 from PIL import Image
 
+from skmoecbm._ahead import ahead
 from skmoecbm._decoding import (
     Unreadable,
     check_array,
@@ -163,9 +165,18 @@ def load_image(image, *, value_range=None, draft_size=None):
 
 
 def iter_images(
-    images, *, value_range=None, on_error="raise", draft_size=None, rows=None, failures=None
+    images,
+    *,
+    value_range=None,
+    on_error="raise",
+    draft_size=None,
+    rows=None,
+    failures=None,
+    n_threads=0,
+    n_waiting=64,
+    shape=None,
 ):
-    """Yield each image as RGB `PIL.Image`, opening it only when it is asked for.
+    """Yield each image as RGB `PIL.Image`, opened when it is asked for or a little before.
 
     Parameters
     ----------
@@ -181,6 +192,14 @@ def iter_images(
         Row numbers for messages, counted from 0, where `images` is a part of a longer list.
     failures : list, default=None
         If given, (row, reason) of each missing image is appended and no warning is given.
+    n_threads : int, default=0
+        Threads that open the next images while one is worked on; 0 opens each when it is asked
+        for. Open file objects are always read in the caller's thread: two may share one file.
+    n_waiting : int, default=64
+        Most images that are open, or being opened, and not asked for yet.
+    shape : callable, default=None
+        From `PIL.Image` to `PIL.Image`, applied to each image in its thread, such as
+        `Backbone.shape`, which leaves the pixels that a model sees.
 
     Yields
     ------
@@ -190,14 +209,20 @@ def iter_images(
     ------
     InputError
         Names the row and the file, with `on_error="raise"`.
+
+    Notes
+    -----
+    Errors come in the order of the rows, whatever thread met them first. With threads, close the
+    generator (`contextlib.closing`) where the loop over it may be left early.
     """
     check_choice("iter_images", "on_error", on_error, ("raise", "missing"))
     value_range = check_value_range(value_range)
 
     def load(image):
-        return decode(image, value_range, draft_size)
+        image = decode(image, value_range, draft_size)
+        return image if shape is None else shape(image)
 
-    return _each(load, images, on_error, rows, failures)
+    return _each(load, images, on_error, rows, failures, n_threads, n_waiting)
 
 
 def image_keys(images, *, value_range=None, on_error="raise", rows=None, failures=None):
@@ -227,15 +252,23 @@ def warn_missing(failures):
         )
 
 
-def _each(function, images, on_error, rows, failures):
+def _each(function, images, on_error, rows, failures, n_threads=0, n_waiting=1):
     """Apply `function` lazily; add row and name to its errors, forgive what may be missing."""
     own_failures = [] if failures is None else failures
-    for position, image in enumerate(images):
-        row = int(position if rows is None else rows[position])
+
+    def attempt(image):
         try:
-            yield function(image)
-        except InputError as error:
-            reason = f"({describe(image)}) cannot be read: {error}"
+            return function(image), None
+        except InputError as error:  # told in the order of the rows
+            return None, error
+
+    with closing(ahead(attempt, images, n_threads, n_waiting, _is_file_object)) as attempts:
+        for position, (result, error) in enumerate(attempts):
+            row = int(position if rows is None else rows[position])
+            if error is None:
+                yield result
+                continue
+            reason = f"({describe(images[position])}) cannot be read: {error}"
             if not isinstance(error, Unreadable):
                 raise InputError(f"image {row:,} {reason}") from error
             if on_error == "raise":
@@ -246,6 +279,11 @@ def _each(function, images, on_error, rows, failures):
             yield None
     if failures is None:
         warn_missing(own_failures)
+
+
+def _is_file_object(image):
+    image = image.file if isinstance(image, DicomFrame) else image
+    return hasattr(image, "read") and not isinstance(image, Image.Image)
 
 
 def image_key(image, value_range=None):

@@ -41,6 +41,12 @@ class FakeBackbone:
         self.image_calls = []
         self.text_calls = []
 
+    def choose_batch_size(self, batch_size):
+        return 32 if batch_size == "auto" else batch_size
+
+    def shape(self, image):
+        return image
+
     def embed_images(self, images, batch_size=32):
         self.image_calls.append(len(images))
         assert all(image.mode == "RGB" for image in images)

@@ -4,6 +4,7 @@ import copy
 import io
 import os
 import pickle
+import threading
 import time
 from pathlib import Path
 
@@ -631,3 +632,105 @@ def test_jpegs_are_decoded_whole(data_dir, resize):
     np.testing.assert_allclose(rows, full, atol=1e-5)
     smaller = backbone.embed_images([load_image(path, draft_size=64) for path in paths])
     assert np.sum(full * smaller, axis=1).min() < 1 - 1e-3  # why
+
+
+# Decoding ahead
+
+
+@pytest.fixture
+def three_decoders(monkeypatch):
+    monkeypatch.setattr("skmoecbm._encoder_rows.n_decoders", lambda: 3)
+    yield
+    assert not [t for t in threading.enumerate() if t.name.startswith("skmoecbm-ahead")]
+
+
+@pytest.mark.usefixtures("three_decoders")
+def test_images_decoded_ahead_give_the_same_rows(clip_name, monkeypatch, tmp_path):
+    rng = np.random.default_rng(3)
+    images = [rng.integers(0, 256, (40 + i, 50, 3), dtype=np.uint8) for i in range(9)]
+    images[4] = None
+    options = {"device": "cpu", "batch_size": 4, "cache_dir": None, "on_error": "missing"}
+
+    def rows():
+        with pytest.warns(SkmoecbmWarning, match=r"image 4 \(None\)"):
+            return ConceptEncoder(clip_name, CONCEPTS, **options).embed_images(images)[0]
+
+    ahead = rows()
+    skmoecbm.store.EmbeddingStore(None).clear()
+    monkeypatch.setattr("skmoecbm._encoder_rows.n_decoders", lambda: 0)
+    np.testing.assert_allclose(ahead, rows(), atol=1e-6)
+    assert np.isnan(ahead[4]).all()
+    assert np.isfinite(np.delete(ahead, 4, axis=0)).all()
+
+
+@pytest.mark.usefixtures("three_decoders")
+def test_the_next_images_are_decoded_while_the_network_works(fakes, images, monkeypatch):
+    """The network does not end its first pass before an image of the second is ready."""
+    encoder = ConceptEncoder("one", CONCEPTS, batch_size=4).fit(images)
+    ready = threading.Event()
+    shaped, overlapped = [], []
+    original = FakeBackbone.embed_images
+
+    def shape(self, image):
+        shaped.append(image)
+        if len(shaped) > 4:
+            ready.set()
+        return image
+
+    def embed(self, batch, batch_size=32):
+        overlapped.append(ready.wait(20))
+        return original(self, batch, batch_size)
+
+    monkeypatch.setattr(FakeBackbone, "shape", shape)
+    monkeypatch.setattr(FakeBackbone, "embed_images", embed)
+    encoder.transform(images)
+    assert overlapped == [True] * 5
+
+
+@pytest.mark.usefixtures("three_decoders")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_what_stops_encoding_leaves_no_thread_and_keeps_what_is_done(
+    fakes, images, monkeypatch, error
+):
+    encoder = ConceptEncoder("one", CONCEPTS, batch_size=4).fit(images)
+    original = FakeBackbone.embed_images
+
+    def embed(self, batch, batch_size=32):
+        if len(self.image_calls) == 2:
+            raise error
+        return original(self, batch, batch_size)
+
+    monkeypatch.setattr(FakeBackbone, "embed_images", embed)
+    with pytest.raises(error):
+        encoder.transform(images)
+    monkeypatch.setattr(FakeBackbone, "embed_images", original)
+    encoder.transform(images)
+    assert fakes["one"].images_embedded == len(images)
+
+
+@pytest.mark.usefixtures("three_decoders")
+def test_an_unreadable_image_is_told_with_its_row_and_leaves_no_thread(fakes, images):
+    images = [*images[:11], b"nonsense", *images[11:]]
+    encoder = ConceptEncoder("one", CONCEPTS, batch_size=4)
+    with pytest.raises(InputError, match=r"image 11 \(<8 bytes>\) cannot be read"):
+        encoder.fit_transform(images)
+
+
+def test_batch_size_auto_is_the_models_choice_and_other_words_are_refused(fakes, images):
+    encoder = ConceptEncoder("one", CONCEPTS, batch_size="auto").fit(images)
+    encoder.transform(images * 2)
+    assert fakes["one"].image_calls == [20]
+    with pytest.raises(InputError, match="'batch_size' parameter of ConceptEncoder"):
+        encoder.set_params(batch_size="most").fit(images)
+
+
+def test_a_gpu_gets_several_passes_at_once(monkeypatch, tmp_path):
+    """So that rows are fetched, which waits for the device, once in four passes."""
+    backbone = FakeBackbone("one")
+    images = [np.full((6, 8, 3), i, dtype=np.uint8) for i in range(50)]
+    options = {"value_range": None, "on_error": "raise", "batch_size": 5, "verbose": False}
+    for device, calls in (("cpu", [5] * 10), ("cuda:0", [20, 20, 10])):
+        backbone.image_calls.clear()
+        store = EmbeddingStore(tmp_path / device[:4])
+        skmoecbm._encoder_rows.image_rows(backbone, store, images, device=device, **options)
+        assert backbone.image_calls == calls

@@ -1,5 +1,6 @@
 import io
 import os
+import threading
 import zlib
 from pathlib import Path
 
@@ -582,3 +583,61 @@ def test_real_chest_films_of_any_mode_become_rgb_over_white(data_dir):
         assert image.mode == "RGB"
         assert np.abs(np.asarray(image) - expected).max() <= 1
     assert "RGBA" in modes
+
+
+# Ahead, in threads
+
+
+def numbered(n):
+    return [np.full((6, 8, 3), i, dtype=np.uint8) for i in range(n)]
+
+
+@pytest.mark.parametrize("n_threads", [0, 3])
+def test_threads_yield_the_same_images_in_the_same_order(n_threads):
+    found = iter_images(numbered(30), n_threads=n_threads, n_waiting=7)
+    assert [image.getpixel((0, 0))[0] for image in found] == list(range(30))
+
+
+def test_errors_of_threads_come_in_the_order_of_rows():
+    images = numbered(12)
+    images[3], images[5], images[9] = None, b"no image", None
+    failures = []
+    found = list(iter_images(images, on_error="missing", failures=failures, n_threads=4))
+    assert [row for row, _ in failures] == [3, 5, 9]
+    assert [i for i, image in enumerate(found) if image is None] == [3, 5, 9]
+    seen = []
+    with pytest.raises(InputError, match=r"image 3 \(None\) cannot be read.*on_error='missing'"):
+        seen.extend(iter_images(images, n_threads=4))
+    # a mistake of the call is not forgiven, and not told before its turn
+    images[7] = np.zeros((6, 8, 3))
+    failures.clear()
+    with pytest.raises(InputError, match=r"image 107 .*value_range"):
+        list(
+            iter_images(
+                images, on_error="missing", failures=failures, n_threads=4, rows=range(100, 112)
+            )
+        )
+    assert [row for row, _ in failures] == [103, 105]
+
+
+def test_shape_is_applied_to_what_was_read():
+    images = [numbered(1)[0], None, numbered(1)[0]]
+    found = list(
+        iter_images(
+            images, on_error="missing", failures=[], n_threads=2, shape=lambda x: x.resize((2, 3))
+        )
+    )
+    assert [image and image.size for image in found] == [(2, 3), None, (2, 3)]
+
+
+def test_open_files_are_read_in_the_callers_thread():
+    class File(io.BytesIO):
+        def read(self, *arguments):
+            threads.add(threading.current_thread())
+            return super().read(*arguments)
+
+    threads, buffer = set(), io.BytesIO()
+    Image.fromarray(numbered(1)[0]).save(buffer, "PNG")
+    files = [File(buffer.getvalue()) for _ in range(6)]
+    assert len(list(iter_images(files, n_threads=3))) == 6
+    assert threads == {threading.current_thread()}

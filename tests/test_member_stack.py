@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from skmoecbm._association import AssociationProblem, FoldedSimilarities, Similarities
+from skmoecbm._association import AssociationProblem
 from skmoecbm._lbfgs import minimize_stack
 from skmoecbm._member_stack import MemberStack
+from skmoecbm._similarities import FoldedSimilarities, Similarities
 
 DEVICE = torch.device("cpu")
 

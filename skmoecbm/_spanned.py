@@ -1,0 +1,143 @@
+"""The association in the span of the concepts: as many coordinates as embedding dimensions.
+
+S depends on A only through the slopes W = A diag(1 / scale) T in the space of embeddings, which
+have d columns however many concepts there are. Let M = diag(1 / scale) T. Of all A with the same
+slopes the penalty wants the one whose A - A0 lies in the span of the columns of M: what is
+orthogonal to it changes no logit and costs alpha / (2 n) times its square. So A = A0 + (C - C0) Q'
+with M = Q B and orthonormal Q (m, r), and with the r "concepts" X B' of scale 1 the problem is
+
+    mean CE(X B' C' + b) + alpha / (2 n) * ||C - C0||**2,    C0 = A0 Q,
+
+the same as before, exactly, at a cost and memory that do not depend on m.
+"""
+
+import numpy as np
+import torch
+
+from skmoecbm._association import AssociationProblem
+from skmoecbm._similarities import FoldedSimilarities, moments
+
+__all__ = ["SpannedProblem", "span"]
+
+# Directions that texts span less than this, of the largest, are the rounding of float32 texts.
+_RANK = 1e-10
+_CLASSES = 64
+
+
+class SpannedProblem(AssociationProblem):
+    """An `AssociationProblem` on folded similarities, solved for C in the place of A.
+
+    Several sets of row weights share B, made of their mean scale. Where a scale is its own the
+    penalty is, by the same argument, the squared distance in the metric (P' M' M P)^-1, with P the
+    pseudo-inverse of B and M of that scale.
+
+    Parameters
+    ----------
+    similarities : FoldedSimilarities
+        Of shape (n, m).
+    targets, weights, prior, prior_strength, cells, base_rate
+        As of `AssociationProblem`; `prior` an array or tensor.
+
+    Attributes
+    ----------
+    mean, scale, prior
+        Of the r coordinates; `by_concept` gives those of the concepts.
+    """
+
+    def __init__(
+        self,
+        similarities,
+        targets,
+        weights,
+        prior=None,
+        prior_strength=1.0,
+        *,
+        cells=None,
+        base_rate=None,
+    ):
+        self._concepts = similarities
+        self._mean, self._scale, self._constant = moments(similarities, weights)
+        self._basis, self._back = span(similarities, self._scale.mean(0))
+        rows = FoldedSimilarities(similarities.rows, self._basis, self._scale.device)
+        super().__init__(
+            rows, targets, weights, standardize=False, cells=cells, base_rate=base_rate
+        )
+        self.mean = rows.transposed_times(self._share.T)
+        self._direction, self._factor = None, None
+        if len(weights) > 1:
+            self._metric = self._metrics()
+        if prior is not None:
+            self._take_prior(torch.as_tensor(prior), prior_strength)
+
+    def _metrics(self):
+        """Return the metric of each set of weights, (F, r, r)."""
+        gram = 0.0
+        for part, texts in self._concepts.text_blocks():
+            back = texts @ self._back
+            rows = [back / own[part, None] for own in self._scale]
+            gram = gram + torch.stack([own.T @ own for own in rows])
+        return torch.linalg.inv(gram)
+
+    def _take_prior(self, prior, strength):
+        """Project A0 / scale on the texts, class by class, and scale it."""
+        self._direction, largest = prior, self._scale.new_zeros(self.shape[0])
+        coordinates = self._scale.new_empty(self.shape)
+        for rows, direction in self._directions():
+            largest = torch.maximum(largest, direction.abs().amax((1, 2)))
+            slopes = self._on_texts(direction / self._scale[:, None, :])
+            coordinates[:, rows] = slopes @ self._back
+        self._factor = self._prior_factor(coordinates, strength, largest)
+        self.prior = coordinates * self._factor[:, None, None]
+
+    def _directions(self):
+        """Yield some classes with their prior (F, k, m) before it is scaled."""
+        for start in range(0, self.shape[1], _CLASSES):
+            rows = slice(start, start + _CLASSES)
+            own = self._direction[rows].to(self._scale)
+            own = own / own.abs().sum(1, keepdim=True).clamp_min(1e-300)
+            yield rows, torch.where(self._constant[:, None, :], 0.0, own)
+
+    def _on_texts(self, slopes):
+        """Return slopes by similarity (..., m) as slopes by embedding dimension (..., d)."""
+        return sum(slopes[..., part] @ texts for part, texts in self._concepts.text_blocks())
+
+    def shared(self, association, intercept):
+        """Return slopes by dimension (K', d) and intercepts (K',), averaged over folds."""
+        return (association @ self._basis).mean(0), intercept.mean(0)
+
+    def start_from(self, slopes, intercept):
+        """Return where to begin, from what another spanned problem's `shared` gave."""
+        slopes, intercept = slopes.to(self.mean.device), intercept.to(self.mean.device)
+        start = (slopes @ self._back).expand(self.shape).clone()
+        return start, intercept.expand(self.shape[:2]).clone()
+
+    def by_concept(self, association):
+        """Return mean, scale (m,), association and prior (K', m) of the only fold, as numpy."""
+        shape = (self.shape[1], self._concepts.shape[1])
+        # Zeros take no memory until they are written, and no prior is all zeros.
+        found, prior = np.empty(shape), np.zeros(shape)
+        slopes = (association - self.prior)[0] @ self._back.T
+        for part, texts in self._concepts.text_blocks(shape[0]):
+            found[:, part] = (slopes @ (texts / self._scale[0, part, None]).T).cpu().numpy()
+        if self._direction is not None:
+            for rows, direction in self._directions():
+                prior[rows] = (direction[0] * self._factor[0]).cpu().numpy()
+            found += prior
+        mean = (self._mean + self._concepts.offset)[0].cpu().numpy()
+        return mean, self._scale[0].cpu().numpy(), found, prior
+
+
+def span(similarities, scale):
+    """Return B of shape (r, d) with (T / scale)' (T / scale) = B' B, and its pseudo-inverse (d, r).
+
+    Through QR decompositions of blocks: the Gram matrix would square how ill-conditioned texts are.
+    """
+    upper = None
+    for part, texts in similarities.text_blocks():
+        texts = texts / scale[part, None]
+        stacked = texts if upper is None else torch.cat([upper, texts])
+        upper = torch.linalg.qr(stacked, mode="r").R
+    _, values, axes = torch.linalg.svd(upper, full_matrices=False)
+    kept = values > _RANK * values[0]
+    values, axes = values[kept], axes[kept]
+    return values[:, None] * axes, (axes / values[:, None]).T
