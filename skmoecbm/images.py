@@ -282,6 +282,7 @@ def _each(function, images, on_error, rows, failures, n_threads=0, n_waiting=1):
 
 
 def _is_file_object(image):
+    image = image.file if isinstance(image, DicomFrame) else image
     return hasattr(image, "read") and not isinstance(image, Image.Image)
 
 

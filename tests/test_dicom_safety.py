@@ -157,12 +157,22 @@ def test_run_lengths_that_stand_for_too_much_are_refused():
     refused(content_of(dataset, uid.RLELossless), "more pixels than it has", 1)
 
 
+def branching(n_levels):
+    """Segments in threes, each of which stands for the three before it."""
+    begins, segments = 3, []
+    for level in range(n_levels):
+        segments += [2, 3, 2 * begins, 0] * 3  # an offset in bytes
+        begins += 12 if level else 6
+    return segments
+
+
 @pytest.mark.parametrize(
     "segments",
     [
         [0, 1, 7, *[1, 65535, 9] * 10**4],  # lines
         [0, 1, 7, 2, 65535, 0, 0],  # all from the start again, itself too
         [0, 1, 7, *[0, 0] * 9000, 2, 9000, 6, 0, *[2, 65535, 6, 0] * 99],  # nothing, many times
+        [0, 1, 7, *[0, 0] * 3, *branching(40)],  # nothing, 3 to the power of 40 times
     ],
 )
 def test_segments_that_stand_for_too_much_are_refused(segments):
