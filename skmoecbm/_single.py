@@ -2,13 +2,13 @@
 
 import numpy as np
 
+from skmoecbm._alpha_search import select_alpha
 from skmoecbm._base import AdditivePart, ConceptClassifier, fit_task
 from skmoecbm._folds import make_folds
 from skmoecbm._heads import (
     FALLBACK_ALPHA,
     Target,
     fit_head,
-    select_alpha,
     two_columns,
     warn_unconverged,
 )

@@ -21,6 +21,7 @@ from skmoecbm import (
 from skmoecbm import _expert_data as expert_data
 from skmoecbm._association import AssociationProblem
 from skmoecbm._heads import Target, expert_problem
+from skmoecbm._newton import hessians
 from skmoecbm._similarities import FoldedSimilarities, Similarities, folding_pays
 from skmoecbm._spanned import SpannedProblem
 from skmoecbm._target import OneHot
@@ -150,7 +151,7 @@ def test_blocks_of_rows_add_up_to_the_whole(kind, monkeypatch):
             basis = problem._basis
             found += [slope @ basis, problem.prior @ basis]
         else:
-            found += [slope, problem.prior, problem._hessians(a, b, 1.0)]
+            found += [slope, problem.prior, hessians(problem, a, b, 1.0)]
             curvature = problem._curvature_at(a, b, own=True)
             found += [curvature.coordinates(torch.tensor(0.1).double())[0](a)]
         results.append(found)
