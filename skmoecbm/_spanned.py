@@ -22,6 +22,8 @@ __all__ = ["SpannedProblem", "span"]
 # Directions that texts span less than this, of the largest, are the rounding of float32 texts.
 _RANK = 1e-10
 _CLASSES = 64
+# Associations of more numbers than this (128 MB) are kept as float32.
+_WIDE_NUMBERS = 2**24
 
 
 class SpannedProblem(AssociationProblem):
@@ -117,15 +119,20 @@ class SpannedProblem(AssociationProblem):
     def by_concept(self, association):
         """Return mean, scale (m,), association and prior (K', m) of the only fold, as numpy."""
         shape = (self.shape[1], self.source.shape[1])
-        # Zeros take no memory until they are written, and no prior is all zeros.
-        found, prior = np.empty(shape), np.zeros(shape)
+        # Of very many coefficients float32 keeps what the similarities have of digits.
+        kind = np.float32 if shape[0] * shape[1] > _WIDE_NUMBERS else np.float64
+        # Zeros take no memory until they are written: those of a prior that says nothing, and of
+        # classes that a concept was not written for, are left alone.
+        found, prior = np.empty(shape, dtype=kind), np.zeros(shape, dtype=kind)
         slopes = (association - self.prior)[0] @ self._back.T
         for part, texts in self.source.text_blocks(shape[0]):
             found[:, part] = (slopes @ (texts / self._scale[0, part, None]).T).cpu().numpy()
         if self._direction is not None:
             for rows, direction in self._directions():
-                prior[rows] = (direction[0] * self._factor[0]).cpu().numpy()
-            found += prior
+                written = (direction[0] * self._factor[0]).cpu().numpy()
+                at = np.nonzero(written)
+                prior[rows][at] = written[at]
+                found[rows][at] += written[at]
         mean = (self._mean + self.source.offset)[0].cpu().numpy()
         return mean, self._scale[0].cpu().numpy(), found, prior
 
