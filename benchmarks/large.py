@@ -62,7 +62,7 @@ def class_centres(n_classes, width):
 def draw_concepts(n_concepts, n_classes, width):
     """Return unit texts, each near the centre of its class, and the class of each."""
     rng = np.random.default_rng(2)
-    written_for = np.arange(n_concepts) % n_classes
+    written_for = np.arange(n_concepts) * n_classes // n_concepts  # a class after the other
     texts = 0.5 * class_centres(n_classes, width)[written_for]
     texts += rng.standard_normal((n_concepts, width)) * spread(width)
     return (texts / np.linalg.norm(texts, axis=1, keepdims=True)).astype(np.float32), written_for

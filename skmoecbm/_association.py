@@ -6,11 +6,14 @@ are solved as one stack of problems over one shared matrix of similarities.
 
 import torch
 
-from skmoecbm._class_losses import Anchor, cross_entropy
+from skmoecbm._class_losses import Anchor, weigh_residuals
 from skmoecbm._curvature import Curvature
 from skmoecbm._lbfgs import minimize_stack
+from skmoecbm._newton import POLISHED, polish
+from skmoecbm._products import product, widened
 from skmoecbm._row_blocks import block_size
 from skmoecbm._similarities import moments
+from skmoecbm._target import class_codes
 
 __all__ = ["ALPHA_GRID", "AssociationProblem"]
 
@@ -27,8 +30,6 @@ _NEWTON_SIZE = 512
 _NEWTON_SEARCH_SIZE = 128
 # Numbers that the pairs of L-BFGS may hold (256 MB).
 _PAIR_NUMBERS = 2**25
-# A gradient this small after Newton's steps is an optimum, whatever the descent before them said.
-_POLISHED = 1e-9
 
 
 class AssociationProblem:
@@ -79,18 +80,18 @@ class AssociationProblem:
         cells=None,
         base_rate=None,
     ):
-        self.similarities = similarities
+        self.similarities = self.source = similarities
         self.targets, self.cells = targets, cells
         # Whether the outputs share one softmax; else each is logistic.
         self.exclusive = cells is None and targets.shape[1] > 1
         self.totals = weights.sum(1)
-        self._share = weights / self.totals[:, None]
-        self._anchor = Anchor.needed(self, base_rate) if base_rate is not None else None
+        self.share = weights / self.totals[:, None]
+        self.anchor = Anchor.needed(self, base_rate) if base_rate is not None else None
         n_folds, n_outputs, n_concepts = len(weights), targets.shape[1], similarities.shape[1]
         self.shape = (n_folds, n_outputs, n_concepts)
-        self.curvature, self._steps = None, 0
+        self.curvature, self._steps, self._codes = None, 0, None
         # What the penalty measures distances by, (F, m, m), where that is not the identity.
-        self._metric = None
+        self.metric = None
         if standardize:
             self.mean, self.scale, constant = moments(similarities, weights)
             self.prior = self._scaled_prior(prior, prior_strength, constant)
@@ -111,24 +112,30 @@ class AssociationProblem:
         """Return what to multiply a prior (F, K', m) by, (F,), for logits of a given deviation."""
         intercept = torch.zeros(self.shape[:2], dtype=torch.float64, device=prior.device)
         deviation = torch.zeros(self.shape[0], dtype=torch.float64, device=prior.device)
-        for rows, _, logits in self._pieces(prior, intercept):
-            deviation += torch.einsum("nfk,fn->f", logits.square(), self._share[:, rows])
+        for rows, _, logits, _ in self.pieces(prior, intercept):
+            deviation += (logits.square().sum(1) * self.share[:, rows]).sum(1)
         deviation = (deviation / self.shape[1]).sqrt()
         # Rounding is no evidence either: blown up to the strength asked for it would be ruinous.
         spoken = deviation > 1e-8 * largest
         return torch.where(spoken, strength / torch.where(spoken, deviation, 1.0), 0.0)
 
-    def _pieces(self, association, intercept):
-        """Yield rows, their factors and their logits (c, F, K'), a block of rows at a time."""
+    def pieces(self, association, intercept):
+        """Yield rows, their factors and their logits (F, K', r), a block of rows at a time.
+
+        The last is what the logits are the first rows of, a matrix with zeros after them.
+        """
         slopes = association / self.scale[:, None, :]
-        shift = intercept - torch.einsum("fkm,fm->fk", slopes, self.mean)
-        folded = self.similarities.fold(slopes.reshape(-1, self.shape[2]))
+        shift = intercept - (slopes * self.mean[:, None, :]).sum(2)
+        folded = widened(self.similarities.fold(slopes.reshape(-1, self.shape[2])))
+        shift, n = widened(shift.flatten())[:, None], shift.numel()
         for rows, block in self.similarities.blocks(len(folded)):
-            yield rows, block, (block @ folded.T).view(-1, *self.shape[:2]) + shift
+            whole = product(folded, block.T).add_(shift)
+            yield rows, block, whole[:n].view(*self.shape[:2], -1), whole
 
     def logits(self, association, intercept):
         """Return S of shape (n, F, K') for association (F, K', m) and intercept (F, K')."""
-        return torch.cat([logits for _, _, logits in self._pieces(association, intercept)])
+        parts = [logits for _, _, logits, _ in self.pieces(association, intercept)]
+        return torch.cat(parts, dim=2).permute(2, 0, 1)
 
     def held_out_logits(self, association, intercept, held_out):
         """Return the logits (n, K') of each row under its own fold, a number, or 0 where it is -1.
@@ -137,9 +144,9 @@ class AssociationProblem:
         """
         held_out = torch.as_tensor(held_out, device=intercept.device)
         out = intercept.new_zeros(len(held_out), self.shape[1])
-        for rows, _, logits in self._pieces(association, intercept):
+        for rows, _, logits, _ in self.pieces(association, intercept):
             fold = held_out[rows]
-            own = logits[torch.arange(len(fold), device=fold.device), fold.clamp_min(0)]
+            own = logits[fold.clamp_min(0), :, torch.arange(len(fold), device=fold.device)]
             out[rows] = torch.where((fold >= 0)[:, None], own, 0.0)
         return out
 
@@ -148,25 +155,24 @@ class AssociationProblem:
 
         mean CE(S) + alpha / (2 n) * ||A - A0||**2 (MATHS section 1), n the sum of weights.
         """
-        data_loss, summed, product = 0.0, 0.0, 0.0
-        for rows, block, logits in self._pieces(association, intercept):
-            share = self._share[:, rows]
-            cells = None if self.cells is None else self.cells[rows]
-            log_loss, residual = cross_entropy(logits, self.targets[rows], self.exclusive, cells)
-            data_loss = data_loss + torch.einsum("nf,fn->f", log_loss, share)
-            residual = residual * share.T[:, :, None]
-            summed = summed + residual.sum(0)
-            product = product + residual.flatten(1).T @ block
-        product = self.similarities.unfold(product).view(self.shape)
-        product = product - summed[:, :, None] * self.mean[:, None, :]
+        data_loss, summed, sums = 0.0, 0.0, 0.0
+        for rows, block, logits, whole in self.pieces(association, intercept):
+            cells = None if self.cells is None else self.cells[rows].T
+            data_loss = data_loss + weigh_residuals(
+                logits, self._truth(rows), self.share[:, rows], cells, exclusive=self.exclusive
+            )
+            summed = summed + logits.sum(2)
+            sums = sums + product(whole, block)
+        sums = self.similarities.unfold(sums[: summed.numel()]).view(self.shape)
+        slope = (sums - summed[:, :, None] * self.mean[:, None, :]) / self.scale[:, None, :]
         away = association - self.prior
-        drawn = away if self._metric is None else away @ self._metric
+        drawn = away if self.metric is None else away @ self.metric
         pull = (alpha / self.totals)[:, None, None]
         loss = data_loss + 0.5 * (pull * away * drawn).sum((1, 2))
-        if self._anchor is not None:
-            anchor_loss, anchor_slope = self._anchor.loss_and_slope(intercept)
+        if self.anchor is not None:
+            anchor_loss, anchor_slope = self.anchor.loss_and_slope(intercept)
             loss, summed = loss + anchor_loss, summed + anchor_slope
-        return loss, product / self.scale[:, None, :] + pull * drawn, summed
+        return loss, slope + pull * drawn, summed
 
     def solve(self, alpha, *, start=None, max_iter=300, tol=1e-4, search=False):
         """Return association (F, K', m), intercept (F, K'), steps and convergence.
@@ -188,13 +194,14 @@ class AssociationProblem:
         """
         association, intercept = start if start is not None else self.origin()
         n_iter = 0
-        # A warm start knows its undecided rows already; else a first round finds them.
-        rounds = [tol] if start is not None or tol >= _FIRST_ROUND else [_FIRST_ROUND, tol]
+        # The undecided rows may be known from another solution; else a first round finds them.
+        known = self.curvature is not None or tol >= _FIRST_ROUND
+        rounds = [tol] if known else [_FIRST_ROUND, tol]
         for number, round_tol in enumerate(rounds):
             if self.curvature is None or number > 0 or self._steps > _MANY_STEPS:
-                self.curvature = self._curvature_at(
-                    association, intercept, own=number > 0 or start is not None
-                )
+                # Along a path of penalties one eigenbasis for all is cheaper than its factors.
+                own = (number > 0 or self.curvature is not None) and not search
+                self.curvature = self._curvature_at(association, intercept, own=own)
             association, intercept, self._steps, converged = self._descend(
                 alpha, association, intercept, max_iter - n_iter, round_tol
             )
@@ -204,9 +211,9 @@ class AssociationProblem:
                 break
         small = _NEWTON_SEARCH_SIZE if search else _NEWTON_SIZE
         if self.shape[1] * (self.shape[2] + 1) <= small and tol < _FIRST_ROUND:
-            association, intercept, steps, left = self._polish(alpha, association, intercept)
+            association, intercept, steps, left = polish(self, alpha, association, intercept)
             n_iter += steps
-            converged = converged | (left <= _POLISHED)
+            converged = converged | (left <= POLISHED)
         if self.exclusive:
             # A constant on all classes changes nothing; centred, a bias reads the same each time.
             intercept = intercept - intercept.mean(1, keepdim=True)
@@ -215,11 +222,11 @@ class AssociationProblem:
     def _curvature_at(self, association, intercept, *, own):
         own = own and Curvature.has_room(*self.shape[1:])
         size, undecided = 0.0, []
-        for rows, _, logits in self._pieces(association, intercept):
-            p = torch.softmax(logits, dim=2) if self.exclusive else torch.sigmoid(logits)
-            p = p * (1 - p) if self.cells is None else p * (1 - p) * self.cells[rows][:, None, :]
-            share = self._share[:, rows]
-            each = torch.einsum("nfk,fn->nk", p, share) / len(share) + 1e-9 * share.mean(0)[:, None]
+        for rows, _, logits, _ in self.pieces(association, intercept):
+            p = torch.softmax(logits, dim=1) if self.exclusive else torch.sigmoid(logits)
+            p = p * (1 - p) if self.cells is None else p * (1 - p) * self.cells[rows].T
+            share = self.share[:, rows]
+            each = (p * share[:, None]).mean(0).T + 1e-9 * share.mean(0)[:, None]
             size = size + each.sum(0)
             undecided.append(each if own else each.sum(1, keepdim=True))
         return Curvature(self.similarities, torch.cat(undecided), size, self.scale.mean(0))
@@ -229,7 +236,7 @@ class AssociationProblem:
         forward, backward = self.curvature.coordinates(alpha / self.totals.mean())
         weak = self.curvature.size.rsqrt()
         association = association - self._common(association - self.prior)
-        ratio = (self.scale / self.scale.mean(0))[:, None, :]
+        ratio = (self.scale / self.curvature.scale)[:, None, :]
         # The intercepts follow the slopes so that the undecided rows keep their mean logit.
         centre = (self.curvature.centre - self.mean[:, None, :]) / self.scale[:, None, :]
 
@@ -262,68 +269,9 @@ class AssociationProblem:
         """
         return rows.mean(1, keepdim=True) if self.exclusive else torch.zeros_like(rows)
 
-    def _polish(self, alpha, association, intercept, max_steps=12):
-        """Newton's method from a point near the optimum, as long as the gradient shrinks."""
-        n_folds, n_outputs, n_concepts = self.shape
-        size = n_concepts + 1
-        # Under a softmax adding a constant to all intercepts changes nothing; this term fixes it.
-        shift = torch.zeros(n_outputs, size, dtype=torch.float64, device=self.mean.device)
-        shift[:, -1] = 1.0 if self.exclusive else 0.0
-        shift = torch.outer(shift.flatten(), shift.flatten())
-
-        def gradient_at(a, b):
-            _, slope, slope_intercept = self.loss_and_gradient(a, b, alpha)
-            return torch.cat([slope, slope_intercept[:, :, None]], dim=2).flatten(1)
-
-        gradient = gradient_at(association, intercept)
-        steps = 0
-        for _ in range(max_steps):
-            if bool((gradient.norm(dim=1) < 1e-14).all()):
-                break
-            hessians = self._hessians(association, intercept, alpha) + shift
-            solved, info = torch.linalg.solve_ex(hessians, gradient)
-            update = torch.where(info[:, None] == 0, solved, torch.zeros_like(solved))
-            update = update.view(n_folds, n_outputs, size)
-            trial = association - update[:, :, :-1], intercept - update[:, :, -1]
-            trial_gradient = gradient_at(*trial)
-            # Near rounding the norm creeps instead of falling by squares: enough.
-            better = trial_gradient.norm(dim=1) < 0.5 * gradient.norm(dim=1)
-            if not bool(better.any()):
-                break
-            keep = better[:, None]
-            association = torch.where(keep[:, :, None], trial[0], association)
-            intercept = torch.where(keep, trial[1], intercept)
-            gradient = torch.where(keep, trial_gradient, gradient)
-            steps += 1
-        return association, intercept, steps, gradient.norm(dim=1)
-
-    def _hessians(self, association, intercept, alpha):
-        """Return the second derivatives of each fold's loss, (F, P, P) with P = K' (m + 1)."""
-        n_folds, n_outputs, n_concepts = self.shape
-        size = n_concepts + 1
-        hessians = association.new_zeros(n_folds, n_outputs, size, n_outputs * size)
-        for rows, block, logits in self._pieces(association, intercept):
-            p = torch.softmax(logits, dim=2) if self.exclusive else torch.sigmoid(logits)
-            centred = self.similarities.unfold(block)
-            for f, own in enumerate(hessians):
-                z = (centred - self.mean[f]) / self.scale[f]
-                z = torch.cat([z, torch.ones_like(z[:, :1])], dim=1)
-                mass = self._share[f, rows][:, None] * p[:, f]
-                mass = mass if self.cells is None else mass * self.cells[rows]
-                for k in range(n_outputs):
-                    outer = -mass * p[:, f, [k]] if self.exclusive else torch.zeros_like(mass)
-                    outer[:, k] += mass[:, k] * (1.0 if self.exclusive else 1 - p[:, f, k])
-                    own[k] += z.T @ (outer[:, :, None] * z[:, None, :]).flatten(1)
-        hessians = hessians.flatten(1, 2)
-        for f, own in enumerate(hessians):
-            ridge = association.new_zeros(size, size)
-            ridge[:-1, :-1] = torch.eye(n_concepts) if self._metric is None else self._metric[f]
-            each = torch.eye(n_outputs, dtype=torch.float64, device=own.device)
-            own += float(alpha / self.totals[f]) * torch.kron(each, ridge)
-            if self._anchor is not None:
-                biases = torch.arange(n_concepts, len(own), size, device=own.device)
-                own[biases[:, None], biases] += self._anchor.curvature(f, intercept[f])
-        return hessians
+    def borrow(self, other):
+        """Take over how the loss curves from a problem on nearly the same rows."""
+        self.curvature = other.curvature
 
     def shared(self, association, intercept):
         """Return slopes by similarity (K', m) and centred intercepts (K',), averaged over folds.
@@ -348,8 +296,8 @@ class AssociationProblem:
         if self.cells is None:
             frequency = self._mass()
         else:
-            counted = (self._share @ self.cells).clamp_min(1e-300)
-            frequency = (self._share @ (self.cells * self.targets)) / counted
+            counted = (self.share @ self.cells).clamp_min(1e-300)
+            frequency = (self.share @ (self.cells * self.targets)) / counted
         frequency = frequency.clamp(1e-6, 1 - 1e-6)
         if self.exclusive:
             intercept = torch.log(frequency)
@@ -366,11 +314,19 @@ class AssociationProblem:
         if self.exclusive:
             return (self._mass() <= 0).any(1, keepdim=True).expand(-1, self.targets.shape[1])
         cells = torch.ones_like(self.targets) if self.cells is None else self.cells
-        positive = self._share @ (cells * self.targets)
-        return (positive <= 0) | (self._share @ (cells * (1 - self.targets)) <= 0)
+        positive = self.share @ (cells * self.targets)
+        return (positive <= 0) | (self.share @ (cells * (1 - self.targets)) <= 0)
+
+    def _truth(self, rows):
+        """Return what `weigh_residuals` compares the logits of some rows with."""
+        if not self.exclusive:
+            return self.targets[rows].T
+        if self._codes is None:
+            self._codes = class_codes(self.targets)
+        return self._codes[rows]
 
     def _mass(self):
         """Return the share of the row weights that each class has, (F, K')."""
         sizes = range(0, len(self.targets), block_size(self.targets.shape[1]))
         parts = (slice(a, a + block_size(self.targets.shape[1])) for a in sizes)
-        return sum(self._share[:, rows] @ self.targets[rows] for rows in parts)
+        return sum(self.share[:, rows] @ self.targets[rows] for rows in parts)

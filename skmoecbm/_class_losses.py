@@ -2,7 +2,7 @@
 
 import torch
 
-__all__ = ["Anchor", "cross_entropy"]
+__all__ = ["Anchor", "weigh_residuals"]
 
 
 class Anchor:
@@ -42,14 +42,33 @@ class Anchor:
         return torch.diag(self.weight[fold] * p * (1 - p))
 
 
-def cross_entropy(logits, targets, exclusive, cells):
-    """Return the loss (n, F) and its derivative (n, F, K') of logits (n, F, K')."""
-    targets = targets[:, None, :]
+def weigh_residuals(logits, truth, share, cells, *, exclusive):
+    """Put the weighted derivatives of the loss in the place of the logits; return the losses (F,).
+
+    Parameters
+    ----------
+    logits : torch.Tensor of shape (F, K', r)
+        Classes before rows: what is done for each row of few classes goes along all rows.
+    truth : torch.Tensor
+        The number of each row's class, (r,), or the targets (K', r) of logistic outputs.
+    share : torch.Tensor of shape (F, r)
+        Weights of the rows.
+    cells : torch.Tensor of shape (K', r) or None
+        Weights of the labels.
+    exclusive : bool
+        Whether the outputs share one softmax.
+    """
     if exclusive:
-        log_p = torch.log_softmax(logits, dim=2)
-        return -(targets * log_p).sum(2), log_p.exp() - targets
-    loss = torch.nn.functional.softplus(logits) - targets * logits
-    residual = torch.sigmoid(logits) - targets
-    if cells is not None:
-        loss, residual = loss * cells[:, None, :], residual * cells[:, None, :]
-    return loss.sum(2), residual
+        at = truth.expand(len(logits), 1, -1)
+        logits -= logits.amax(1, keepdim=True)
+        chosen = logits.gather(1, at)[:, 0]
+        logits.exp_()
+        total = logits.sum(1)
+        losses = ((total.log() - chosen) * share).sum(1)
+        logits *= (share / total)[:, None]
+        logits.scatter_add_(1, at, -share[:, None])
+        return losses
+    share = share[:, None] if cells is None else share[:, None] * cells
+    losses = ((torch.nn.functional.softplus(logits) - truth * logits) * share).sum((1, 2))
+    logits.sigmoid_().sub_(truth).mul_(share)
+    return losses

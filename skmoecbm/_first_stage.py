@@ -110,7 +110,8 @@ class FirstStage(FittedMixture):
                             "it out."
                         )
                 else:
-                    fitted = fit_head(data[e], target, head, directions[e], alpha, warm[e])
+                    own_fit = (data[e], target, head, directions[e], alpha)
+                    fitted = fit_head(*own_fit, warm[e], keep=folds is not None and len(data) > 1)
             tasks = [branch.subcontext(task_name=f"fold {f}") for f in range(n_folds)]
             for task in tasks:
                 task.call_on_fit_task_begin(estimator=self, X=X, y=y)
@@ -120,9 +121,8 @@ class FirstStage(FittedMixture):
                 if foreign:
                     logits = foreign_out_of_fold(*own, folds)
                 else:
-                    logits, done = out_of_fold(
-                        data[e], target, head, directions[e], alpha, folds, fitted
-                    )
+                    logits, done = out_of_fold(*own_fit, folds, fitted)
+                    fitted.problem = fitted.start = None
             for task in [*tasks, branch]:
                 task.call_on_fit_task_end(estimator=self, X=X, y=y)
             return fitted, logits, done
@@ -180,11 +180,12 @@ class FirstStage(FittedMixture):
                     logits[:, e] = foreign_out_of_fold(*parts, folds)
                 continue
             its = alpha if head.alpha is None else float(head.alpha)
-            fit = fit_head(expert, own, head, directions[e], its, warm[e])
+            fit = fit_head(expert, own, head, directions[e], its, warm[e], keep=True)
             fitted[e], done[name] = self._fitted_head(head, e, fit, alpha, path), fit.converged
             logits[:, e], folds_done[name] = out_of_fold(
                 expert, own, head, directions[e], its, folds, fit
             )
+            fit.problem = fit.start = None
         found = {"heads_": fitted, "oof_logits_": logits, "alpha_": alpha, "alpha_path_": path}
         return found, (settled, done, folds_done)
 

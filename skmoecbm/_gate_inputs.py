@@ -119,14 +119,15 @@ def _fit_similarities(data, weights, kind):
             return _fit_folded(data, weights)
     z, mean, scale = [], [], []
     for expert in data:
-        known = ~np.isnan(expert.values)
-        if known[expert.present].all():
+        gaps = np.isnan(expert.values)
+        if not gaps[expert.present].any():
             m, s = _moments(expert.values, weights * expert.present)
         else:  # a head of its own takes the gaps; here they count as average
             columns = enumerate(expert.values.T)
-            columns = [_moments(own[:, None], weights * known[:, j]) for j, own in columns]
+            columns = [_moments(own[:, None], weights * ~gaps[:, j]) for j, own in columns]
             m, s = (np.concatenate(part) for part in zip(*columns, strict=True))
-        z.append(np.where(known, (expert.values - m) / s, 0.0))
+        z.append((expert.values - m) / s)
+        z[-1][gaps] = 0.0
         mean.append(m)
         scale.append(s)
     state = {"mean": np.concatenate(mean), "scale": np.concatenate(scale)}
@@ -258,7 +259,8 @@ def input_parts(state, data, gate_values, present, logits=None, exclusive=True):
             parts.append(tiled_scores(expert, present[:, e], *own))
             continue
         z = (expert.values - state["mean"][mine]) / state["scale"][mine]
-        z = np.where(present[:, [e]] & ~np.isnan(z), z, 0.0)
+        z[~present[:, e]] = 0.0
+        np.nan_to_num(z, copy=False)
         parts.append(z @ state["components"][:, mine].T if "components" in state else z)
     return parts, extra
 
@@ -310,9 +312,9 @@ def _moments(values, weights):
     if total == 0:
         return np.zeros(values.shape[1]), np.ones(values.shape[1])
     rows = weights > 0
-    share = weights[rows] / total
-    mean = share @ values[rows]
-    scale = np.sqrt(share @ (values[rows] - mean) ** 2)
+    share, values = weights[rows] / total, values if rows.all() else values[rows]
+    mean = share @ values
+    scale = np.sqrt(share @ (values - mean) ** 2)
     return mean, np.where(scale > 1e-10 * np.maximum(np.abs(mean), 1e-6), scale, 1.0)
 
 

@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from skmoecbm._association import ALPHA_GRID, AssociationProblem
-from skmoecbm._calibration import fit_inverse_temperature, log_losses
+from skmoecbm._association import AssociationProblem
 from skmoecbm._constrained import solve_bounded, solve_softmax
-from skmoecbm._row_blocks import CentredRows, block_size
+from skmoecbm._row_blocks import CentredRows
 from skmoecbm._similarities import FoldedSimilarities, Similarities, folding_pays
 from skmoecbm._spanned import SpannedProblem
 from skmoecbm._target import Target
@@ -21,17 +20,17 @@ __all__ = [
     "Target",
     "expert_problem",
     "fit_head",
+    "held_out_logits",
+    "is_smooth",
     "out_of_fold",
     "own_targets",
-    "select_alpha",
+    "solve",
     "two_columns",
     "warn_unconverged",
 ]
 
 #: Used for `alpha=None` where no fold can be made: the middle of what the studies preferred.
 FALLBACK_ALPHA = 10.0
-
-_SELECTION_ROWS = 2000
 
 
 @dataclass
@@ -46,7 +45,9 @@ class HeadFit:
     prior : ndarray of shape (K', m)
     n_iter : int
     converged : bool
-    shared : tuple or None
+    problem : AssociationProblem or None
+        Kept for the folds, which begin with its similarities and curvature.
+    start : tuple or None
         The solution as problems of the same kind on other rows may start from it.
     """
 
@@ -57,7 +58,8 @@ class HeadFit:
     prior: np.ndarray
     n_iter: int
     converged: bool
-    shared: tuple | None = None
+    problem: object = None
+    start: tuple | None = None
 
 
 def two_columns(logits):
@@ -87,7 +89,7 @@ def expert_problem(expert, target, head, prior, masks, rows=None, *, spanned=Tru
     like : AssociationProblem or None
         Another one of the same expert and rows, whose similarities serve here too.
     """
-    similarities = _similarities(expert, target, rows) if like is None else like.similarities
+    similarities = _similarities(expert, target, rows) if like is None else like.source
     rows = slice(None) if rows is None else rows
     weights = masks[:, rows] * (target.weights[rows] * expert.present[rows])
     weights = torch.as_tensor(weights, dtype=torch.float64, device=target.device)
@@ -172,109 +174,6 @@ def solve(problem, head, alpha, start=None, *, search=False):
     )
 
 
-def select_alpha(experts, heads, priors, target, folds, shares=None, *, calibrated=True):
-    """Return alpha = exp(sum p log alpha), the path of losses, starts, and whether it converged.
-
-    The starts are one for each expert's fit. With `shares` (n, E) as of `own_targets` each expert
-    learns from the rows that are its own, the average is weighted by them, and a row counts as
-    much as it is these experts'.
-
-    p = softmax(-n * loss), the loss being the out-of-fold log-loss of the plain average of the
-    experts on at most 2,000 rows: an average over the grid that few rows leave wide, where the
-    best of a cross-validation would jump. It is calibrated where the model that is fitted will
-    be: an expert alone is not, and what it says too surely a larger alpha must mend.
-    """
-    seen = np.stack([expert.present for expert in experts], axis=1)
-    rows = _selection_rows(target, seen, folds)
-    masks = folds.train
-    scored = (folds.held_out[rows] >= 0) & (target.weights[rows] > 0)
-    share = seen / np.maximum(seen.sum(1, keepdims=True), 1)
-    targets, counted = [target] * len(experts), target.weights
-    if shares is not None:
-        known = shares.sum(1, keepdims=True)
-        counted = target.weights * (known[:, 0] / np.maximum(seen.sum(1), 1))
-        share = np.where(known > 0, shares / np.where(known > 0, known, 1.0), share)
-        targets = own_targets(target, shares)
-    problems = [
-        expert_problem(expert, own, head, prior, masks, rows)
-        for expert, own, head, prior in zip(experts, targets, heads, priors, strict=True)
-    ]
-    starts = [None] * len(experts)
-    total = counted[rows][scored].sum()
-    alphas, losses, settled, kept = [], [], [], None
-    for alpha in ALPHA_GRID:
-        logits, complete = [], True
-        for e, problem in enumerate(problems):
-            a, b, _, done = solve(problem, heads[e], alpha, starts[e], search=True)
-            starts[e] = (a, b)
-            complete = complete and bool(done.all())
-            logits.append(_held_out(problem, a, b, folds.held_out[rows]))
-        losses.append(
-            _average_loss(
-                _stacked(logits, scored),
-                target.codes[rows][scored],
-                counted[rows][scored],
-                share[rows][scored],
-                calibrated,
-            )
-        )
-        alphas.append(alpha)
-        settled.append(complete)
-        if losses[-1] == min(losses):
-            kept = list(starts)
-        # Beyond here the weights are below exp(-15) and would not change alpha.
-        if len(losses) > 1 and losses[-1] > losses[-2]:
-            if total * (losses[-1] - min(losses)) > 15.0:
-                break
-    # Labels add up as rows do; their losses here are means over labels.
-    total *= 1 if target.exclusive else target.n_classes
-    evidence = -total * np.array(losses)
-    p = np.exp(evidence - evidence.max())
-    p /= p.sum()
-    alpha = float(np.exp(p @ np.log(alphas)))
-    warm = [problem.shared(*start) for problem, start in zip(problems, kept, strict=True)]
-    path = {"alpha": alphas, "log_loss": [float(loss) for loss in losses]}
-    # What was cut short matters where it has a say.
-    return alpha, path, warm, bool(np.all(settled, where=p > 0.01))
-
-
-def _selection_rows(target, present, folds):
-    """At most about 2,000 rows, evenly spaced within each class; all of what is rare.
-
-    What is left of each class is never less than 20 rows of each expert, nor less than one in the
-    training part of a fold, and of each fold never less than 20 held-out rows, where there are as
-    many.
-    """
-    used = np.flatnonzero(target.weights > 0)
-    if len(used) <= _SELECTION_ROWS:
-        return used
-    kept = np.zeros(len(target.weights), dtype=bool)
-
-    def keep_at_least(quota, rows):
-        quota = min(quota, len(rows))
-        if kept[rows].sum() < quota:
-            kept[rows[np.linspace(0, len(rows) - 1, quota).round().astype(int)]] = True
-
-    if target.exclusive:
-        has = target.codes[used][:, None] == np.arange(target.n_classes)
-    else:
-        has = target.codes.values[used] > 0.5
-    present, train = present[used], folds.train[:, used]
-    if not target.exclusive:  # rows without any label tell something too
-        keep_at_least(_SELECTION_ROWS, used)
-    for mine in has.T:
-        rows = used[mine]
-        keep_at_least(max(int(np.ceil(_SELECTION_ROWS * len(rows) / len(used))), 20), rows)
-    for c, e in np.ndindex(target.n_classes, present.shape[1]):
-        mine = has[:, c] & present[:, e]
-        keep_at_least(20, used[mine])
-        for trained in train:
-            keep_at_least(1, used[mine & trained])
-    for fold in range(len(folds)):
-        keep_at_least(20, used[folds.held_out[used] == fold])
-    return np.flatnonzero(kept)
-
-
 def own_targets(target, shares):
     """Return the target of each expert, rows weighted by its share.
 
@@ -290,41 +189,20 @@ def own_targets(target, shares):
     return targets
 
 
-def _stacked(logits, rows):
-    """Return the logits (n, E, K) of some rows, given by a mask."""
-    stacked = np.stack(logits, 1) if len(logits) > 1 else logits[0][:, None]
-    return stacked if rows.all() else stacked[rows]
-
-
-def _average_loss(logits, codes, weights, share, calibrated):
-    """Log-loss of the average of the experts, with `share` (n, E) of each row."""
-    for e in range(logits.shape[1]):
-        own = weights * (share[:, e] > 0)
-        if calibrated and own.sum() > 0:
-            logits[:, e] *= fit_inverse_temperature(logits[:, e], codes, own)
-    if calibrated:
-        mixed = np.einsum("ne,nek->nk", share, logits)
-        mixed *= fit_inverse_temperature(mixed, codes, weights)
-        return float(log_losses(mixed, codes) @ weights / weights.sum())
-    total, size = 0.0, block_size(logits.shape[2])
-    for rows in (slice(a, a + size) for a in range(0, len(logits), size)):
-        mixed = np.einsum("ne,nek->nk", share[rows], logits[rows])
-        total += log_losses(mixed, codes[rows]) @ weights[rows]
-    return float(total / weights.sum())
-
-
-def _held_out(problem, a, b, held_out):
+def held_out_logits(problem, a, b, held_out):
     """Return each row's logits under the fold that held it out: (n, K), 0 where there is none."""
     return two_columns(problem.held_out_logits(a, b, held_out).cpu().numpy())
 
 
-def fit_head(expert, target, head, prior, alpha, warm=None):
+def fit_head(expert, target, head, prior, alpha, warm=None, *, keep=False):
     """Fit one expert on all its rows.
 
     Parameters
     ----------
     warm : tuple of slopes (K', m) and intercept (K',), default=None
         By similarity, not standardised: where to begin.
+    keep : bool, default=False
+        Whether `out_of_fold` is to follow, to which the problem is of use.
     """
     masks = np.ones((1, len(target.codes)), dtype=bool)
     problem = expert_problem(expert, target, head, prior, masks)
@@ -333,9 +211,9 @@ def fit_head(expert, target, head, prior, alpha, warm=None):
         start = problem.start_from(*warm)
     a, b, n_iter, converged = solve(problem, head, alpha, start)
     mean, scale, association, prior = problem.by_concept(a)
-    intercept, shared = b[0].cpu().numpy(), problem.shared(a, b)
-    done = bool(converged.all())
-    return HeadFit(association, intercept, mean, scale, prior, n_iter, done, shared)
+    intercept, done = b[0].cpu().numpy(), bool(converged.all())
+    kept = (problem, problem.shared(a, b)) if keep else (None, None)
+    return HeadFit(association, intercept, mean, scale, prior, n_iter, done, *kept)
 
 
 def out_of_fold(expert, target, head, prior, alpha, folds, warm):
@@ -344,12 +222,15 @@ def out_of_fold(expert, target, head, prior, alpha, folds, warm):
     Parameters
     ----------
     warm : HeadFit
-        The fit on all rows, from which the folds start.
+        The fit on all rows, kept, from which the folds start.
     """
-    problem = expert_problem(expert, target, head, prior, folds.train)
-    start = problem.start_from(*warm.shared) if head.activation != "softmax" else None
+    problem = expert_problem(expert, target, head, prior, folds.train, like=warm.problem)
+    start = None
+    if head.activation != "softmax":
+        problem.borrow(warm.problem)
+        start = problem.start_from(*warm.start)
     a, b, _, converged = solve(problem, head, alpha, start)
-    return _held_out(problem, a, b, folds.held_out), bool(converged.all())
+    return held_out_logits(problem, a, b, folds.held_out), bool(converged.all())
 
 
 def warn_unconverged(head, search, fits, folds=()):

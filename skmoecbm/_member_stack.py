@@ -65,14 +65,14 @@ class MemberStack:
             torch.cat([getattr(problem, name) for problem in problems])
             for name in ("mean", "scale", "totals", "prior")
         )
-        self._share = torch.cat([problem._share for problem in problems])
+        self._share = torch.cat([problem.share for problem in problems])
         strengths = torch.as_tensor(strengths, dtype=torch.float64, device=device)
         self.prior = prior[self._set] * strengths[:, None, None]
         self.pull = self._alpha / self._totals[self._set]
         self._anchors = [
-            (start, problem._anchor)
+            (start, problem.anchor)
             for start, problem in zip(starts, problems, strict=False)
-            if problem._anchor is not None
+            if problem.anchor is not None
         ]
         self._problems, self._starts = problems, starts
         self.shape = (len(members), *first.shape[1:])

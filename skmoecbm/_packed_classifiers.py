@@ -102,7 +102,10 @@ def unpack_head(node, arrays, prefix, trusted=()):
     checked(model._check_parameters)
     m, n_classes = len(node.concept_names), len(node.classes.values)
     for name, shape in _head_shapes(m, n_classes, node.multilabel).items():
-        array = take(arrays, f"{prefix}.{name}", shape, "float64", positive=name in _POSITIVE)
+        stored = getattr(arrays.get(f"{prefix}.{name}"), "dtype", None)
+        # Associations of very many coefficients are float32.
+        kind = "float32" if "association" in name and stored == np.float32 else "float64"
+        array = take(arrays, f"{prefix}.{name}", shape, kind, positive=name in _POSITIVE)
         setattr(model, f"{name}_", array)
     if node.n_features_in != m:
         raise FormatError(f"{prefix}: the head does not fit its {m} concepts; save it again.")

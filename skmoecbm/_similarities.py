@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from skmoecbm._products import gram, product, widened
 from skmoecbm._row_blocks import HELD_NUMBERS, CentredRows, block_size
 
 __all__ = ["FoldedSimilarities", "Similarities", "folding_pays", "moments"]
@@ -30,32 +31,28 @@ class _Products:
 
     def times(self, matrix):
         """Return (D - offset) @ matrix' of shape (n, c) for a matrix (c, m)."""
-        folded = self.fold(matrix)
-        out = folded.new_empty(self.shape[0], len(folded))
+        folded = widened(self.fold(matrix))
+        out = folded.new_empty(self.shape[0], len(matrix))
         for rows, block in self.blocks(len(folded)):
-            torch.matmul(block, folded.T, out=out[rows])
+            out[rows] = product(block, folded.T)[:, : len(matrix)]
         return out
 
     def transposed_times(self, weights):
         """Return weights' @ (D - offset) of shape (c, m) for weights (n, c)."""
-        return self.unfold(sum(weights[rows].T @ block for rows, block in self.blocks()))
+        parts = (product(weights[rows].T, block) for rows, block in self.blocks())
+        return self.unfold(sum(parts))
 
     def row_moments(self, weights, centre):
         """Return the second moments of R about `centre` under `weights` (n,), symmetric."""
         total = 0.0
         for rows, block in self.blocks():
-            block = (block - centre) * weights[rows].sqrt()[:, None]
-            total = total + _gram(block)
+            own = weights[rows]
+            counted = own > 0
+            if not bool(counted.all()):
+                block, own = block[counted], own[counted]
+            block = (block - centre) * own.sqrt()[:, None]
+            total = total + gram(block)
         return total
-
-
-def _gram(block):
-    """Return block' @ block."""
-    if block.device.type != "cpu":
-        return block.T @ block
-    block = block.numpy()
-    # numpy knows that this is symmetric and computes one half: twice as fast as torch.
-    return torch.from_numpy(block.T @ block)
 
 
 class Similarities(_Products):
@@ -91,9 +88,9 @@ class Similarities(_Products):
         """Return the matrix as it is: the rows of `blocks` are those of D."""
         return matrix
 
-    def unfold(self, product):
-        """Return the product as it is."""
-        return product
+    def unfold(self, sums):
+        """Return the sums as they are."""
+        return sums
 
     def left(self, rows):
         """Return the left factor L (r, p) of some rows: D - offset = L R."""
@@ -109,7 +106,7 @@ class Similarities(_Products):
 
     def second_moments(self, weights):
         """Return the weighted means of (D - offset)**2, shape (f, m), for weights (f, n)."""
-        return sum(weights[:, rows] @ block.square() for rows, block in self.blocks())
+        return sum(product(weights[:, rows], block.square()) for rows, block in self.blocks())
 
     def correlations(self, weights, mean, scale):
         """Return the second moments (m, m) about `mean` of D / scale, under `weights`."""
@@ -165,11 +162,12 @@ class FoldedSimilarities(_Products):
 
     def fold(self, matrix):
         """Return matrix @ T of shape (c, d) for a matrix (c, m)."""
-        return sum(matrix[:, part] @ texts for part, texts in self.text_blocks())
+        return sum(product(matrix[:, part], texts) for part, texts in self.text_blocks())
 
-    def unfold(self, product):
-        """Return product @ T' of shape (c, m) for a product (c, d)."""
-        return torch.cat([product @ texts.T for _, texts in self.text_blocks()], dim=1)
+    def unfold(self, sums):
+        """Return sums @ T' of shape (c, m) for sums (c, d)."""
+        parts = [product(sums, texts.T) for _, texts in self.text_blocks()]
+        return torch.cat(parts, dim=1)
 
     def left(self, rows):
         """Return the left factor L (r, p) of some rows: D - offset = L R, R the texts."""
@@ -177,11 +175,11 @@ class FoldedSimilarities(_Products):
 
     def narrow(self, columns):
         """Return R @ columns of shape (p, c) for columns (m, c)."""
-        return sum(texts.T @ columns[part] for part, texts in self.text_blocks())
+        return sum(product(texts.T, columns[part]) for part, texts in self.text_blocks())
 
     def widen(self, columns):
         """Return R' @ columns of shape (m, c) for columns (p, c)."""
-        return torch.cat([texts @ columns for _, texts in self.text_blocks()])
+        return torch.cat([product(texts, columns) for _, texts in self.text_blocks()])
 
     def second_moments(self, weights):
         """Return the weighted means of (D - offset)**2, shape (f, m), for weights (f, n)."""
@@ -189,14 +187,14 @@ class FoldedSimilarities(_Products):
         out = weights.new_empty(len(weights), self.shape[1])
         for part, texts in self.text_blocks():
             for own, moment in zip(out, moments, strict=True):
-                own[part] = ((texts @ moment) * texts).sum(1)
+                own[part] = (product(texts, moment) * texts).sum(1)
         return out
 
     def correlations(self, weights, mean, scale):
         """Return the second moments (m, m) about `mean` of D / scale, under `weights`."""
         centre = sum(weights[rows] @ block for rows, block in self.blocks())
         texts = torch.cat([texts for _, texts in self.text_blocks()]) / scale[:, None]
-        return texts @ self.row_moments(weights, centre) @ texts.T
+        return product(product(texts, self.row_moments(weights, centre)), texts.T)
 
     def eigenbasis(self, weights, mean, scale):
         """Return eigenvectors (m, r) and eigenvalues (r,) of the correlations under `weights`."""

@@ -2,13 +2,13 @@
 
 import numpy as np
 
+from skmoecbm._alpha_search import select_alpha
 from skmoecbm._base import AdditivePart, ConceptClassifier, fit_task
 from skmoecbm._folds import make_folds
 from skmoecbm._heads import (
     FALLBACK_ALPHA,
     Target,
     fit_head,
-    select_alpha,
     two_columns,
     warn_unconverged,
 )
@@ -73,6 +73,7 @@ class ConceptBottleneckClassifier(ConceptClassifier):
         Whether a row may have several of the classes.
     association_ : ndarray of shape (K', m)
         A; K' is 1 for two classes, else K. For ``activation="softmax"`` it is ``100 softmax(A)``.
+        float64; of very many coefficients (beyond 2**24, with embeddings) float32.
     intercept_ : ndarray of shape (K',)
     mean_, scale_ : ndarray of shape (m,)
         ``Z = (D - mean_) / scale_``.

@@ -22,6 +22,8 @@ __all__ = ["SpannedProblem", "span"]
 # Directions that texts span less than this, of the largest, are the rounding of float32 texts.
 _RANK = 1e-10
 _CLASSES = 64
+# Associations of more numbers than this (128 MB) are kept as float32.
+_WIDE_NUMBERS = 2**24
 
 
 class SpannedProblem(AssociationProblem):
@@ -55,24 +57,24 @@ class SpannedProblem(AssociationProblem):
         cells=None,
         base_rate=None,
     ):
-        self._concepts = similarities
         self._mean, self._scale, self._constant = moments(similarities, weights)
         self._basis, self._back = span(similarities, self._scale.mean(0))
         rows = FoldedSimilarities(similarities.rows, self._basis, self._scale.device)
         super().__init__(
             rows, targets, weights, standardize=False, cells=cells, base_rate=base_rate
         )
-        self.mean = rows.transposed_times(self._share.T)
+        self.source = similarities
+        self.mean = rows.transposed_times(self.share.T)
         self._direction, self._factor = None, None
         if len(weights) > 1:
-            self._metric = self._metrics()
+            self.metric = self._metrics()
         if prior is not None:
             self._take_prior(torch.as_tensor(prior), prior_strength)
 
     def _metrics(self):
         """Return the metric of each set of weights, (F, r, r)."""
         gram = 0.0
-        for part, texts in self._concepts.text_blocks():
+        for part, texts in self.source.text_blocks():
             back = texts @ self._back
             rows = [back / own[part, None] for own in self._scale]
             gram = gram + torch.stack([own.T @ own for own in rows])
@@ -99,7 +101,10 @@ class SpannedProblem(AssociationProblem):
 
     def _on_texts(self, slopes):
         """Return slopes by similarity (..., m) as slopes by embedding dimension (..., d)."""
-        return sum(slopes[..., part] @ texts for part, texts in self._concepts.text_blocks())
+        return sum(slopes[..., part] @ texts for part, texts in self.source.text_blocks())
+
+    def borrow(self, other):
+        """Take nothing over: the coordinates of two problems differ."""
 
     def shared(self, association, intercept):
         """Return slopes by dimension (K', d) and intercepts (K',), averaged over folds."""
@@ -113,17 +118,22 @@ class SpannedProblem(AssociationProblem):
 
     def by_concept(self, association):
         """Return mean, scale (m,), association and prior (K', m) of the only fold, as numpy."""
-        shape = (self.shape[1], self._concepts.shape[1])
-        # Zeros take no memory until they are written, and no prior is all zeros.
-        found, prior = np.empty(shape), np.zeros(shape)
+        shape = (self.shape[1], self.source.shape[1])
+        # Of very many coefficients float32 keeps what the similarities have of digits.
+        kind = np.float32 if shape[0] * shape[1] > _WIDE_NUMBERS else np.float64
+        # Zeros take no memory until they are written: those of a prior that says nothing, and of
+        # classes that a concept was not written for, are left alone.
+        found, prior = np.empty(shape, dtype=kind), np.zeros(shape, dtype=kind)
         slopes = (association - self.prior)[0] @ self._back.T
-        for part, texts in self._concepts.text_blocks(shape[0]):
+        for part, texts in self.source.text_blocks(shape[0]):
             found[:, part] = (slopes @ (texts / self._scale[0, part, None]).T).cpu().numpy()
         if self._direction is not None:
             for rows, direction in self._directions():
-                prior[rows] = (direction[0] * self._factor[0]).cpu().numpy()
-            found += prior
-        mean = (self._mean + self._concepts.offset)[0].cpu().numpy()
+                written = (direction[0] * self._factor[0]).cpu().numpy()
+                at = np.nonzero(written)
+                prior[rows][at] = written[at]
+                found[rows][at] += written[at]
+        mean = (self._mean + self.source.offset)[0].cpu().numpy()
         return mean, self._scale[0].cpu().numpy(), found, prior
 
 

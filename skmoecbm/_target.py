@@ -9,7 +9,7 @@ import torch
 from skmoecbm._labels import is_exclusive
 from skmoecbm._row_blocks import block_size
 
-__all__ = ["OneHot", "Target"]
+__all__ = ["OneHot", "Target", "class_codes"]
 
 
 class OneHot:
@@ -19,17 +19,26 @@ class OneHot:
     ----------
     codes : torch.Tensor of shape (n,), int64
     n_classes : int
+
+    Attributes
+    ----------
+    codes, shape
     """
 
     def __init__(self, codes, n_classes):
-        self._codes, self.shape = codes, (len(codes), n_classes)
+        self.codes, self.shape = codes, (len(codes), n_classes)
 
     def __len__(self):
         return self.shape[0]
 
     def __getitem__(self, rows):
         """Return some rows, given by a slice, as a dense tensor in float64."""
-        return torch.nn.functional.one_hot(self._codes[rows], self.shape[1]).double()
+        return torch.nn.functional.one_hot(self.codes[rows], self.shape[1]).double()
+
+
+def class_codes(one_hot):
+    """Return the number of each row's class, (n,), of one-hot rows (n, K) or an `OneHot`."""
+    return one_hot.codes if isinstance(one_hot, OneHot) else one_hot.argmax(1)
 
 
 @dataclass

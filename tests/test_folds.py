@@ -15,7 +15,7 @@ from skmoecbm import (
     GatedConceptBottleneckClassifier,
     SkmoecbmWarning,
 )
-from skmoecbm import _heads as heads
+from skmoecbm import _alpha_search as alpha_search
 from skmoecbm._folds import Folds, make_folds
 from skmoecbm._heads import Target
 from tests.brute_force import make_table
@@ -153,7 +153,7 @@ def test_search_rows_keep_every_class_of_every_expert_in_every_fold():
     # A stride that would take all rows from one of the groups.
     groups = np.arange(n) % 3
     folds = Folds(np.stack([groups != g for g in range(3)]), groups)
-    rows = heads._selection_rows(Target(y, 2, np.ones(n), None), present, folds)
+    rows = alpha_search._selection_rows(Target(y, 2, np.ones(n), None), present, folds)
     assert len(rows) < 2100 and present[rows, 1].sum() == 8
     for train in folds.train:
         for c in (0, 1):

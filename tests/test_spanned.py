@@ -17,10 +17,13 @@ from skmoecbm import (
     _ranges,
     _row_blocks,
     explain,
+    load,
+    save,
 )
 from skmoecbm import _expert_data as expert_data
 from skmoecbm._association import AssociationProblem
 from skmoecbm._heads import Target, expert_problem
+from skmoecbm._newton import hessians
 from skmoecbm._similarities import FoldedSimilarities, Similarities, folding_pays
 from skmoecbm._spanned import SpannedProblem
 from skmoecbm._target import OneHot
@@ -150,7 +153,7 @@ def test_blocks_of_rows_add_up_to_the_whole(kind, monkeypatch):
             basis = problem._basis
             found += [slope @ basis, problem.prior @ basis]
         else:
-            found += [slope, problem.prior, problem._hessians(a, b, 1.0)]
+            found += [slope, problem.prior, hessians(problem, a, b, 1.0)]
             curvature = problem._curvature_at(a, b, own=True)
             found += [curvature.coordinates(torch.tensor(0.1).double())[0](a)]
         results.append(found)
@@ -330,3 +333,22 @@ def test_a_mixture_of_many_similarities_is_the_same_mixture(absent, monkeypatch)
     explanation = explain(tiled, features[:4])
     total = sum(part.sum(axis=1) for part in explanation.contributions) + explanation.bias
     np.testing.assert_allclose(total, tiled.decision_function(features[:4]), atol=1e-10)
+
+
+def test_very_many_coefficients_are_kept_as_float32(monkeypatch, tmp_path):
+    features, y = make_blocks(n=90, sizes=(40,), width=8, classes=True)
+    whole = ConceptBottleneckClassifier(alpha=1.0, prior="class").fit(features, y)
+    assert whole.association_.dtype == np.float64 and whole.prior_association_.any()
+    monkeypatch.setattr("skmoecbm._spanned._WIDE_NUMBERS", 10)
+    model = ConceptBottleneckClassifier(alpha=1.0, prior="class").fit(features, y)
+    for name in ("association_", "prior_association_"):
+        assert getattr(model, name).dtype == np.float32
+        np.testing.assert_allclose(getattr(model, name), getattr(whole, name), rtol=1e-6, atol=1e-9)
+    assert (model.prior_association_ == 0).tolist() == (whole.prior_association_ == 0).tolist()
+    logits = model.decision_function(features)
+    np.testing.assert_allclose(logits, whole.decision_function(features), atol=1e-5)
+    explanation = explain(model, features[:4])
+    total = sum(part.sum(axis=1) for part in explanation.contributions) + explanation.bias
+    np.testing.assert_allclose(total, logits[:4], atol=1e-10)
+    loaded = load(save(model, tmp_path / "model") or tmp_path / "model")
+    np.testing.assert_allclose(loaded.decision_function(features), logits, atol=1e-10)
