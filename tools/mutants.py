@@ -73,7 +73,7 @@ MUTANTS = [
     (
         "no warm-up of the joint gate",
         "_joint_fit.py",
-        [("1 if epoch <= training.gate_warmup else 2", "2")],
+        [("len(model.experts) if epoch <= training.gate_warmup else None", "None")],
         "joint",
     ),
     (
@@ -132,14 +132,8 @@ MUTANTS = [
     ),
     (
         "logits of rows that the fold trained on",
-        "_heads.py",
-        [
-            (
-                "picked = logits[np.arange(len(held_out)), np.maximum(held_out, 0)]",
-                "picked = logits[np.arange(len(held_out)), "
-                "(np.maximum(held_out, 0) + 1) % logits.shape[1]]",
-            )
-        ],
+        "_association.py",
+        [("own = logits[fold.clamp_min(0)", "own = logits[(fold.clamp_min(0) + 1) % len(logits)")],
         "classifier mixture association",
     ),
     (
@@ -216,8 +210,8 @@ MUTANTS = [
         "_association.py",
         [
             (
-                "factor = torch.where(spoken, strength / torch.where(spoken, deviation, 1.0), 0.0)",
-                "factor = torch.where(spoken, strength, 0.0)",
+                "return torch.where(spoken, strength / torch.where(spoken, deviation, 1.0), 0.0)",
+                "return torch.where(spoken, strength, 0.0)",
             )
         ],
         "association priors",
@@ -237,8 +231,8 @@ MUTANTS = [
                 "        self.totals = (weights > 0).sum(1).to(weights.dtype)\n",
             ),
             (
-                "self._share = weights / self.totals[:, None]",
-                "self._share = weights / weights.sum(1, keepdim=True)",
+                "self.share = weights / self.totals[:, None]",
+                "self.share = weights / weights.sum(1, keepdim=True)",
             ),
         ],
         "association sklearn_checks classifier",
@@ -260,7 +254,7 @@ MUTANTS = [
         "_association.py",
         [
             (
-                "_Anchor.needed(self, base_rate) if base_rate is not None else None",
+                "Anchor.needed(self, base_rate) if base_rate is not None else None",
                 "None",
             )
         ],
@@ -365,22 +359,16 @@ MUTANTS = [
     ),
     (
         "specialists without the gate's trust",
-        "classifier.py",
-        [
-            (
-                "shares = trust * present.sum(axis=1, keepdims=True)",
-                "shares = (trust > 0) * 1.0",
-            )
-        ],
+        "_second_stage.py",
+        [("return trust * present.sum(axis=1, keepdims=True)", "return (trust > 0) * 1.0")],
         "first_stage",
     ),
     (
         "specialists kept whatever they do",
-        "classifier.py",
+        "_second_stage.py",
         [
             (
-                "if choose(losses, target.weights * (folds.held_out >= 0), groups, counts) "
-                '== "before":',
+                'if choose(losses, judged, ground.groups, ground.counts) == "before":',
                 "if False:",
             )
         ],
