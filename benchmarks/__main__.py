@@ -30,6 +30,10 @@ BENCHMARKS = {
     "preprocessing": ("--images 16 --repeats 3", "--repeats 9"),
     "pipeline": ("--images 50", "--images 200 --repeats 7"),
     "fit": ("--rows 3000 --concepts 150", ""),
+    "joint_speed": (
+        "--rows 1000 --concepts 60 --epochs 30 --repeats 1",
+        "--curve benchmarks/original_loop_curve.json",
+    ),
     "folding": ("--rows 2000 --concepts 350 1000 --repeats 2", ""),
     "large": ("", "--rows 100000 --classes 1000 --concepts 50000"),
     "search": ("--rows 1000 --concepts 60", "--rows 10000 --concepts 350"),

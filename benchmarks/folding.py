@@ -15,6 +15,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
+from benchmarks._results import Ratio, report
 from benchmarks.fit import make_data
 from skmoecbm import ConceptBottleneckClassifier, _heads
 from skmoecbm._similarities import folding_pays
@@ -33,6 +34,7 @@ def main(argv=None):
     rule = _heads.folding_pays
     print(f"{options.rows} rows, 512 dimensions; load {os.getloadavg()[0]:.1f}")
     print("concepts  in memory, s  folded, s  ratio  rule    largest difference of the logits")
+    ratios = []
     with threadpool_limits(1):
         for m in options.concepts:
             X, y = make_data(options.rows, m)
@@ -52,6 +54,10 @@ def main(argv=None):
             apart = abs(logits[True] - logits[False]).max()
             ratio = f"{dense / folded:>6.2f}"
             print(f"{m:>8} {dense:>13.2f} {folded:>10.2f} {ratio}  {says:<6} {apart:.1e}")
+            both = zip(seconds[False], seconds[True], strict=True)
+            what = f"in memory / folded, {m} concepts (the rule: {says})"
+            ratios.append(Ratio(what, [one / other for one, other in both]))
+    report("folding", ratios)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
+from benchmarks._results import Ratio, report
 from benchmarks.fit import make_data
 from benchmarks.original_loop import train, written_for
 from skmoecbm import (
@@ -147,6 +148,14 @@ def main(argv=None):
     versions = (platform.python_version(), torch.__version__, sklearn.__version__)
     print("python {}, torch {}, scikit-learn {}".format(*versions), end="; ")
     print(f"{platform.machine()}, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    ratios = []
+    for (name, seconds), bar in zip(times.items(), (12, 25, 100, 100), strict=True):
+        target = until(curve, found[name]) if name.startswith("joint") else whole
+        goal = "the same accuracy" if name.startswith("joint") else "its best"
+        values = [target / own for own in seconds]
+        ratios.append(Ratio(f"original loop to {goal} / {name}", values, bar))
+    ratios.append(Ratio("full-batch step / reading its bytes twice", [step / read], 4, most=True))
+    report("joint_speed", ratios)
     if options.json:
         numbers = {"curve": curve, "seconds": times, "accuracy": found, "step": [step, read]}
         options.json.write_text(json.dumps(numbers, indent=1))

@@ -28,6 +28,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks._results import Ratio, report
+
 IMAGENET_ROWS = 1_281_167
 _BLOCK = 8192
 
@@ -171,7 +173,7 @@ def predict(model, test, y_test, texts, names, incidence, options):
     return float(model.score(features, y_test))
 
 
-def report(found, options):
+def tell(found, options):
     """Print what was measured, beside the bound."""
     size = found["X"]
     step = found["seconds in them"] / max(found["evaluations on all rows"], 1)
@@ -205,6 +207,8 @@ def report(found, options):
     }
     for name, value in lines.items():
         print(f"{name:<44} {value}")
+    share = [found["private"] / size]
+    report("large", [Ratio("peak of private memory / X", share, 1.5, most=True)])
 
 
 def main(argv=None):
@@ -235,7 +239,7 @@ def main(argv=None):
             command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
         command += ["--folder", str(options.folder), *([] if options.prior else ["--no-prior"])]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        report(json.loads(done.stdout.splitlines()[-1]), options)
+        tell(json.loads(done.stdout.splitlines()[-1]), options)
 
 
 if __name__ == "__main__":
