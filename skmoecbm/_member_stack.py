@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from skmoecbm._lbfgs import minimize_stack
+from skmoecbm._products import product as product_of
 from skmoecbm._row_blocks import HELD_NUMBERS
 
 __all__ = ["MemberStack", "Metric"]
@@ -151,14 +152,14 @@ class MemberStack:
             for rows in (slice(r, r + size) for r in range(0, len(left), size)):
                 part = left[rows]
                 part = self.similarities.left(part) if left.ndim == 1 else part
-                logits = torch.addmm(its_shift, part, its_wide)
+                logits = product_of(part, its_wide).add_(its_shift)
                 logits = logits.view(len(logits), n_outputs, len(columns))
                 cell = None if cells is None else cells[rows]
                 losses, residual = _cross_entropy(
                     logits, target[rows], cell, its_share[rows], self.exclusive
                 )
                 residual = residual.view(len(residual), -1)
-                its_product.addmm_(part.T, residual)
+                its_product += product_of(part.T, residual)
                 its_sum += residual.sum(0)
                 its_loss += losses
             its_product = its_product.view(len(wide), n_outputs, -1)
