@@ -6,7 +6,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from benchmarks._experiment_report import combined, markdown, signed, summary, with_interval
+from benchmarks._experiment_report import (
+    combined,
+    markdown,
+    signed,
+    summary,
+    verdict,
+    with_interval,
+)
 from benchmarks._experiment_runs import METRICS
 from benchmarks._machine import describe_machine
 from benchmarks._published import NOTES, published
@@ -114,9 +121,7 @@ def _questions(pairs, classes):
             for metric, sign in PAIRED.items():
                 value = combined(part[metric], part[f"{metric}_se"])
                 row[metric.replace("_", " ")] = signed(value)
-                low, high = sorted(sign * np.array(value[1:]))
-                verdict = "better" if low > 0 else "worse" if high < 0 else "no clear difference"
-                counts.setdefault((key[3], key[4], metric), []).append(verdict)
+                counts.setdefault((key[3], key[4], metric), []).append(verdict(value, sign))
             rows.append(row)
         table = pd.DataFrame(rows)
         cells = []

@@ -21,7 +21,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks._experiment_report import combined, markdown, signed, summary, with_interval
+from benchmarks._experiment_report import (
+    combined,
+    markdown,
+    signed,
+    summary,
+    verdict,
+    with_interval,
+)
 from benchmarks._experiment_runs import (
     METRICS,
     GrowingTable,
@@ -88,6 +95,8 @@ Draws: {draws}.
 ![AUROC by shots; bands are one standard deviation over draws](figure.png)
 
 ## Differences
+
+"By AUROC" reads the interval of the difference: clear where it leaves out zero.
 
 {pairs}
 """
@@ -229,10 +238,7 @@ def report(out, data=None):
     table = pd.DataFrame(
         {
             "variant": whole["variant"],
-            **{
-                m.replace("_", " "): [with_interval(r, m) for _, r in whole.iterrows()]
-                for m in SHOWN
-            },
+            **{_named(m): [with_interval(r, m) for _, r in whole.iterrows()] for m in SHOWN},
             "AUROC measured earlier": [
                 f"{EARLIER[v]}" if v in EARLIER else "" for v in whole["variant"]
             ],
@@ -247,8 +253,11 @@ def report(out, data=None):
     for (shots, first, second), part in pairs.groupby(["shots", "first", "second"], sort=False):
         row = {"shots": shots, "first": first, "less": second}
         for metric in PAIRED:
-            named = metric.replace("_", " ")
-            row[named] = signed(combined(part[metric], part[f"{metric}_se"]))
+            named = _named(metric)
+            value = combined(part[metric], part[f"{metric}_se"])
+            row[named] = signed(value)
+            if metric == "macro_auroc":
+                row["by AUROC"] = verdict(value)
         compared.append(row)
     compared = pd.DataFrame(compared)
     compared = compared[compared.shots.isin(["4", "16", "all"])]
@@ -264,6 +273,10 @@ def report(out, data=None):
     (out / "README.md").write_text(text, encoding="utf-8")
     _draw(found, out / "figure.png")
     print(text)
+
+
+def _named(metric):
+    return {"macro_auroc": "AUROC"}.get(metric, metric.replace("_", " "))
 
 
 def _draw(found, path):
