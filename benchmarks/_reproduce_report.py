@@ -53,6 +53,9 @@ def report(out):
     parts = [HEAD.format(machine=describe_machine())]
     for experts, mine in found.groupby("experts", sort=False):
         parts.append(f"# Experts: {experts}")
+        about = pd.read_csv(out / "splits.csv").query("experts == @experts")
+        named = about.drop(columns="experts").rename(columns=lambda name: name.replace("_", " "))
+        parts.append(markdown(named))
         asked = pairs[pairs.experts == experts]
         parts += _questions(asked, classes[classes.experts == experts])
         skipped = runs[(runs.experts == experts) & runs["accuracy"].isna()]
