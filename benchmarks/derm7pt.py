@@ -5,9 +5,9 @@ r"""derm7pt under MONET: melanoma or nevus by ten concepts and 49 phrases, again
 
 Embeddings of 827 dermoscopic images under a real medical image-text model. The parts are those of
 the file (the data set's own); fits see the training part alone, the test part judges, the
-validation part is not used. Beside the concepts stand as many random directions, other ones in each draw,
-a linear probe on the embedding, whose penalty is chosen on training folds, and the zero-shot
-classifier: softmax of 100 times the cosines with the two class names.
+validation part is not used. Beside the concepts stand as many random directions, other ones in
+each draw, a linear probe on the embedding, whose penalty is chosen on training folds, and the
+zero-shot classifier: softmax of 100 times the cosines with the two class names.
 
 `--report` makes README.md and figure.png of runs.csv.
 """
