@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-__all__ = ["combined", "markdown", "signed", "summary", "with_interval"]
+__all__ = ["combined", "markdown", "signed", "summary", "verdict", "with_interval"]
 
 
 def summary(runs, by, metrics):
@@ -62,6 +62,12 @@ def with_interval(row, metric, digits=3):
     if not np.isfinite(value):
         return ""
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def verdict(found, sign=1):
+    """Return "better", "worse" or "no clear difference" of a difference with its interval."""
+    low, high = sorted(sign * bound for bound in found[1:])
+    return "better" if low > 0 else "worse" if high < 0 else "no clear difference"
 
 
 def signed(found, digits=3):

@@ -28,8 +28,8 @@ NOTES = f"""Published: {REPORT}. What differs from ours:
   demo experts only the *order* of variants can be compared, not the numbers.
 - Its concepts were written by language models and chosen from a larger pool; ours are a bundled
   bank.
-- One draw of shots, against 20 here; chosen and stopped by the accuracy on the community split's
-  validation part, which ours never look at.
+- One draw of shots, where ours are means over the draws told above; chosen and stopped by the
+  accuracy on the community split's validation part, which ours never look at.
 - The community split shares lesions between its parts, and its test part here lacks images that
   are not in the folder.
 - Its text gives the entropy term a weight of 0.2; ours have 0.02, as its code.

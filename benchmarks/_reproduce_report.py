@@ -6,7 +6,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from benchmarks._experiment_report import combined, markdown, signed, summary, with_interval
+from benchmarks._experiment_report import (
+    combined,
+    markdown,
+    signed,
+    summary,
+    verdict,
+    with_interval,
+)
 from benchmarks._experiment_runs import METRICS
 from benchmarks._machine import describe_machine
 from benchmarks._published import NOTES, published
@@ -14,12 +21,15 @@ from benchmarks._published import NOTES, published
 __all__ = ["report"]
 
 SHOTS = ("1", "2", "4", "8", "16", "all", "all, balanced")
+# Draws of few shots from which on a cell counts for a question.
+LEAST = 5
+WANTED = 20
 LISTS = ("list each", "one list", "'s list for both")
 STYLES = {
     "generalist": ("#888888", "-"),
     "specialist": ("#888888", ":"),
-    "average": ("#0072B2", "--"),
     "gate": ("#D55E00", "-"),
+    "average": ("#0072B2", "--"),
     "gate, no guard": ("#E69F00", ":"),
     "joint, right sign": ("#009E73", "-."),
     "joint, published sign": ("#CC79A7", "-."),
@@ -46,6 +56,9 @@ def report(out):
     parts = [HEAD.format(machine=describe_machine())]
     for experts, mine in found.groupby("experts", sort=False):
         parts.append(f"# Experts: {experts}")
+        about = pd.read_csv(out / "splits.csv").query("experts == @experts")
+        named = about.drop(columns="experts").rename(columns=lambda name: name.replace("_", " "))
+        parts.append(markdown(named))
         asked = pairs[pairs.experts == experts]
         parts += _questions(asked, classes[classes.experts == experts])
         skipped = runs[(runs.experts == experts) & runs["accuracy"].isna()]
@@ -80,6 +93,12 @@ def _tables(dataset, split, part):
     order = _ordered(part.shots)
     told = ", ".join(f"{shots}: {draws[shots]}" for shots in order)
     parts = [f"## {dataset}, {split} split", f"Draws: {told}."]
+    short = [shots for shots in order if not shots.startswith("all") and draws[shots] < WANTED]
+    if short:
+        parts.append(
+            f"**Not complete**: fewer than {WANTED} draws of {', '.join(short)} shots. The command "
+            "goes on where it was stopped."
+        )
     for metric in ("balanced_accuracy", "macro_auroc", "log_loss", "accuracy"):
         texts = part[~lists].assign(
             text=[with_interval(row, metric) for _, row in part[~lists].iterrows()]
@@ -110,13 +129,13 @@ def _questions(pairs, classes):
         mine = pairs[pairs.question == question]
         by = ["dataset", "split", "shots", "first", "second"]
         for key, part in mine.groupby(by, sort=False):
-            row = dict(zip(by, key, strict=True)) | {"draws": len(part)}
+            if len(part) < LEAST and not key[2].startswith("all"):
+                continue  # so few draws say nothing of others
+            row = dict(zip(by, key, strict=True))
             for metric, sign in PAIRED.items():
                 value = combined(part[metric], part[f"{metric}_se"])
                 row[metric.replace("_", " ")] = signed(value)
-                low, high = sorted(sign * np.array(value[1:]))
-                verdict = "better" if low > 0 else "worse" if high < 0 else "no clear difference"
-                counts.setdefault((key[3], key[4], metric), []).append(verdict)
+                counts.setdefault((key[3], key[4], metric), []).append(verdict(value, sign))
             rows.append(row)
         table = pd.DataFrame(rows)
         cells = []
@@ -149,8 +168,8 @@ EXPLAINED = {
 length: the list that each expert's own embeddings choose from the bank on the training rows,
 against one expert's choice for both; and against all of the bank for both, which is longer. A cell
 is a data set, split and number of shots; better or worse where the 95 % interval of the paired
-difference leaves out zero. Demo experts know half of the bank each, the other words are
-directions without meaning to them.""",
+difference leaves out zero. Cells of fewer than five draws of few shots are left out. Demo experts
+know half of the bank each, the other words are directions without meaning to them.""",
     "learned fusion": """"gate" is the default, whose guard keeps the plain average unless the
 learned gate is clearly better; "gate, no guard" is the learned gate itself; the joint recipes
 start at the published head.""",
@@ -203,7 +222,7 @@ def _beside(found):
         }
         for _, row in table.iterrows()
     ]
-    known = table.dropna(subset=["accuracy"])
+    known = table[(table["draws"] >= LEAST) | (table["shots"] == "all")].dropna(subset=["accuracy"])
     agreement = []
     for shots, part in known.groupby("shots", sort=False):
         if len(part) > 2:

@@ -5,9 +5,9 @@ r"""derm7pt under MONET: melanoma or nevus by ten concepts and 49 phrases, again
 
 Embeddings of 827 dermoscopic images under a real medical image-text model. The parts are those of
 the file (the data set's own); fits see the training part alone, the test part judges, the
-validation part is not used. Beside the concepts stand as many random directions (ten sets of them),
-a linear probe on the embedding, whose penalty is chosen on training folds, and the zero-shot
-classifier: softmax of 100 times the cosines with the two class names.
+validation part is not used. Beside the concepts stand as many random directions, other ones in
+each draw, a linear probe on the embedding, whose penalty is chosen on training folds, and the
+zero-shot classifier: softmax of 100 times the cosines with the two class names.
 
 `--report` makes README.md and figure.png of runs.csv.
 """
@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from benchmarks._experiment_report import combined, markdown, signed, summary, with_interval
+from benchmarks._derm7pt_report import PAIRED, PROBE, SHOTS, ZERO, report
 from benchmarks._experiment_runs import (
     METRICS,
     GrowingTable,
@@ -31,7 +30,6 @@ from benchmarks._experiment_runs import (
     probe,
     row_of,
 )
-from benchmarks._machine import describe_machine
 from skmoecbm import (
     ConceptBottleneckClassifier,
     ExpertFeatures,
@@ -40,12 +38,7 @@ from skmoecbm import (
 
 __all__ = ["Derm7pt", "main", "read"]
 
-SHOTS = ("1", "2", "4", "8", "16", "50", "all")
 KEY = ("shots", "draw", "variant")
-ZERO = "zero-shot, class names"
-PROBE = "linear probe on the embedding"
-# Both are AUROCs of the test part, measured by a crude probe when this benchmark was asked for.
-EARLIER = {PROBE: 0.89, ZERO: 0.81}
 PAIRS = (
     ("10 concepts", "10 random directions"),
     ("49 phrases", "49 random directions"),
@@ -54,43 +47,6 @@ PAIRS = (
     ("concepts and phrases, gate", PROBE),
     ("49 phrases, prior of class names", ZERO),
 )
-PAIRED = ("accuracy", "macro_auroc", "log_loss")
-SHOWN = ("accuracy", "balanced_accuracy", "macro_auroc", "log_loss", "ece")
-STYLES = {
-    "10 concepts": ("#56B4E9", "-"),
-    "10 random directions": ("#56B4E9", ":"),
-    "49 phrases": ("#D55E00", "-"),
-    "49 random directions": ("#D55E00", ":"),
-    "49 phrases, prior of class names": ("#009E73", "-"),
-    PROBE: ("#000000", "--"),
-    ZERO: ("#888888", "-."),
-}
-PAGE = """# derm7pt under MONET
-
-Melanoma or nevus, fitted on the training part of the file (346 images), judged on its test part
-(320). Means over draws of the training rows with 95 % intervals that resample cases of the test
-part, too (how: `benchmarks/_experiment_report.py`); differences are paired. Made by
-`python -m benchmarks.derm7pt`; every run is in [runs.csv](runs.csv). {machine}.
-
-## All training rows
-
-Random directions: the mean of 20 sets. "Measured earlier" are two numbers of a crude probe that
-stood in the request for this benchmark; the intervals show whether they agree.
-
-{all}
-
-## AUROC by shots
-
-Draws: {draws}.
-
-{few}
-
-![AUROC by shots; bands are one standard deviation over draws](figure.png)
-
-## Differences
-
-{pairs}
-"""
 
 
 @dataclass
@@ -221,75 +177,6 @@ def run(data, shots, number, runs, pairs):
     print(f"{shots} {number}: {auroc}", flush=True)
 
 
-def report(out, data=None):
-    """Write README.md and figure.png of the tables in `out`."""
-    runs, pairs = (table.read() for table in tables(out))
-    found = summary(runs, ["shots", "variant"], METRICS)
-    whole = found[found.shots == "all"]
-    table = pd.DataFrame(
-        {
-            "variant": whole["variant"],
-            **{
-                m.replace("_", " "): [with_interval(r, m) for _, r in whole.iterrows()]
-                for m in SHOWN
-            },
-            "AUROC measured earlier": [
-                f"{EARLIER[v]}" if v in EARLIER else "" for v in whole["variant"]
-            ],
-        }
-    )
-    few = found.assign(text=[with_interval(row, "macro_auroc") for _, row in found.iterrows()])
-    order = [shots for shots in SHOTS if shots in set(few.shots)]
-    few = few.pivot_table(
-        index="variant", columns="shots", values="text", aggfunc="first", sort=False
-    )[order].reset_index()
-    compared = []
-    for (shots, first, second), part in pairs.groupby(["shots", "first", "second"], sort=False):
-        row = {"shots": shots, "first": first, "less": second}
-        for metric in PAIRED:
-            named = metric.replace("_", " ")
-            row[named] = signed(combined(part[metric], part[f"{metric}_se"]))
-        compared.append(row)
-    compared = pd.DataFrame(compared)
-    compared = compared[compared.shots.isin(["4", "16", "all"])]
-    compared = compared.sort_values("shots", key=lambda s: s.map(SHOTS.index), kind="stable")
-    draws = runs.groupby("shots")["draw"].nunique()
-    text = PAGE.format(
-        machine=describe_machine(),
-        all=markdown(table),
-        few=markdown(few),
-        pairs=markdown(compared),
-        draws=", ".join(f"{shots}: {draws[shots]}" for shots in order),
-    )
-    (out / "README.md").write_text(text, encoding="utf-8")
-    _draw(found, out / "figure.png")
-    print(text)
-
-
-def _draw(found, path):
-    """Draw AUROC by shots."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, ax = pyplot.subplots(figsize=(8, 5))
-    order = [shots for shots in SHOTS if shots in set(found.shots)]
-    for name, (color, line) in STYLES.items():
-        part = found[found.variant == name].set_index("shots").loc[order]
-        spread = part["macro_auroc_sd"].fillna(0.0).to_numpy()
-        at = np.arange(len(order))
-        ax.plot(at, part["macro_auroc"], color=color, linestyle=line, marker="o", ms=3, label=name)
-        if name in ("49 phrases", PROBE):
-            low, high = part["macro_auroc"] - spread, part["macro_auroc"] + spread
-            ax.fill_between(at, low, high, color=color, alpha=0.12, linewidth=0)
-    ax.set(xticks=range(len(order)), xticklabels=order, xlabel="shots per class")
-    ax.set(ylabel="AUROC of melanoma, test part", title="derm7pt under MONET")
-    ax.legend(frameon=False, fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-
-
 def main(argv=None):
     """Run what has not been run, and report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -304,7 +191,7 @@ def main(argv=None):
         for shots in options.shots:
             for number in range(options.draws):
                 run(data, shots, number, *tables(options.out))
-    report(options.out)
+    report(options.out, *(table.read() for table in tables(options.out)))
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ PAIRED = ("balanced_accuracy", "macro_auroc", "log_loss")
 DIFFERENCES = [f"{metric}{end}" for metric in PAIRED for end in ("", "_se")]
 OF_CLASS = ("experts", "dataset", "split", "shots", "class")
 USAGE = ("weight", "low", "high", "difference", "p_value", "p_adjusted")
+SPLIT = ("experts", "dataset", "split", "train_rows", "test_rows")
+SPLIT += ("concepts", "written_for_the_classes", "note")
 OVERALL = ("p_overall", "spearman", "spearman_p_value")
 
 
@@ -74,6 +76,17 @@ def tables(out, experiment):
             OF_CLASS,
         ),
     )
+
+
+def facts(experiment):
+    """Return what a reader should know of a data set and split."""
+    return {
+        "train_rows": len(experiment.train),
+        "test_rows": len(experiment.test),
+        "concepts": " and ".join(str(len(block.concepts)) for block in experiment.X.blocks),
+        "written_for_the_classes": "yes" if experiment.words else "no",
+        "note": experiment.note,
+    }
 
 
 def run_draw(experiment, shots, number, told, found, n_bootstrap):
@@ -220,6 +233,8 @@ def main(argv=None):
             )
             told = {"experts": " + ".join(backbones), "dataset": name, "split": split}
             found = tables(options.out, experiment)
+            splits = GrowingTable(options.out / "splits.csv", SPLIT, SPLIT[:3])
+            splits.add([{**told, **facts(experiment)}])
             for number in range(options.draws):
                 for shots in options.shots:
                     if shots.startswith("all") and number:
