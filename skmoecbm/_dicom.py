@@ -133,7 +133,8 @@ def _shown(film, values, value_range, span):
     if isinstance(voi, Table):
         return voi.look_up(values) / (2.0**voi.bits - 1)
     if voi is not None:
-        return _windowed(values, *voi)
+        with np.errstate(over="ignore"):  # a tiny width divides to infinity: black or white
+            return _windowed(values, *voi)
     if span is None:  # at most 8 bits: all that can be stored
         if isinstance(film.modality, Table):
             span = 0, 2**film.modality.bits - 1

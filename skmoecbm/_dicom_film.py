@@ -13,6 +13,7 @@ __all__ = ["Film", "read_film"]
 
 _MEDIA = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422")
 _MEDIA += ("YBR_ICT", "YBR_RCT")
+_HIGHEST = 1e30  # of a slope, intercept or window: what is made of it stays a finite float64
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,8 @@ def _numbers(dataset, name):
     numbers = [float(one) for one in values if one is not None and one != ""]
     if not all(map(math.isfinite, numbers)):
         raise Unreadable(f"its {name} is no finite number.")
+    if any(abs(one) > _HIGHEST for one in numbers):
+        raise Unreadable(f"its {name} is beyond {_HIGHEST:g}, which no image can be made of.")
     return numbers
 
 

@@ -192,6 +192,15 @@ def test_tables_shorter_than_they_announce_are_refused():
     refused(dicom(GREY, VOILUTSequence=[item]), "has 200 of the 4,096 entries it announces", 1)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["RescaleSlope", "RescaleIntercept", "WindowCenter"])
+def test_numbers_too_large_for_arithmetic_are_refused(name):
+    film = {"RescaleSlope": 2, "RescaleIntercept": 1, "WindowCenter": 3, "WindowWidth": 4}
+    refused(dicom(GREY, **{**film, name: "1e308"}), f"{name} is beyond 1e\\+30", 1)
+    narrow = np.asarray(load_image(dicom(GREY, **{**film, "WindowWidth": "1e-308"})))
+    assert narrow[..., 0].tolist() == [[0, 128, 255], [255, 255, 255]]
+
+
 # What must not leave the header ------------------------------------------------------------------
 
 
