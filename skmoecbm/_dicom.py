@@ -167,7 +167,7 @@ def _decode(film):
         decoder = get_decoder(UID(film.syntax))
     except NotImplementedError:
         raise Unreadable(
-            "its transfer syntax is a video, private or unknown one, which cannot be decoded."
+            "its transfer syntax is a video or another one that cannot be decoded."
         ) from None
     if not decoder.is_available:
         raise _needs(decoder)
