@@ -126,7 +126,9 @@ class Walk:
             else:
                 length = struct.unpack_from(self.order + "H", self.content, at + 6)[0]
             name, known = self._wanted.get(tag, (None, ""))
-            vr = known if vr in (b"", b"UN") or known.startswith("O") else vr.decode("ascii")
+            vr = vr.decode("ascii")
+            if vr in ("", "UN") or (known.startswith("O") and not vr.startswith("O")):
+                vr = known
             if length == _UNDEFINED:
                 value, at = self._undefined(start, end, implicit, depth, vr, tag)
             else:

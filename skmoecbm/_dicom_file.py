@@ -73,7 +73,7 @@ def read_header(content):
     wanted = {}
     for name in _ATTRIBUTES:
         tag = tag_for_keyword(name)
-        wanted[tag] = (name, dictionary_VR(tag)[:2])  # the first of two, such as "US or SS"
+        wanted[tag] = (name, dictionary_VR(tag)[-2:])  # the last of two, such as "US or OW"
     walk = Walk(content, little_endian, wanted, python_encoding, _MOST_READS)
     try:
         header = walk.header(start)
