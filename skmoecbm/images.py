@@ -194,7 +194,8 @@ def iter_images(
         If given, (row, reason) of each missing image is appended and no warning is given.
     n_threads : int, default=0
         Threads that open the next images while one is worked on; 0 opens each when it is asked
-        for. Open file objects are always read in the caller's thread: two may share one file.
+        for. Open file objects, and PIL images still in theirs, are always read in the caller's
+        thread: two may share one file.
     n_waiting : int, default=64
         Most images that are open, or being opened, and not asked for yet.
     shape : callable, default=None
@@ -262,7 +263,7 @@ def _each(function, images, on_error, rows, failures, n_threads=0, n_waiting=1):
         except InputError as error:  # told in the order of the rows
             return None, error
 
-    with closing(ahead(attempt, images, n_threads, n_waiting, _is_file_object)) as attempts:
+    with closing(ahead(attempt, images, n_threads, n_waiting, _stays_here)) as attempts:
         for position, (result, error) in enumerate(attempts):
             row = int(position if rows is None else rows[position])
             if error is None:
@@ -281,9 +282,12 @@ def _each(function, images, on_error, rows, failures, n_threads=0, n_waiting=1):
         warn_missing(own_failures)
 
 
-def _is_file_object(image):
-    image = image.file if isinstance(image, DicomFrame) else image
-    return hasattr(image, "read") and not isinstance(image, Image.Image)
+def _stays_here(image):
+    """Return whether an image reads from an open file, which other images may read from too."""
+    if isinstance(image, Image.Image):
+        orientation_of(image)  # Pillow reads it once, and not safely when two threads ask first
+        return getattr(image, "fp", None) is not None
+    return hasattr(image.file if isinstance(image, DicomFrame) else image, "read")
 
 
 def image_key(image, value_range=None):

@@ -592,6 +592,21 @@ def numbered(n):
     return [np.full((6, 8, 3), i, dtype=np.uint8) for i in range(n)]
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg", "tiff"])
+def test_threads_read_a_pil_image_that_is_given_many_times(kind, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
+    path = tmp_path / f"noise.{kind}"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    Image.fromarray(pixels).save(path, exif=exif)
+    expected = np.asarray(load_image(path))
+    for _ in range(5):
+        with Image.open(path) as lazy:
+            assert lazy.fp is not None
+            for picture in iter_images([lazy] * 8, n_threads=4):
+                np.testing.assert_array_equal(np.asarray(picture), expected)
+
+
 @pytest.mark.parametrize("n_threads", [0, 3])
 def test_threads_yield_the_same_images_in_the_same_order(n_threads):
     found = iter_images(numbered(30), n_threads=n_threads, n_waiting=7)
