@@ -244,7 +244,10 @@ class AssociationProblem:
         return Curvature(self.similarities, undecided, size, self.scale.mean(0))
 
     def _undecided(self, association, intercept, *, own):
-        """Return p (1 - p) times the rows' weights, (n, K') or summed (n, 1), and its sums (K',)."""
+        """Return p (1 - p) times the rows' weights and its sums (K',).
+
+        The former by class (n, K'), or summed over them (n, 1), as blocks of rows.
+        """
         size, undecided = 0.0, []
         for rows, _, logits, _ in self.pieces(association, intercept):
             p = torch.softmax(logits, dim=1) if self.exclusive else torch.sigmoid(logits)
