@@ -96,10 +96,17 @@ def paths_of(frame, image, root, below):
     if None in paths:
         known = below()
         stems = [os.path.basename(name.replace("\\", "/")) for name in names]
-        paths = [
-            path or known.get(stem) or known.get(os.path.splitext(stem)[0])
-            for path, stem in zip(paths, stems, strict=True)
-        ]
+        found = [known.get(stem) or known.get(os.path.splitext(stem)[0]) for stem in stems]
+        whose = {}  # normal path -> how the table calls it
+        for path, other, name in zip(paths, found, names, strict=True):
+            if path is not None:
+                whose.setdefault(os.path.normpath(path), name)
+        for row, (path, other, name) in enumerate(zip(paths, found, names, strict=True)):
+            # b/1.png that is not there is not a/1.png, which another row names
+            if path is not None or other is None:
+                continue
+            if whose.setdefault(os.path.normpath(other), name) == name:
+                paths[row] = other
     return paths, names
 
 

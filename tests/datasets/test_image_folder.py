@@ -131,6 +131,32 @@ def test_images_are_found_by_name_and_text_stays_text(tmp_path):
     assert load_image_folder(tmp_path, absolute).images.tolist() == data.images.tolist()
 
 
+def test_an_image_of_another_folder_is_not_taken_for_one_that_is_missing(tmp_path):
+    for place in ("a/1.png", "b/2.png"):
+        image(tmp_path / place)
+    frame = pd.DataFrame({"path": ["b/1.png", "a/1.png", "b/2.png"], "label": list("xyx")})
+    with pytest.raises(InputError, match=r"first is 'b/1\.png'"):
+        load_image_folder(tmp_path, frame)
+    # two rows of one image (two readers) name it in one way
+    frame["path"] = ["1.png", "1", "2.png"]
+    with pytest.raises(InputError, match="first is '1'"):
+        load_image_folder(tmp_path, frame)
+    frame["path"] = ["1.png", "1.png", "2.png"]
+    assert [one[-7:] for one in load_image_folder(tmp_path, frame).images] == [
+        "a/1.png",
+        "a/1.png",
+        "b/2.png",
+    ]
+
+
+def test_images_of_one_name_and_size_in_two_folders_are_not_mixed_up(tmp_path):
+    for k, place in enumerate(("a/1.bmp", "b/1.bmp")):
+        image(tmp_path / place, k)
+    frame = pd.DataFrame({"image": ["1", "2"], "label": ["x", "y"]})
+    with pytest.raises(InputError, match="Two different images are called '1'"):
+        load_image_folder(tmp_path, frame, on_missing="ignore")
+
+
 def test_several_columns_are_labels_of_which_one_may_be_unknown(tmp_path):
     frame = films(tmp_path)
     data = load_image_folder(tmp_path, frame, target=["edema", "mass"], groups="patient")
