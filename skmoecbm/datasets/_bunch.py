@@ -224,10 +224,9 @@ def image_bunch(
     default_split : str, default=None
         None is the first of `splits`.
     task, metric : str
-        What is to be learnt, and the key of `evaluate` it is measured by ("quadratic_kappa", of
-        grades, is none).
+        What is to be learnt, and the key of `evaluate` it is measured by.
     scoring : str or callable
-        The same for scikit-learn's `scoring`.
+        The same for scikit-learn's `scoring`; of grades another one, which sees their order.
     descr : str, default=None
         None reads `descr/NAME.md`.
     more : dict, default=None

@@ -98,7 +98,7 @@ def paths_of(frame, image, root, below):
         stems = [os.path.basename(name.replace("\\", "/")) for name in names]
         found = [known.get(stem) or known.get(os.path.splitext(stem)[0]) for stem in stems]
         whose = {}  # normal path -> how the table calls it
-        for path, other, name in zip(paths, found, names, strict=True):
+        for path, name in zip(paths, names, strict=True):
             if path is not None:
                 whose.setdefault(os.path.normpath(path), name)
         for row, (path, other, name) in enumerate(zip(paths, found, names, strict=True)):
