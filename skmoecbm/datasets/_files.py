@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from skmoecbm._folder import IMAGE_SUFFIXES
-from skmoecbm._label_table import list_some
+from skmoecbm._label_table import list_some, rows_have
 from skmoecbm._validation import check_choice
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
@@ -136,7 +136,8 @@ def keep_present(paths, ids, *, name, root, on_missing, remedy):
     if not len(gone):
         return here
     told = (
-        f"{len(gone):,} of the {len(here):,} images that the table of {name} names are not in "
+        f"{len(gone):,} of the {len(here):,} images that the table of {name} names "
+        f"{'is' if len(gone) == 1 else 'are'} not in "
         f"{str(root)!r}; the first is {str(ids[gone[0]])!r}."
     )
     if len(gone) == len(here):
@@ -171,8 +172,8 @@ def readable(codes, names, *, name, column, ids):
     if unknown:
         row = unknown[0]
         raise InputError(
-            f"{len(unknown):,} rows of {name} have something else than {list_some(names, 20)} in "
-            f"column {column!r}; the first is {str(ids[row])!r} with {codes[row]!r}. Correct the "
-            "table, or leave these rows out of it."
+            f"In column {column!r} of {name} {rows_have(len(unknown))} something else than "
+            f"{list_some(names, 20)}; the first is {str(ids[row])!r} with {codes[row]!r}. Correct "
+            "the table, or leave these rows out of it."
         )
     return np.array([known[code] for code in codes])

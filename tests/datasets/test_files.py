@@ -104,5 +104,7 @@ def test_codes_become_names_and_names_stay():
     said = {"name": "X", "column": "dx", "ids": list("abc")}
     names = readable(["m", " nevus ", "n"], {"m": "melanoma", "n": "nevus"}, **said)
     np.testing.assert_array_equal(names, ["melanoma", "nevus", "nevus"])
-    with pytest.raises(InputError, match=r"1 rows of X .* column 'dx'; the first is 'b' with 'n"):
+    with pytest.raises(
+        InputError, match=r"In column 'dx' of X 1 row has something .*; the first is 'b' with 'n"
+    ):
         readable(["m", float("nan"), "n"], {"m": "melanoma", "n": "nevus"}, **said)
