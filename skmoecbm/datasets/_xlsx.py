@@ -23,7 +23,7 @@ def read_xlsx(path):
     Raises
     ------
     InputError
-        If it is no such file.
+        If it does not exist, or is no such file.
     """
     try:
         with zipfile.ZipFile(path) as book:
@@ -33,6 +33,8 @@ def read_xlsx(path):
                 texts = [_text(node) for node in root.iter(f"{_NS}si")]
             sheet = _parse(book, "xl/worksheets/sheet1.xml")
             return [_row(row, texts) for row in sheet.iter(f"{_NS}row")]
+    except FileNotFoundError:
+        raise InputError(f"The table {str(path)!r} does not exist. Check the path.") from None
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, ElementTree.ParseError) as error:
         raise InputError(
             f"The table {str(path)!r} cannot be read as an Excel file: {error}. Get it anew, or "
