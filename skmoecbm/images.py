@@ -22,7 +22,7 @@ from skmoecbm._decoding import (
     to_numpy,
 )
 from skmoecbm._dicom_frame import DicomFrame
-from skmoecbm._validation import check_choice
+from skmoecbm._validation import check_choice, is_dicom_dataset
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
 __all__ = [
@@ -65,6 +65,11 @@ def as_image_list(X):
     >>> as_image_list(("a.png", None, float("nan")))
     ['a.png', None, None]
     """
+    if is_dicom_dataset(X):
+        raise InputError(
+            f"Expected a sequence of images, got the single {describe(X)}. Give its path or its "
+            "bytes, in a list: [path]."
+        )
     if isinstance(X, str | bytes | os.PathLike | Image.Image | DicomFrame) or hasattr(X, "read"):
         raise InputError(
             f"Expected a sequence of images, got the single image {describe(X)}. "
