@@ -231,8 +231,8 @@ def check_array(array, kind):
         )
 
 
-def check_value_range(value_range):
-    """Return `value_range` as None or two floats; raise if it is neither."""
+def check_value_range(value_range, owner="the image reader"):
+    """Return `value_range` as None or two floats; raise, as of `owner`, if it is neither."""
     if value_range is None:
         return None
     try:
@@ -241,7 +241,7 @@ def check_value_range(value_range):
         low = high = np.nan
     if not (np.isfinite([low, high]).all() and low < high):
         raise parameter_error(
-            "the image reader", "value_range", "None or two numbers with low < high", value_range
+            owner, "value_range", "None or two numbers with low < high", value_range
         )
     return low, high
 

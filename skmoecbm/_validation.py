@@ -57,14 +57,20 @@ def check_choice(owner, name, value, choices):
         raise parameter_error(owner, name, f"one of {listed}", value)
 
 
-def check_number(owner, name, value, *, low=None, high=None, integer=False, low_open=False):
-    """Raise unless `value` is a finite number (or integer) within [low, high]."""
+def check_number(
+    owner, name, value, *, low=None, high=None, integer=False, low_open=False, auto=False
+):
+    """Raise unless `value` is a finite number (or integer) within [low, high], or may be "auto"."""
+    if auto and isinstance(value, str) and value == "auto":
+        return
     kind = numbers.Integral if integer else numbers.Real
     words = "an integer" if integer else "a number"
     if low is not None:
         words += f" {'greater than' if low_open else 'of at least'} {low}"
     if high is not None:
         words += f"{' and' if low is not None else ''} at most {high}"
+    if auto:
+        words += ", or 'auto'"
     good = isinstance(value, kind) and not isinstance(value, bool | np.bool_)
     good = good and np.isfinite(value)
     if good and low is not None:

@@ -109,10 +109,14 @@ def _rows_of_array(X):
             # item by item: tolist() would also unpack arrays inside an object array
             return [str(image) if X.dtype.kind == "U" else image for image in X.reshape(-1)]
     layout = "(n, 1 | 3 | 4, height, width)" if is_tensor else "(n, height, width, 1 | 3 | 4)"
+    known = str(X.dtype).removeprefix("torch.") == "uint8" or (
+        not is_tensor and X.dtype.kind not in "buif"
+    )
     raise InputError(
         f"Expected a 1-D array of paths or images, or a stack of shape {layout}, got "
         f"{'a tensor' if is_tensor else 'an array'} of shape {shape} and dtype {X.dtype}. "
-        "Wrap a single image in a list: [image]; give n grey images as list(X)."
+        "Wrap a single image in a list: [image]; give n grey images as list(X)"
+        f"{'' if known else ', with value_range=(low, high), their black and white'}."
     )
 
 
