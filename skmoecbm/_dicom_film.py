@@ -240,9 +240,15 @@ def _voi(dataset, frame, window, little_endian, signed):
         return next(((function, *pair) for pair in windows if pair[1] > 0), None)
     place = window if isinstance(window, int) else _place_of(source, window)
     if place is None or place >= len(windows) or windows[place][1] <= 0:
+        # by their numbers alone: their names are free text of the header
+        there = [f"{n}: ({c:g}, {w:g})" for n, (c, w) in enumerate(windows) if w > 0]
+        if not there:
+            raise InputError("it has no window. Give (center, width), or leave out window=.")
+        more = f" and {len(there) - 8} more" if len(there) > 8 else ""
         raise InputError(
-            f"it has {len(windows)} window(s), none of them {window!r}. Give their number, from 0, "
-            "their WindowCenterWidthExplanation, or (center, width)."
+            f"it has {len(there)} window(s), none of them {window!r}; by number and (center, "
+            f"width): {', '.join(there[:8])}{more}. Give a number, (center, width), or the name "
+            "in WindowCenterWidthExplanation."
         )
     return (function, *windows[place])
 

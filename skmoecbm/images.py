@@ -22,7 +22,7 @@ from skmoecbm._decoding import (
     to_numpy,
 )
 from skmoecbm._dicom_frame import DicomFrame
-from skmoecbm._validation import check_choice
+from skmoecbm._validation import check_choice, is_dicom_dataset
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
 __all__ = [
@@ -65,6 +65,11 @@ def as_image_list(X):
     >>> as_image_list(("a.png", None, float("nan")))
     ['a.png', None, None]
     """
+    if is_dicom_dataset(X):
+        raise InputError(
+            f"Expected a sequence of images, got the single {describe(X)}. Give its path or its "
+            "bytes, in a list: [path]."
+        )
     if isinstance(X, str | bytes | os.PathLike | Image.Image | DicomFrame) or hasattr(X, "read"):
         raise InputError(
             f"Expected a sequence of images, got the single image {describe(X)}. "
@@ -104,10 +109,14 @@ def _rows_of_array(X):
             # item by item: tolist() would also unpack arrays inside an object array
             return [str(image) if X.dtype.kind == "U" else image for image in X.reshape(-1)]
     layout = "(n, 1 | 3 | 4, height, width)" if is_tensor else "(n, height, width, 1 | 3 | 4)"
+    known = str(X.dtype).removeprefix("torch.") == "uint8" or (
+        not is_tensor and X.dtype.kind not in "buif"
+    )
     raise InputError(
         f"Expected a 1-D array of paths or images, or a stack of shape {layout}, got "
         f"{'a tensor' if is_tensor else 'an array'} of shape {shape} and dtype {X.dtype}. "
-        "Wrap a single image in a list: [image]; give n grey images as list(X)."
+        "Wrap a single image in a list: [image]; give n grey images as list(X)"
+        f"{'' if known else ', with value_range=(low, high), their black and white'}."
     )
 
 

@@ -263,6 +263,54 @@ def test_nothing_that_is_written_or_said_names_a_patient(ward, tmp_path, caplog,
         _search(path.name, str(path.relative_to(tmp_path)).encode())
 
 
+def test_a_data_set_in_the_place_of_an_image_is_refused_without_its_repr():
+    dataset = pydicom.dcmread(io.BytesIO(dicom(GREY)))
+    assert "Zwiebelmann" in repr(dataset)
+    lesions = make_lesions(40, random_state=0)
+    encoder = ConceptEncoder("demo-general", "lesions")
+    model = make_pipeline(encoder, ConceptBottleneckClassifier(cv=2, random_state=0))
+    model.fit(list(lesions.images), lesions.target)
+    one = [lesions.images[0], dataset]
+    head = ConceptBottleneckClassifier()
+    attempts = {
+        "load_image": lambda: load_image(dataset),
+        "image_key": lambda: image_key(dataset),
+        "image_keys": lambda: image_keys(one),
+        "raise": lambda: list(iter_images(one)),
+        "missing": lambda: list(iter_images(one, on_error="missing")),
+        "explain": lambda: explain(model, one),
+        "predict": lambda: model.predict(one),
+        "transform": lambda: model[0].transform(one),
+        "missing rows": lambda: ConceptEncoder(
+            "demo-general", "lesions", on_error="missing"
+        ).fit_transform(one),
+        "fit": lambda: encoder.fit(dataset),
+        "a single one": lambda: model.predict(dataset),
+        "explain a single one": lambda: explain(model, dataset),
+        "no encoder": lambda: head.fit([dataset, dataset], [0, 1]),
+        "no encoder, a single one": lambda: head.fit(dataset, [0, 1]),
+        "evaluate": lambda: evaluate(model, one, lesions.target[:2]),
+        "a parameter": lambda: DicomFrame("film.dcm", window=dataset),
+        "a frame": lambda: load_image(DicomFrame(dataset)),
+    }
+    for what, attempt in attempts.items():
+        with warnings.catch_warnings(record=True) as told, pytest.raises(Exception) as caught:
+            warnings.simplefilter("always")
+            attempt()
+        text = "".join(traceback.format_exception(caught.value)) + str([str(w) for w in told])
+        _search(what, text.encode())
+        assert isinstance(caught.value, InputError), (what, text)
+        if what not in ("no encoder", "no encoder, a single one", "evaluate", "a parameter"):
+            assert "its path or its bytes" in str(caught.value), (what, str(caught.value))
+
+
+@pytest.mark.parametrize("stranger", [{"PatientName": "Zwiebelmann"}, {"Zwiebelmann"}])
+def test_strangers_are_called_by_their_type(stranger):
+    with pytest.raises(InputError, match=f"image <{type(stranger).__name__}> cannot") as caught:
+        image_key(stranger)
+    assert "Zwiebelmann" not in str(caught.value)
+
+
 def _damaged(content):
     """Yield versions of a file, each broken at another place."""
     yield from (content[:cut] for cut in range(140, len(content), 97))
