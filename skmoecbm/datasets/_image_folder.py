@@ -11,7 +11,7 @@ from skmoecbm._label_table import list_some
 from skmoecbm._validation import check_choice
 from skmoecbm.datasets._bunch import image_bunch
 from skmoecbm.datasets._chexpert_labels import known_rows
-from skmoecbm.datasets._files import ON_MISSING, existing_root, images_below, keep_present
+from skmoecbm.datasets._files import ON_MISSING, existing_root, keep_present, walk
 from skmoecbm.datasets._image_table import frame_of, named_column, paths_of, target_of
 from skmoecbm.datasets._splits import PARTS, group_split, split_of_column
 from skmoecbm.exceptions import InputError
@@ -47,10 +47,13 @@ def load_image_folder(
         "test" that do; images may lie deeper. With `labels`, where the paths of the table begin.
     labels : path-like or DataFrame, default=None
         A CSV file (commas, semicolons or tabs), an Excel file (.xlsx, first sheet) or a DataFrame
-        with a row per image. Images in the folder without a row are not used.
+        with a row per image. Images in the folder without a row are not used; hidden files and
+        folders and "__MACOSX" are not looked at.
     image : str, default=None
         The column of the images: paths below `root`, absolute paths, or names of files anywhere
-        below it, with or without ending. None looks for a usual name ("path", "image", ...).
+        below it, with or without ending. A path with folders is looked for deeper below `root` as a
+        whole; an absolute path of another machine by its last folders, at least one, where one
+        image alone has them. None looks for a usual name ("path", "image", ...).
     target : str or list of str, default=None
         The column of labels, one of several classes; or a list of columns of 0 and 1, one for each
         label, empty where it is not known. None looks for a usual name ("label", "dx", ...).
@@ -149,16 +152,21 @@ def load_image_folder(
     return (data.images, data.target) if return_X_y else data
 
 
+def _all_images(root):
+    """Return the path of every image below a folder, sorted."""
+    return sorted(
+        os.path.join(folder, file)
+        for folder, files in walk(root, lambda name: name.lower() != "__macosx")
+        for file in files
+        if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
+    )
+
+
 def _of_folders(root, groups):
     """Return what the folders say."""
     import pandas as pd
 
-    paths = sorted(
-        os.path.join(folder, file)
-        for folder, _, files in os.walk(root, followlinks=True)
-        for file in files
-        if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES and file[0] != "."
-    )
+    paths = _all_images(root)
     names = [os.path.relpath(path, root) for path in paths]
     parts = [Path(name).parts for name in names]
     if not paths or any(len(part) < 2 for part in parts):
@@ -210,7 +218,7 @@ def _groups_by_name(groups, names):
 def _of_table(root, labels, image, target, groups, split, on_missing):
     """Return what the table says."""
     frame = frame_of(labels)
-    paths, names = paths_of(frame, image, root, lambda: images_below(root))
+    paths, names = paths_of(frame, image, root, lambda: _all_images(root))
     classes, class_names = target_of(frame, target, names)
     here = keep_present(
         paths,
