@@ -8,14 +8,12 @@ import shutil
 import socket
 import subprocess
 import sys
-import zipfile
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
 from skmoecbm.datasets import _download, _http
-from skmoecbm.datasets._archives import unpack
 from skmoecbm.datasets._dataverse import dataverse_files
 from skmoecbm.datasets._download import RemoteFile, checksum_of, download, folder_lock
 from skmoecbm.datasets._folders import data_folder
@@ -309,41 +307,6 @@ def test_checksums_are_those_of_the_tools(tmp_path):
     assert checksum_of(tmp_path / "a.txt", "md5") == "b1946ac92492d2347c6235b4d2611184"
     assert checksum_of(tmp_path / "a.txt", "sha256").startswith("5891b5b522d5df086d0ff0b110fbd9d2")
     assert checksum_of(tmp_path / "a.txt", "git") == "ce013625030ba8dba906f756967f9e9ca394464a"
-
-
-def zipped(**members):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in members.items():
-            archive.writestr(name, text)
-    return file.getvalue()
-
-
-def test_an_archive_is_unpacked_as_a_whole_and_removed(tmp_path):
-    (tmp_path / ".parts.part").mkdir()  # of a process that was killed
-    (tmp_path / ".parts.part" / "half").touch()
-    archive = tmp_path / "parts.zip"
-    archive.write_bytes(zipped(**{"in/a.txt": "a", "../../b.txt": "b", "/c.txt": "c"}))
-    unpack(archive, tmp_path / "parts", verbose=False)
-    names = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
-    assert names == ["parts/b.txt", "parts/c.txt", "parts/in/a.txt"]
-
-
-def test_a_damaged_archive_is_removed_and_said(tmp_path):
-    content = zipped(a="a" * 10_000)
-    (tmp_path / "a.zip").write_bytes(content[:40] + b"???" + content[43:])
-    with pytest.raises(DownloadError, match="the next call downloads it again"):
-        unpack(tmp_path / "a.zip", tmp_path / "a", verbose=False)
-    assert not (tmp_path / "a").exists() and not (tmp_path / "a.zip").exists()
-
-
-def test_an_archive_larger_than_the_disk_is_kept(tmp_path, monkeypatch):
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(9, 8, 10))
-    (tmp_path / "a.zip").write_bytes(zipped(a="a" * 10_000))
-    with pytest.raises(DownloadError, match="10,000 bytes come out of it, 10 are free"):
-        unpack(tmp_path / "a.zip", tmp_path / "a", verbose=False)
-    assert (tmp_path / "a.zip").exists() and not (tmp_path / "a").exists()
 
 
 def test_a_dataverse_tells_its_files_with_checksums(server):
