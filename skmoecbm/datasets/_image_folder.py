@@ -13,7 +13,7 @@ from skmoecbm.datasets._bunch import image_bunch
 from skmoecbm.datasets._chexpert_labels import known_rows
 from skmoecbm.datasets._files import ON_MISSING, existing_root, keep_present, walk
 from skmoecbm.datasets._image_table import frame_of, named_column, paths_of, target_of
-from skmoecbm.datasets._splits import PARTS, group_split, split_of_column
+from skmoecbm.datasets._splits import PARTS, group_split, split_of_column, strange_parts
 from skmoecbm.exceptions import InputError
 
 __all__ = ["load_image_folder"]
@@ -62,7 +62,7 @@ def load_image_folder(
         regular expression for the path below `root` whose first group (or whole) is the name, such
         as ``r"patient\d+"``.
     split : str, default=None
-        A column of the table that says "train", "val" or "test".
+        A column of the table that says "train", "val" or "test", or nothing.
     on_missing : {"raise", "warn", "ignore"}, default="raise"
         What to do about images that the table names and the folder lacks: "warn" and "ignore" leave
         them out.
@@ -242,12 +242,15 @@ def _of_table(root, labels, image, target, groups, split, on_missing):
             )
     splits = {}
     if split is not None:
-        parts = split_of_column(named_column(frame, split, "split"))
+        words = named_column(frame, split, "split")
+        parts = split_of_column(words)
         if "train" not in parts:
             raise InputError(
                 f"Column {split!r} names no part {', '.join(map(repr, PARTS))}: it holds "
-                f"{list_some(sorted(set(named_column(frame, split, 'split'))))}."
+                f"{list_some(sorted(set(words)))}."
             )
+        if told := strange_parts(words, split):
+            raise InputError(f"{told} Correct them; empty cells are of images in no part.")
         splits = {"table": parts}
     return paths, names, classes, class_names, members, frame, splits
 

@@ -235,6 +235,9 @@ def test_the_split_of_a_column_is_the_default(tmp_path):
     frame["fold"] = ["A", "B"] * 12
     with pytest.raises(InputError, match="names no part 'train', 'val', 'test': it holds 'A', 'B'"):
         load_image_folder(tmp_path, frame, split="fold")
+    frame["fold"] = ["train"] * 20 + ["tset"] * 3 + [""]
+    with pytest.raises(InputError, match=r"3 rows are in no part .*'fold', which says 'tset'"):
+        load_image_folder(tmp_path, frame, split="fold")
     shared = films(tmp_path).assign(fold=["train", "test"] * 12)
     data = load_image_folder(tmp_path, shared, split="fold", groups="patient")
     with pytest.warns(SkmoecbmWarning, match="divides images, not groups: 12 of its 12"):
