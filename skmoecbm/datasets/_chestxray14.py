@@ -9,7 +9,7 @@ from skmoecbm.datasets._download import download, folder_lock
 from skmoecbm.datasets._files import ON_MISSING, existing_root, images_below, keep_present
 from skmoecbm.datasets._folders import data_folder, not_here
 from skmoecbm.datasets._hub_files import hub_files
-from skmoecbm.datasets._splits import group_split, rows_left, split_of_column
+from skmoecbm.datasets._splits import group_split, rows_left, split_of_column, strange_parts
 from skmoecbm.datasets._tables import column_of, find_table, read_frame, tables_below
 from skmoecbm.exceptions import InputError
 
@@ -144,7 +144,7 @@ def fetch_chestxray14(
     ids = frame[column_of(frame.columns, _IMAGE)].astype(str).tolist()
     patients = frame[column_of(frame.columns, _PATIENT)].to_numpy()
     indicator = _indicator(frame, path, ids)
-    splits = _splits(frame, tables, ids, indicator, patients)
+    splits, strange = _splits(frame, tables, ids, indicator, patients)
     if split is not None and split not in splits:
         listed = ", ".join(map(repr, splits))
         lists = "" if "official" in splits else " 'official' needs NIH's two lists in the folder."
@@ -172,6 +172,7 @@ def fetch_chestxray14(
         metric="macro_auroc",
         scoring="roc_auc",
     )
+    data.splits.add_traps(strange)
     return (data.images, data.target) if return_X_y else data
 
 
@@ -218,8 +219,11 @@ def _indicator(frame, path, ids):
 
 
 def _splits(frame, tables, ids, indicator, patients):
-    """Return NIH's split where its lists are there, one by patient, and those of columns."""
-    splits = {}
+    """Return NIH's split where its lists are there, one by patient, and those of columns.
+
+    With what is strange in these columns, as name -> sentence.
+    """
+    splits, strange = {}, {}
     lists = {}
     for part, name in _LISTS.items():
         if path := next((table for table in tables if table.name == name), None):
@@ -236,7 +240,9 @@ def _splits(frame, tables, ids, indicator, patients):
             name = "_".join(word for word in name.split("_") if word != "split") or "table"
             if len(given) > 1 and name not in splits:
                 splits[name] = given
-    return splits
+                if told := strange_parts(frame[column], column):
+                    strange[name] = told
+    return splits, strange
 
 
 def _download_all(home, download_if_missing, verbose):

@@ -22,6 +22,7 @@ __all__ = ["RemoteFile", "checksum_of", "download", "folder_lock"]
 logger = logging.getLogger("skmoecbm")
 
 _CHUNK = 2**20
+_KINDS = ("git", "md5", "sha1", "sha224", "sha256", "sha384", "sha512")
 _RANGE_TOTAL = re.compile(r"bytes \*/(\d+)")
 _RANGE = re.compile(r"bytes (\d+)-")
 
@@ -39,7 +40,8 @@ class RemoteFile:
         "md5:...", "sha256:..." or "git:..." (of a blob), in hexadecimal digits. None where nobody
         publishes one: who reads the file must check what is in it.
     size : int or None
-        Bytes.
+        Bytes, as published. Without them and a checksum the length that the server tells is all
+        that a file is measured by; one that tells none and is cut passes for whole.
     """
 
     url: str
@@ -50,6 +52,10 @@ class RemoteFile:
 
 class _CutError(ConnectionError):
     """The server ended before the file did."""
+
+
+class _AnswerError(OSError):
+    """What the server tells of the file is none of what it may tell."""
 
 
 @contextmanager
@@ -125,6 +131,9 @@ def download(file, folder, *, remedy, verbose=True):
         return target
     part = target.with_name(file.name + ".part")
     problem = f"Could not download {file.name!r} from {file.url}"
+    kind = (file.checksum or "md5").partition(":")[0]
+    if kind not in _KINDS:
+        raise DownloadError(f"{problem}: {kind!r} is no checksum that is known here. {remedy}")
     target.parent.mkdir(parents=True, exist_ok=True)
     resumed = part.exists() and part.stat().st_size > 0
     try:
@@ -134,6 +143,8 @@ def download(file, folder, *, remedy, verbose=True):
             part.unlink()
             _receive(file, part, verbose)
             wrong = _fault_of(file, part)
+    except _AnswerError as error:
+        raise DownloadError(f"{problem}: {error}. {remedy}") from error
     except (OSError, http.client.HTTPException) as error:
         raise DownloadError(f"{problem}: {why(error)}. {_way_on(error, part, remedy)}") from error
     if wrong:
@@ -190,9 +201,13 @@ def _request(file, part, verbose):
         if start and not (answer.status == 206 and place and int(place[1]) == start):
             start = 0  # this server sends all of it, whatever was asked for
         length = answer.headers.get("Content-Length")
-        total = None if length is None else start + int(length)
+        if length is not None and not re.fullmatch(r"\s*[0-9]{1,18}\s*", length):
+            raise _AnswerError(f"the server tells {length[:20]!r} as its length")
+        told = [] if length is None else [start + int(length)]
+        known = [] if file.size is None else [file.size]
+        total = min(told + known, default=None)
         _room_for(part, total, start)
-        _write(answer, part, start, total, file.name, verbose)
+        _write(answer, part, start, total, file, verbose)
 
 
 def _room_for(part, total, start):
@@ -202,11 +217,12 @@ def _room_for(part, total, start):
         raise OSError(errno.ENOSPC, f"{missing:,} bytes are to come, {free:,} are free")
 
 
-def _write(answer, part, start, total, name, verbose):
+def _write(answer, part, start, total, file, verbose):
+    """Write what comes behind `start`, up to the chunk that goes past the published size."""
     bar = tqdm(
         total=total,
         initial=start,
-        desc=name,
+        desc=file.name,
         unit="B",
         unit_scale=True,
         disable=not verbose,
@@ -219,6 +235,8 @@ def _write(answer, part, start, total, name, verbose):
             out.write(chunk)
             place += len(chunk)
             bar.update(len(chunk))
+            if file.size is not None and place > file.size:
+                break
         if total is not None and place < total:
             raise _CutError(f"the server ended after {place:,} of {total:,} bytes")
 
@@ -227,6 +245,8 @@ def _fault_of(file, part):
     """Return what is wrong with a complete part in one clause, or None."""
     size = part.stat().st_size
     if file.size is not None and size != file.size:
+        if size > file.size:  # how many is not known: it was not read to its end
+            return f"it has more than the {file.size:,} bytes that were published"
         return f"it has {size:,} bytes instead of {file.size:,}"
     if file.checksum is None:
         return None

@@ -38,8 +38,8 @@ def existing_root(root, name, wanted):
 def walk(root, enters=lambda name: True, depth=None):
     """Yield every folder from `root` down with the names of its files, in alphabetical order.
 
-    Hidden files and folders are left out, links are followed, and no folder comes twice, so that a
-    link to a folder above is no endless way.
+    Hidden files and folders are left out. Links are followed last, and no folder comes twice: a
+    link to a folder above is no endless way, and one to a folder beside does not take its place.
 
     Parameters
     ----------
@@ -49,17 +49,21 @@ def walk(root, enters=lambda name: True, depth=None):
     depth : int, default=None
         How many levels below `root` are looked into; None is all.
     """
-    seen = set()
+    seen, tops = set(), [root]
     base = len(Path(root).parts)
-    for folder, inner, files in os.walk(root, followlinks=True):
-        place = os.stat(folder)
-        if (place.st_dev, place.st_ino) in seen and place.st_ino:
-            inner.clear()
-            continue
-        seen.add((place.st_dev, place.st_ino))
-        at_the_end = depth is not None and len(Path(folder).parts) - base >= depth
-        inner[:] = [] if at_the_end else sorted(n for n in inner if n[0] != "." and enters(n))
-        yield folder, sorted(name for name in files if name[0] != ".")
+    for top in tops:  # grows by the links that are met
+        for folder, inner, files in os.walk(top, followlinks=True):
+            place = os.stat(folder)
+            if (place.st_dev, place.st_ino) in seen and place.st_ino:
+                inner.clear()
+                continue
+            seen.add((place.st_dev, place.st_ino))
+            at_the_end = depth is not None and len(Path(folder).parts) - base >= depth
+            inner[:] = [] if at_the_end else sorted(n for n in inner if n[0] != "." and enters(n))
+            links = [name for name in inner if os.path.islink(os.path.join(folder, name))]
+            tops += [os.path.join(folder, name) for name in links]
+            inner[:] = [name for name in inner if name not in links]
+            yield folder, sorted(name for name in files if name[0] != ".")
 
 
 def images_below(root, *, skip=()):

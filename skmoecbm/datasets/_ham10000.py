@@ -8,7 +8,7 @@ from skmoecbm.datasets._files import ON_MISSING, existing_root, images_below, ke
 from skmoecbm.datasets._folders import data_folder
 from skmoecbm.datasets._ham10000_files import community_split, download_ham, has_community_split
 from skmoecbm.datasets._ham10000_tables import BY_HAND, CLASSES, ham_table, isic_test_table
-from skmoecbm.datasets._splits import group_split, rows_left, split_of_column
+from skmoecbm.datasets._splits import group_split, rows_left, split_of_column, strange_parts
 from skmoecbm.exceptions import InputError
 
 __all__ = ["fetch_ham10000"]
@@ -119,10 +119,13 @@ def fetch_ham10000(
     ids = frame["image_id"].tolist()
     target = readable(frame["dx"], CLASSES, name="HAM10000", column="dx", ids=ids)
     splits = {"group": group_split(ids, target, frame["lesion_id"].astype(str))}
+    strange = {}
     for column in frame.columns:
         name = str(column).removeprefix("split_")
         if name != column and len(given := split_of_column(frame[column])) > 1:
             splits[name] = given
+            if told := strange_parts(frame[column], column):
+                strange[name] = told
     if "community" not in splits and (split == "community" or has_community_split(root)):
         splits["community"] = community_split(root, home, ids, download_if_missing, verbose)
     if official:
@@ -155,4 +158,5 @@ def fetch_ham10000(
             for name in ("community", "official")
         },
     )
+    data.splits.add_traps(strange)
     return (data.images, data.target) if return_X_y else data

@@ -3,6 +3,7 @@
 import errno
 import http.client
 import json
+import re
 import socket
 import time
 import urllib.error
@@ -44,7 +45,7 @@ def pause_before(error, attempt):
 
 def _asked_to_wait(error):
     value = (getattr(error, "headers", None) or {}).get("Retry-After") or ""
-    return float(value) if value.strip().isdigit() else None
+    return float(value) if re.fullmatch(r"\s*[0-9]{1,9}\s*", value) else None
 
 
 def why(error):

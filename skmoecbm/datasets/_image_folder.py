@@ -12,7 +12,7 @@ from skmoecbm._label_table import list_some, rows_have
 from skmoecbm._validation import check_choice
 from skmoecbm.datasets._bunch import image_bunch
 from skmoecbm.datasets._chexpert_labels import known_rows
-from skmoecbm.datasets._files import ON_MISSING, existing_root, images_below, keep_present, walk
+from skmoecbm.datasets._files import ON_MISSING, existing_root, keep_present, walk
 from skmoecbm.datasets._image_table import (
     frame_of,
     named_column,
@@ -20,7 +20,7 @@ from skmoecbm.datasets._image_table import (
     possible_groups,
     target_of,
 )
-from skmoecbm.datasets._splits import PARTS, group_split, split_of_column
+from skmoecbm.datasets._splits import PARTS, group_split, split_of_column, strange_parts
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
 __all__ = ["load_image_folder"]
@@ -58,11 +58,14 @@ def load_image_folder(
         table begin.
     labels : path-like or DataFrame, default=None
         A CSV file (commas, semicolons or tabs), an Excel file (.xlsx, first sheet) or a DataFrame
-        with a row per image. Images in the folder without a row are not used.
+        with a row per image. Images in the folder without a row are not used; hidden files and
+        folders and "__MACOSX" are not looked at.
     image : str, default=None
         The column of the images: paths below `root`, absolute paths, or names of files anywhere
-        below it, with or without ending. None takes the first there is of "path", "image",
-        "image_path", "file", "filename", "file_name", "image_id", "img" and "name".
+        below it, with or without ending. A path with folders is looked for deeper below `root` as a
+        whole; an absolute path of another machine by its last folders, at least one, where one
+        image alone has them. None takes the first there is of "path", "image", "image_path",
+        "file", "filename", "file_name", "image_id", "img" and "name".
     target : str or list of str, default=None
         The column of labels, one of several classes; or a list of columns of 0 and 1, one for each
         label, empty where it is not known. None takes the first there is of "label", "target",
@@ -72,7 +75,7 @@ def load_image_folder(
         regular expression for the path below `root` whose first group (or whole) is the name, such
         as ``r"patient\d+"``. A table with a column such as "patient_id" warns without it.
     split : str, default=None
-        A column of the table that says "train", "val" or "test".
+        A column of the table that says "train", "val" or "test", or nothing.
     on_missing : {"raise", "warn", "ignore"}, default="raise"
         What to do about images that the table names and the folder lacks: "warn" and "ignore" leave
         them out.
@@ -205,7 +208,7 @@ def _of_folders(root, groups):
 def _listed(root):
     """Return the images below a folder in order, and a sentence on folders that hold none."""
     paths, others, folders = [], [], 0
-    for folder, files in walk(root):
+    for folder, files in walk(root, lambda name: name.lower() != "__macosx"):
         here = [file for file in files if _ending(file) in IMAGE_SUFFIXES]
         paths += [os.path.join(folder, file) for file in here]
         rest = [file for file in files if _ending(file) not in _TEXT]
@@ -247,7 +250,7 @@ def _groups_by_name(groups, names):
 def _of_table(root, labels, image, target, groups, split, on_missing):
     """Return what the table says."""
     frame = frame_of(labels)
-    paths, names = paths_of(frame, image, root, lambda: images_below(root))
+    paths, names = paths_of(frame, image, root, lambda: _listed(root)[0])
     classes, class_names = target_of(frame, target, names)
     here = keep_present(
         paths,
@@ -281,12 +284,15 @@ def _of_table(root, labels, image, target, groups, split, on_missing):
             )
     splits = {}
     if split is not None:
-        parts = split_of_column(named_column(frame, split, "split"))
+        words = named_column(frame, split, "split")
+        parts = split_of_column(words)
         if "train" not in parts:
             raise InputError(
                 f"Column {split!r} names no part {', '.join(map(repr, PARTS))}: it holds "
-                f"{list_some(sorted(set(named_column(frame, split, 'split'))))}."
+                f"{list_some(sorted(set(words)))}."
             )
+        if told := strange_parts(words, split):
+            raise InputError(f"{told} Correct them; empty cells are of images in no part.")
         splits = {"table": parts}
     return paths, names, classes, class_names, members, frame, splits
 

@@ -1,10 +1,15 @@
 """A table of image paths and labels, as people keep it: CSV, Excel or a DataFrame."""
 
+import filecmp
 import os
+import posixpath
+import re
+from bisect import bisect_left
 from pathlib import Path
 
 import numpy as np
 
+from skmoecbm._folder import IMAGE_SUFFIXES
 from skmoecbm._label_table import list_some, read_table, rows_have
 from skmoecbm.datasets._tables import column_of
 from skmoecbm.datasets._xlsx import read_xlsx
@@ -76,8 +81,12 @@ def paths_of(frame, image, root, below):
         The column; None looks for one of the usual names.
     root : Path
     below : function
-        Without arguments: name without ending -> path of every image below `root`. Called only if
-        cells are no paths.
+        Without arguments: the path of every image below `root`. Called only if cells are no paths.
+
+    Raises
+    ------
+    InputError
+        If there is no such column, a cell is empty, or several images that differ fit a cell.
     """
     if image is None:
         image = column_of(map(str, frame.columns), _IMAGE)
@@ -95,19 +104,7 @@ def paths_of(frame, image, root, below):
         )
     paths = [path if os.path.isfile(path := os.path.join(root, name)) else None for name in names]
     if None in paths:
-        known = below()
-        stems = [os.path.basename(name.replace("\\", "/")) for name in names]
-        found = [known.get(stem) or known.get(os.path.splitext(stem)[0]) for stem in stems]
-        whose = {}  # normal path -> how the table calls it
-        for path, name in zip(paths, names, strict=True):
-            if path is not None:
-                whose.setdefault(os.path.normpath(path), name)
-        for row, (path, other, name) in enumerate(zip(paths, found, names, strict=True)):
-            # b/1.png that is not there is not a/1.png, which another row names
-            if path is not None or other is None:
-                continue
-            if whose.setdefault(os.path.normpath(other), name) == name:
-                paths[row] = other
+        paths = _found_below(paths, names, below())
     return paths, names
 
 
@@ -131,6 +128,88 @@ def possible_groups(frame, taken=()):
                 if known.duplicated().any():
                     return column, "patient" if word == "mrn" else word
     return None, None
+
+
+def _found_below(paths, names, images):
+    """Return paths with those of images that are called as the cells say, where it is certain."""
+    known = sorted((_steps(os.path.abspath(path)), path) for path in images)
+    owner, found = {}, []  # owner: image -> how well it fits, and the cells that fit it so
+    for path, name in zip(paths, names, strict=True):
+        fit, guessed = (10**6, 0), False
+        if path is None:
+            path, fit, guessed = _best_match(name, known)
+        found.append((path, guessed, name))
+        if path is not None:
+            place = os.path.abspath(path)
+            best, cells = owner.get(place, ((0, 0), set()))
+            if fit >= best:
+                owner[place] = (fit, {name} if fit > best else cells | {name})
+    # where two cells lead to one image, a guess is no better than a guess: one is another's image
+    return [
+        None if guessed and owner[os.path.abspath(path)][1] != {name} else path
+        for path, guessed, name in found
+    ]
+
+
+def _steps(path):
+    """Return the steps of a path from its end, the name of the file without ending first."""
+    *folders, file = [step for step in path.replace("\\", "/").split("/") if step]
+    return (os.path.splitext(file)[0], *reversed(folders))
+
+
+def _best_match(name, known):
+    """Return the image a cell means or None, how well it fits, and whether it is a guess.
+
+    A cell's folders must be the image's own, all of them; only of an absolute path, which begins on
+    another machine, the last ones are enough. An image of the same name elsewhere may well be
+    another patient's.
+    """
+    plain = posixpath.normpath(name.replace("\\", "/"))
+    foreign = bool(re.match(r"/|[A-Za-z][A-Za-z0-9+.-]*:", plain))
+    steps = [step for step in plain.split("/") if step]
+    if not steps or steps[0] == "..":
+        return None, (0, 0), False
+    if foreign and steps[0].endswith(":"):
+        steps = steps[1:]
+    needed = 2 if foreign else len(steps)
+    if len(steps) < needed:
+        return None, (0, 0), False
+    file, folders = steps[-1], tuple(reversed(steps[:-1]))
+    stem, ending = os.path.splitext(file)
+    stems = {file, stem} if ending.lower() in IMAGE_SUFFIXES else {file}
+    best, matches = (0, 0), []
+    for wanted in [(stem, *folders) for stem in sorted(stems)]:
+        length = _longest(known, wanted)
+        if length < needed:
+            continue
+        shared = wanted[:length]
+        for place in range(bisect_left(known, (shared,)), len(known)):
+            there, path = known[place]
+            if there[:length] != shared:
+                break
+            base = os.path.basename(path)
+            fit = (length, 3 if base == file else 2 if there[0] == file else 1)
+            if fit > best:
+                best, matches = fit, []
+            if fit == best:
+                matches.append(path)
+    for other in matches[1:]:
+        if not filecmp.cmp(matches[0], other, shallow=False):
+            raise InputError(
+                f"The table's {name!r} may be {matches[0]!r} or {other!r}, which differ. Write "
+                "paths below the folder into the table."
+            )
+    return (matches[0] if matches else None), best, foreign or best[1] == 1
+
+
+def _longest(known, wanted):
+    """Return how many first steps of `wanted` an image has, at most."""
+    place = bisect_left(known, (wanted,))  # those beside it in the alphabet share the most
+    longest = 0
+    for there, _ in known[max(place - 1, 0) : place + 1]:
+        same = [one == other for one, other in zip(there, wanted, strict=False)]
+        longest = max(longest, same.index(False) if False in same else len(same))
+    return longest
 
 
 def target_of(frame, target, names):

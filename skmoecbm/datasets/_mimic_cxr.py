@@ -16,7 +16,7 @@ from skmoecbm.datasets._chexpert_labels import (
 )
 from skmoecbm.datasets._files import ON_MISSING, existing_root, keep_present
 from skmoecbm.datasets._report_sections import SECTIONS, sections_of
-from skmoecbm.datasets._splits import group_split, split_of_column
+from skmoecbm.datasets._splits import group_split, split_of_column, strange_parts
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
 __all__ = ["load_mimic_cxr"]
@@ -161,7 +161,8 @@ def load_mimic_cxr(
     paths = _found(folder / "files", frame)
     here = keep_present(paths, ids, name=name, root=folder, on_missing=on_missing, remedy=_BY_HAND)
     frame, indicator = frame[here].reset_index(drop=True), indicator[here]
-    splits = {"official": split_of_column(frame["split"].replace({"validate": "val"}))}
+    official = frame["split"].replace({"validate": "val"})
+    splits = {"official": split_of_column(official)}
     if frame["subject_id"].nunique() >= 10:
         splits["group"] = group_split(frame["dicom_id"], indicator, frame["subject_id"])
     if split is not None and split not in splits:
@@ -182,6 +183,8 @@ def load_mimic_cxr(
         scoring="roc_auc",
         more={"uncertain": uncertain, "n_without_labels": n_without},
     )
+    if told := strange_parts(official, "split"):
+        data.splits.add_traps({"official": told})
     return (data.images, data.target) if return_X_y else data
 
 

@@ -6,16 +6,26 @@ from collections.abc import Mapping
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
+from skmoecbm._label_table import list_some
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
-__all__ = ["PARTS", "Splits", "chosen_rows", "group_split", "rows_left", "split_of_column"]
+__all__ = [
+    "PARTS",
+    "Splits",
+    "chosen_rows",
+    "group_split",
+    "rows_left",
+    "split_of_column",
+    "strange_parts",
+]
 
 PARTS = ("train", "val", "test")
 _TEST_FOLDS = 5  # one of them is tested on: a fifth of the rows
 _VAL_FOLDS = 8  # one of the rest: a tenth of all rows
 _FEWEST_GROUPS = 10
 _MOST_ROWS = 4  # from which number on groups count as equally large
+_EMPTY = ("", "nan", "none", "<na>")
 _SPELLINGS = {"valid": "val", "validation": "val", "dev": "val", "training": "train"}
 
 
@@ -61,6 +71,11 @@ class Splits(Mapping):
         """Warn of what is known against a split, at the line of who asked for it."""
         if name in self.traps:
             warnings.warn(self.traps[name], SkmoecbmWarning, stacklevel=stacklevel)
+
+    def add_traps(self, traps):
+        """Let splits warn of more: `traps`, dict of str to str, goes behind what is known."""
+        for name, told in traps.items():
+            self.traps[name] = f"{self.traps[name]} {told}" if name in self.traps else told
 
     def rows(self, name):
         """Return part -> rows without a warning: to look at a split, not to learn on it."""
@@ -184,11 +199,37 @@ def split_of_column(column):
     -------
     dict of str to int ndarray
     """
-    words = np.array(
-        [_SPELLINGS.get(word, word) for word in (str(cell).strip().lower() for cell in column)]
-    )
+    words = np.array(_words(column), dtype=str)
     parts = {part: np.flatnonzero(words == part) for part in PARTS}
     return {part: rows for part, rows in parts.items() if len(rows)}
+
+
+def strange_parts(column, name):
+    """Return a sentence about cells of a split's column that name no part, or None.
+
+    Parameters
+    ----------
+    column : sequence of str, length n
+    name : str
+        What the column is called.
+    """
+    words = _words(column)
+    strange = [
+        str(cell)
+        for cell, word in zip(column, words, strict=True)
+        if word not in PARTS and word not in _EMPTY
+    ]
+    if not strange:
+        return None
+    return (
+        f"{len(strange):,} rows are in no part of the split of column {name!r}, which says "
+        f"{list_some(sorted(set(strange)))} there instead of {', '.join(map(repr, PARTS))}."
+    )
+
+
+def _words(column):
+    spelled = (str(cell).strip().lower() for cell in column)
+    return [_SPELLINGS.get(word, word) for word in spelled]
 
 
 def rows_left(parts, here):

@@ -38,6 +38,8 @@ class Handler(BaseHTTPRequestHandler):
                 return self.answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
             content, status = content[start:], 206
+        if "no length" in fault:  # the end of the connection is that of the file
+            headers |= {"Content-Length": None, "Connection": "close"}
         self.answer(status, content, headers, cut=fault.get("cut"))
         return None
 
@@ -68,7 +70,8 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, status, body=b"", headers=None, cut=None):
         self.send_response(status)
         for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(key, value)
+            if value is not None:
+                self.send_header(key, value)
         self.end_headers()
         self.wfile.write(body if cut is None else body[:cut])
         if cut is not None:

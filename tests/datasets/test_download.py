@@ -8,14 +8,12 @@ import shutil
 import socket
 import subprocess
 import sys
-import zipfile
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
-from skmoecbm.datasets import _http
-from skmoecbm.datasets._archives import unpack
+from skmoecbm.datasets import _download, _http
 from skmoecbm.datasets._dataverse import dataverse_files
 from skmoecbm.datasets._download import RemoteFile, checksum_of, download, folder_lock
 from skmoecbm.datasets._folders import data_folder
@@ -38,6 +36,25 @@ def waits(monkeypatch):
     told = []
     monkeypatch.setattr(_http.time, "sleep", told.append)
     return told
+
+
+class Counting:
+    """An answer that keeps how many bytes were read of it."""
+
+    def __init__(self, answer, sizes):
+        self.answer, self.sizes = answer, sizes
+        self.headers, self.status = answer.headers, answer.status
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.answer.close()
+
+    def read(self, n):
+        chunk = self.answer.read(n)
+        self.sizes.append(len(chunk))
+        return chunk
 
 
 def remote(server, path="/big.bin", checksum=f"md5:{MD5}", size=None):
@@ -113,8 +130,49 @@ def test_a_wrong_checksum_leaves_nothing(server, tmp_path, checksum):
 
 
 def test_a_wrong_size_is_told_in_bytes(server, tmp_path):
-    with pytest.raises(DownloadError, match=r"has 5,120,000 bytes instead of 7"):
+    with pytest.raises(DownloadError, match=r"has more than the 7 bytes that were published"):
         fetch(server, tmp_path, size=7)
+    server.files["/big.bin"] = CONTENT[:1000]
+    with pytest.raises(DownloadError, match=r"has 1,000 bytes instead of 7,000"):
+        fetch(server, tmp_path, size=7000)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_server_that_never_ends_is_left_at_the_published_size(server, tmp_path):
+    server.files["/big.bin"] = b"x" * 50_000_000
+    server.faults["/big.bin"] = [{"no length": True}]
+    read = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_download, "open_url", lambda *a: Counting(_http.open_url(*a), read))
+        with pytest.raises(DownloadError, match="more than the 3,000,000 bytes"):
+            fetch(server, tmp_path, size=3_000_000)
+    assert sum(read) < 5_000_000 and os.listdir(tmp_path) == []
+
+
+def test_a_cut_without_a_length_is_seen_by_the_published_size(server, tmp_path, waits):
+    server.faults["/big.bin"] = [{"no length": True, "cut": 1_000_000}]
+    assert fetch(server, tmp_path, size=len(CONTENT)).read_bytes() == CONTENT
+    assert server.requests[1] == ("/big.bin", "bytes=1000000-")
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "²", "5, 5"])
+def test_a_length_that_is_none_is_one_sentence(server, tmp_path, length):
+    server.faults["/big.bin"] = [{"status": 200, "headers": {"Content-Length": length}}]
+    with pytest.raises(DownloadError, match=r"Could not .*tells '.*' as its length\. By hand\."):
+        fetch(server, tmp_path)
+
+
+def test_a_checksum_of_no_known_kind_is_said_before_the_download(server, tmp_path):
+    with pytest.raises(DownloadError, match=r"'crc32' is no checksum that is known.* By hand"):
+        fetch(server, tmp_path, checksum="crc32:00")
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("asked", ["²", "Wed, 21 Oct 2037 07:28:00 GMT", "-1"])
+def test_a_wait_that_is_no_number_is_the_usual_one(server, tmp_path, waits, asked):
+    server.faults["/big.bin"] = [{"status": 503, "headers": {"Retry-After": asked}}]
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
+    assert len(waits) == 1
 
 
 def test_what_passes_is_waited_for_as_the_server_asks(server, tmp_path, waits):
@@ -249,41 +307,6 @@ def test_checksums_are_those_of_the_tools(tmp_path):
     assert checksum_of(tmp_path / "a.txt", "md5") == "b1946ac92492d2347c6235b4d2611184"
     assert checksum_of(tmp_path / "a.txt", "sha256").startswith("5891b5b522d5df086d0ff0b110fbd9d2")
     assert checksum_of(tmp_path / "a.txt", "git") == "ce013625030ba8dba906f756967f9e9ca394464a"
-
-
-def zipped(**members):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in members.items():
-            archive.writestr(name, text)
-    return file.getvalue()
-
-
-def test_an_archive_is_unpacked_as_a_whole_and_removed(tmp_path):
-    (tmp_path / ".parts.part").mkdir()  # of a process that was killed
-    (tmp_path / ".parts.part" / "half").touch()
-    archive = tmp_path / "parts.zip"
-    archive.write_bytes(zipped(**{"in/a.txt": "a", "../../b.txt": "b", "/c.txt": "c"}))
-    unpack(archive, tmp_path / "parts", verbose=False)
-    names = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
-    assert names == ["parts/b.txt", "parts/c.txt", "parts/in/a.txt"]
-
-
-def test_a_damaged_archive_is_removed_and_said(tmp_path):
-    content = zipped(a="a" * 10_000)
-    (tmp_path / "a.zip").write_bytes(content[:40] + b"???" + content[43:])
-    with pytest.raises(DownloadError, match="the next call downloads it again"):
-        unpack(tmp_path / "a.zip", tmp_path / "a", verbose=False)
-    assert not (tmp_path / "a").exists() and not (tmp_path / "a.zip").exists()
-
-
-def test_an_archive_larger_than_the_disk_is_kept(tmp_path, monkeypatch):
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(9, 8, 10))
-    (tmp_path / "a.zip").write_bytes(zipped(a="a" * 10_000))
-    with pytest.raises(DownloadError, match="10,000 bytes come out of it, 10 are free"):
-        unpack(tmp_path / "a.zip", tmp_path / "a", verbose=False)
-    assert (tmp_path / "a.zip").exists() and not (tmp_path / "a").exists()
 
 
 def test_a_dataverse_tells_its_files_with_checksums(server):

@@ -84,11 +84,14 @@ def test_columns_of_the_table_are_splits(tmp_path):
     table = pd.read_csv(path)
     table["split_mine"] = np.where(np.arange(70) < 60, "train", "test")
     table["split_empty"] = "train"
+    table["split_odd"] = ["train", "test", "tset", None, "val"] * 14
     table.to_csv(path, index=False)
     data = fetch_ham10000(tmp_path, split="mine")
     assert data.part("test").rows.tolist() == list(range(60, 70))
-    assert list(data.splits) == ["group", "mine"]  # one part is no split
-    with pytest.raises(InputError, match="no split 'yours'; choose one of 'group', 'mine', 'com"):
+    assert list(data.splits) == ["group", "mine", "odd"]  # one part is no split
+    with pytest.warns(SkmoecbmWarning, match=r"14 rows .*'split_odd', which says 'tset'"):
+        data.splits["odd"]
+    with pytest.raises(InputError, match="no split 'yours'; choose one of 'group', 'mine', 'odd'"):
         fetch_ham10000(tmp_path, split="yours")
 
 

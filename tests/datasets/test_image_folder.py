@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,24 @@ def test_folders_are_classes_and_parts(tmp_path):
     with pytest.warns(SkmoecbmWarning, match="not known which of these images are of one patient"):
         parts = data.splits["random"]
     assert sorted(np.concatenate(list(parts.values()))) == list(range(12))
+
+
+def test_links_and_folders_of_machines_are_no_images_of_their_own(tmp_path):
+    for name in "ab":
+        for k in range(3):
+            image(tmp_path / name / f"{k}.png")
+            image(tmp_path / "__MACOSX" / name / f"{k}.png")
+            image(tmp_path / ".ipynb_checkpoints" / f"{k}.png")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "a" / "other").symlink_to(tmp_path / "b", target_is_directory=True)
+    image(tmp_path.parent / f"{tmp_path.name}-elsewhere" / "9.png")
+    (tmp_path / "c").symlink_to(f"{tmp_path}-elsewhere", target_is_directory=True)
+    data = load_image_folder(tmp_path)
+    assert [Path(path).relative_to(tmp_path).as_posix() for path in data.images] == [
+        *(f"{name}/{k}.png" for name in "ab" for k in range(3)),
+        "c/9.png",
+    ]
+    assert data.target.tolist() == [*"aaabbbc"]
 
 
 def test_folders_of_parts_are_the_split(tmp_path):
@@ -150,7 +169,8 @@ def test_images_are_found_by_name_and_text_stays_text(tmp_path):
     data = load_image_folder(tmp_path, labels)
     assert data.images[3].endswith("deep/003.png")
     assert data.target_names == ["07", "None"]
-    other = pd.DataFrame({"scan": [f"x\\{k:03d}.png" for k in range(12)], "who": ["a", "b"] * 6})
+    scans = [f"deep\\{k:03d}.png" for k in range(12)]
+    other = pd.DataFrame({"scan": scans, "who": ["a", "b"] * 6})
     data = load_image_folder(tmp_path, other, image="scan", target="who")
     assert data.images[11].endswith("deep/011.png") and data.target[11] == "b"
     absolute = pd.DataFrame({"path": data.images, "label": ["a", "b"] * 6})
@@ -163,11 +183,7 @@ def test_an_image_of_another_folder_is_not_taken_for_one_that_is_missing(tmp_pat
     frame = pd.DataFrame({"path": ["b/1.png", "a/1.png", "b/2.png"], "label": list("xyx")})
     with pytest.raises(InputError, match=r"first is 'b/1\.png'"):
         load_image_folder(tmp_path, frame)
-    # two rows of one image (two readers) name it in one way
-    frame["path"] = ["1.png", "1", "2.png"]
-    with pytest.raises(InputError, match="first is '1'"):
-        load_image_folder(tmp_path, frame)
-    frame["path"] = ["1.png", "1.png", "2.png"]
+    frame["path"] = ["1.png", "1.png", "2.png"]  # two readers of one image
     assert [one[-7:] for one in load_image_folder(tmp_path, frame).images] == [
         "a/1.png",
         "a/1.png",
@@ -179,7 +195,7 @@ def test_images_of_one_name_and_size_in_two_folders_are_not_mixed_up(tmp_path):
     for k, place in enumerate(("a/1.bmp", "b/1.bmp")):
         image(tmp_path / place, k)
     frame = pd.DataFrame({"image": ["1", "2"], "label": ["x", "y"]})
-    with pytest.raises(InputError, match="Two different images are called '1'"):
+    with pytest.raises(InputError, match="'1' may be .*a/1.bmp' or .*b/1.bmp', which differ"):
         load_image_folder(tmp_path, frame, on_missing="ignore")
 
 
@@ -211,6 +227,61 @@ def test_a_column_of_patients_that_is_not_used_warns(column, word, tmp_path):
         load_image_folder(tmp_path, both)
 
 
+def found(root, *cells, **options):
+    table = pd.DataFrame({"path": cells, "label": ["a", "b", "a", "b"][: len(cells)]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SkmoecbmWarning)
+        data = load_image_folder(root, table, on_missing="warn", **options)
+    return [Path(path).relative_to(root).as_posix() for path in data.images]
+
+
+def test_no_cell_finds_the_image_of_another_patient(tmp_path):
+    for k in (1, 2):
+        image(tmp_path / f"p{k}" / "1.bmp", k)  # of one size
+    image(tmp_path / "p1" / "2.bmp", 3)
+    table = pd.DataFrame({"path": ["p1/1.bmp", "p3/1.bmp", "p2/2.bmp"], "label": ["a", "b", "a"]})
+    with pytest.raises(InputError, match=r"2 of the 3 images .*the first is 'p3/1.bmp'"):
+        load_image_folder(tmp_path, table)
+    assert found(tmp_path, "p1/1.bmp", "p3/1.bmp", "p2/2.bmp", "../p1/2.bmp") == ["p1/1.bmp"]
+    # a name alone that fits two images that differ is told; one of a copy is not
+    for cell in ("1.bmp", "1", "1.png"):
+        with pytest.raises(InputError, match=rf"'{cell}' may be '.*p1/1.bmp' or '.*p2/1.bmp'"):
+            found(tmp_path, cell)
+    image(tmp_path / "copy" / "2.bmp", 3)
+    assert found(tmp_path, "2") == ["copy/2.bmp"]
+    assert found(tmp_path, "p1/2") == found(tmp_path, "p1/2.png") == ["p1/2.bmp"]
+    # both are there of only one: the other must not pass for it
+    assert found(tmp_path, "p1/2.bmp", "p1/2.png") == ["p1/2.bmp"]
+    assert found(tmp_path.parent, f"{tmp_path.name}/p1/1.bmp") == [f"{tmp_path.name}/p1/1.bmp"]
+
+
+def test_paths_of_another_machine_need_a_folder_that_fits(tmp_path):
+    for k in (1, 2):
+        image(tmp_path / "study" / f"p{k}" / "images" / "1.bmp", k)
+    there = ["study/p2/images/1.bmp", "study/p1/images/1.bmp"]
+    for start in ("D:\\x\\study\\", "/home/else/study/", "\\\\server\\", "s3://bucket/study/"):
+        mark = "/" if start[-1] == "/" else "\\"
+        cells = [start + mark.join([f"p{k}", "images", "1.bmp"]) for k in (2, 1)]
+        assert found(tmp_path, *cells) == there
+        # that of a third patient has the folder "images" as well, and fits both
+        with pytest.raises(InputError, match=r"which differ\. Write paths below the folder"):
+            found(tmp_path, start + mark.join(["p3", "images", "1.bmp"]))
+    (tmp_path / there[1]).unlink()
+    # now it fits one, whose own cell fits better
+    assert found(tmp_path, "D:\\p2\\images\\1.bmp", "D:\\p3\\images\\1.bmp") == there[:1]
+    with pytest.raises(InputError, match="2 of the 2 images"):
+        found(tmp_path, "D:\\p3\\images\\1.bmp", "D:\\p4\\images\\1.bmp")
+    with pytest.raises(InputError, match="1 of the 1 images"):
+        found(tmp_path, "D:\\1.bmp")
+
+
+def test_an_identifier_with_dots_is_no_name_with_an_ending(tmp_path):
+    for name in ("1.2", "1.2.3"):
+        image(tmp_path / f"{name}.png")
+    assert found(tmp_path, "1.2.3", "1.2") == ["1.2.3.png", "1.2.png"]
+    assert found(tmp_path, "1.2", "1.2.4") == ["1.2.png"]
+
+
 def test_several_columns_are_labels_of_which_one_may_be_unknown(tmp_path):
     frame = films(tmp_path)
     data = load_image_folder(tmp_path, frame, target=["edema", "mass"], groups="patient")
@@ -237,6 +308,9 @@ def test_the_split_of_a_column_is_the_default(tmp_path):
     assert data.part("val").rows.tolist() == [16, 17, 18, 19]
     frame["fold"] = ["A", "B"] * 12
     with pytest.raises(InputError, match="names no part 'train', 'val', 'test': it holds 'A', 'B'"):
+        load_image_folder(tmp_path, frame, split="fold", groups="patient")
+    frame["fold"] = ["train"] * 20 + ["tset"] * 3 + [""]
+    with pytest.raises(InputError, match=r"3 rows are in no part .*'fold', which says 'tset'"):
         load_image_folder(tmp_path, frame, split="fold", groups="patient")
     shared = films(tmp_path).assign(fold=["train", "test"] * 12)
     data = load_image_folder(tmp_path, shared, split="fold", groups="patient")

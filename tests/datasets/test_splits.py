@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skmoecbm.datasets._splits import PARTS, Splits, group_split, rows_left, split_of_column
+from skmoecbm.datasets._splits import (
+    PARTS,
+    Splits,
+    group_split,
+    rows_left,
+    split_of_column,
+    strange_parts,
+)
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
 
@@ -82,6 +89,17 @@ def test_the_words_of_a_column_are_parts():
         "test": [2],
     }
     assert split_of_column(["a", "b"]) == {}
+
+
+def test_a_word_that_is_no_part_is_told():
+    column = ["train", "tset", "TSET ", "Valid", "", None, float("nan"), pd.NA, "dev"]
+    told = strange_parts(column, "fold")
+    assert told.startswith("2 rows are in no part of the split of column 'fold', which says 'TSET ")
+    assert told.endswith("'tset' there instead of 'train', 'val', 'test'.")
+    assert strange_parts(["train", "", "test"], "fold") is None
+    splits = Splits({"a": {}, "b": {}}, {"a": "Known."})
+    splits.add_traps({"a": "New.", "b": "Alone."})
+    assert splits.traps == {"a": "Known. New.", "b": "Alone."}
 
 
 def test_rows_that_are_left_out_move_the_others():
