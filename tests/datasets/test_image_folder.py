@@ -195,7 +195,7 @@ def test_images_of_one_name_and_size_in_two_folders_are_not_mixed_up(tmp_path):
     for k, place in enumerate(("a/1.bmp", "b/1.bmp")):
         image(tmp_path / place, k)
     frame = pd.DataFrame({"image": ["1", "2"], "label": ["x", "y"]})
-    with pytest.raises(InputError, match="'1' may be .*a/1.bmp' or .*b/1.bmp', which differ"):
+    with pytest.raises(InputError, match=r"'1' may be .*a/1.bmp' or .*b/1.bmp', which differ"):
         load_image_folder(tmp_path, frame, on_missing="ignore")
 
 
