@@ -6,9 +6,10 @@
     python -m benchmarks --out results.md      # the table into a file too
 
 Each benchmark runs in a process of its own, one after the other; everything that it prints goes on
-to the screen. A ratio is of two times from the same run, and a bar that a quick run misses says
-little: small problems have other ratios. What decides well on real data is measured by the other
-modules here (see README.md of this folder), which need data sets or hours.
+to the screen. A ratio is of two times from the same run. A bar is what its median should reach; one
+that a quick run misses says little: small problems have other ratios. What decides well on real
+data is measured by the other modules here (see README.md of this folder), which need data sets or
+hours.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import time
 from pathlib import Path
 
 from benchmarks._machine import describe_machine
-from benchmarks._results import FILE, Ratio, table
+from benchmarks._results import BARS, FILE, Ratio, table
 
 # name: (arguments of a quick run, arguments of a full one)
 BENCHMARKS = {
@@ -82,7 +83,15 @@ def main(argv=None):
                 failed.append(name)
         rows = read(file)
     command = "python -m benchmarks" + (" --full" if options.full else "")
-    lines = [f"`{command}` on {machine}.", "", table(rows), "", f"Took: {', '.join(times)}."]
+    lines = [
+        f"`{command}` on {machine}.",
+        "",
+        table(rows),
+        "",
+        BARS,
+        "",
+        f"Took: {', '.join(times)}.",
+    ]
     if failed:
         lines.append(f"Did not come to their end: {', '.join(failed)}.")
     text = "\n".join(lines) + "\n"

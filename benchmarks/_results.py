@@ -6,7 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["FILE", "Ratio", "report", "table"]
+__all__ = ["BARS", "FILE", "Ratio", "report", "table"]
+
+BARS = (
+    "A bar is what the median should reach: at least (≥) or at most (≤) that number, set at full "
+    'size; "-" is a number without one. A quick run may miss bars that hold at full size.'
+)
 
 # Name of the environment variable with the file that `python -m benchmarks` collects from.
 FILE = "SKMOECBM_BENCHMARK_RESULTS"
@@ -34,7 +39,7 @@ class Ratio(NamedTuple):
 
     @property
     def verdict(self):
-        """Return "met", "missed" or "-"."""
+        """Return "met", "missed" or "-", of a median without a bar."""
         if self.bar is None:
             return "-"
         median = float(np.median(self.values))
@@ -44,7 +49,7 @@ class Ratio(NamedTuple):
 def table(rows):
     """Return a Markdown table of (benchmark, ratio) pairs."""
     lines = [
-        "| benchmark | what | median | least to most of n | bar | |",
+        "| benchmark | what | median | least to most of n | bar | bar met |",
         "|---|---|--:|--:|--:|---|",
     ]
     for benchmark, ratio in rows:

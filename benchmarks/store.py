@@ -172,7 +172,6 @@ def main(argv=None):
         f"{arguments.asked:,} rows by key, checked, s          {min(ours):.3f} to {max(ours):.3f}"
     )
     print(f"the same from a plain map, unchecked, s {min(theirs):.3f} to {max(theirs):.3f}")
-    print(f"ratio of medians                        {np.median(ours) / np.median(theirs):.2f}")
     print(f"verify, s                               {verified:.1f} ({intact['embeddings']:,} rows)")
     with tempfile.TemporaryDirectory() as work:
         lost, wrong = kill_writers(Path(work) / "store", arguments.dim, arguments.kills)

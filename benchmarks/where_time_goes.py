@@ -28,7 +28,7 @@ PARTS = {
     "drawing the lesions of the demo": ["datasets:make_lesions"],
     "reading and hashing files": ["_encoder_rows:image_keys"],
     "decoding": ["images:decode"],
-    "resizing": ["backbones:Backbone._pixels"],
+    "resizing": ["_pixels:Preprocessing.levels", "backbones:Backbone._pixels"],
     "networks on images": ["_model_cache:Network.encode"],
     "texts of the concepts": ["backbones:Backbone.embed_texts"],
     "loading networks": ["_model_cache:NetworkCache.get"],

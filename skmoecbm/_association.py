@@ -28,6 +28,8 @@ _MANY_STEPS = 12
 # which is content with far less, is finished so only where the steps cost next to nothing.
 _NEWTON_SIZE = 512
 _NEWTON_SEARCH_SIZE = 128
+# How often a descent goes on in new coordinates because rows were decided on the way.
+_RENEWALS = 4
 # Numbers that the pairs of L-BFGS may hold (256 MB).
 _PAIR_NUMBERS = 2**25
 
@@ -210,7 +212,16 @@ class AssociationProblem:
             if n_iter >= max_iter:
                 break
         small = _NEWTON_SEARCH_SIZE if search else _NEWTON_SIZE
-        if self.shape[1] * (self.shape[2] + 1) <= small and tol < _FIRST_ROUND:
+        by_newton = self.shape[1] * (self.shape[2] + 1) <= small and tol < _FIRST_ROUND
+        for _ in range(0 if search or by_newton else _RENEWALS):
+            if n_iter >= max_iter or not self._has_sharpened(association, intercept):
+                break
+            self.curvature = self._curvature_at(association, intercept, own=True)
+            association, intercept, self._steps, converged = self._descend(
+                alpha, association, intercept, max_iter - n_iter, tol
+            )
+            n_iter += self._steps
+        if by_newton:
             association, intercept, steps, left = polish(self, alpha, association, intercept)
             n_iter += steps
             converged = converged | (left <= POLISHED)
@@ -219,8 +230,24 @@ class AssociationProblem:
             intercept = intercept - intercept.mean(1, keepdim=True)
         return association, intercept, n_iter, converged
 
+    def _has_sharpened(self, association, intercept):
+        """Return whether some class is much less undecided than where the curvature is from.
+
+        The gradient then looks smaller in its coordinates than it is.
+        """
+        _, size = self._undecided(association, intercept, own=False)
+        return bool((self.curvature.size > 2.0 * size).any())
+
     def _curvature_at(self, association, intercept, *, own):
         own = own and Curvature.has_room(*self.shape[1:])
+        undecided, size = self._undecided(association, intercept, own=own)
+        return Curvature(self.similarities, undecided, size, self.scale.mean(0))
+
+    def _undecided(self, association, intercept, *, own):
+        """Return p (1 - p) times the rows' weights and its sums (K',).
+
+        The former by class (n, K'), or summed over them (n, 1), as blocks of rows.
+        """
         size, undecided = 0.0, []
         for rows, _, logits, _ in self.pieces(association, intercept):
             p = torch.softmax(logits, dim=1) if self.exclusive else torch.sigmoid(logits)
@@ -229,7 +256,7 @@ class AssociationProblem:
             each = (p * share[:, None]).mean(0).T + 1e-9 * share.mean(0)[:, None]
             size = size + each.sum(0)
             undecided.append(each if own else each.sum(1, keepdim=True))
-        return Curvature(self.similarities, torch.cat(undecided), size, self.scale.mean(0))
+        return torch.cat(undecided), size
 
     def _descend(self, alpha, association, intercept, max_iter, tol):
         """One round of L-BFGS in coordinates where the loss is nearly a sphere."""

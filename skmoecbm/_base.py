@@ -183,9 +183,6 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _read(self, X):
         check_is_fitted(self)
         if isinstance(X, Reading):
-            for expert in X.data:
-                if not expert.is_large:
-                    expert.values  # noqa: B018 - made once, for all who read these rows
             return [expert.copy() for expert in X.data], X.gate_values
         data, gate_values, _, _ = read_experts(self, X, self._layout)
         return data, gate_values

@@ -11,8 +11,10 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import validate_data
 
 from skmoecbm._blocks import present_rows
+from skmoecbm._decoding import describe
+from skmoecbm._dicom_frame import DicomFrame
 from skmoecbm._expert_data import ExpertData
-from skmoecbm._validation import parameter_error
+from skmoecbm._validation import is_dicom_dataset, parameter_error
 from skmoecbm.exceptions import InputError
 from skmoecbm.features import ExpertFeatures
 
@@ -186,9 +188,9 @@ def _refuse_images(owner, X):
     first = X
     if isinstance(X, list | tuple | np.ndarray) or hasattr(X, "iloc"):
         first = next(iter(X), None) if getattr(X, "ndim", 1) == 1 else None
-    if isinstance(first, str | bytes | PathLike | Image):
+    if isinstance(first, str | bytes | PathLike | Image | DicomFrame) or is_dicom_dataset(first):
         name = type(owner).__name__
-        shown = repr(first)[:80]
+        shown = describe(first)
         raise InputError(
             f"X holds images (the first is {shown}), and {name} takes their similarities to "
             f"concepts. Put it behind an encoder: make_pipeline(ExpertUnion([...]), {name}()), "

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from skmoecbm._dicom import dicom_identity, dicom_picture, dicom_size, is_dicom
 from skmoecbm._dicom_frame import DicomFrame
-from skmoecbm._validation import parameter_error
+from skmoecbm._validation import is_dicom_dataset, parameter_error
 from skmoecbm.exceptions import InputError, Unreadable
 
 __all__ = [
@@ -79,9 +79,10 @@ def file_bytes(image):
         if not isinstance(content, bytes):
             raise InputError("the file object is in text mode. Open it with mode 'rb'.")
     else:
+        remedy = " Give its path or its bytes." if is_dicom_dataset(image) else ""
         raise InputError(
             "expected a path, bytes, binary file object, DicomFrame, PIL image, array or tensor, "
-            f"got {type(image).__name__}."
+            f"got {type(image).__name__}.{remedy}"
         )
     if not content:
         raise Unreadable("it is empty (0 bytes).")
@@ -230,8 +231,8 @@ def check_array(array, kind):
         )
 
 
-def check_value_range(value_range):
-    """Return `value_range` as None or two floats; raise if it is neither."""
+def check_value_range(value_range, owner="the image reader"):
+    """Return `value_range` as None or two floats; raise, as of `owner`, if it is neither."""
     if value_range is None:
         return None
     try:
@@ -240,7 +241,7 @@ def check_value_range(value_range):
         low = high = np.nan
     if not (np.isfinite([low, high]).all() and low < high):
         raise parameter_error(
-            "the image reader", "value_range", "None or two numbers with low < high", value_range
+            owner, "value_range", "None or two numbers with low < high", value_range
         )
     return low, high
 
@@ -257,7 +258,9 @@ def _rescale(array, value_range, what):
 
 
 def describe(image):
-    """Return a few words that tell the user which image is meant."""
+    """Return a few words that tell the user which image is meant, and nothing of its content."""
+    if image is None:
+        return "None"
     if isinstance(image, str | os.PathLike):
         return repr(os.fspath(image))
     if isinstance(image, DicomFrame):
@@ -269,5 +272,7 @@ def describe(image):
     if isinstance(image, Image.Image):
         return f"<PIL image, mode {image.mode!r}, size {image.size}>"
     if hasattr(image, "read"):
-        return f"<file object {getattr(image, 'name', type(image).__name__)!r}>"
-    return repr(image)[:100]
+        name = getattr(image, "name", None)
+        return f"<file object {name if isinstance(name, str | int) else type(image).__name__!r}>"
+    # The repr of a stranger may say anything: that of a pydicom Dataset names the patient.
+    return f"<{type(image).__name__}>"

@@ -133,7 +133,8 @@ def _shown(film, values, value_range, span):
     if isinstance(voi, Table):
         return voi.look_up(values) / (2.0**voi.bits - 1)
     if voi is not None:
-        return _windowed(values, *voi)
+        with np.errstate(over="ignore"):  # a tiny width divides to infinity: black or white
+            return _windowed(values, *voi)
     if span is None:  # at most 8 bits: all that can be stored
         if isinstance(film.modality, Table):
             span = 0, 2**film.modality.bits - 1
@@ -166,7 +167,7 @@ def _decode(film):
         decoder = get_decoder(UID(film.syntax))
     except NotImplementedError:
         raise Unreadable(
-            "its transfer syntax is a video, private or unknown one, which cannot be decoded."
+            "its transfer syntax is a video or another one that cannot be decoded."
         ) from None
     if not decoder.is_available:
         raise _needs(decoder)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 
 from PIL import Image
 
-from skmoecbm._dicom_file import items_of, read_header
+from skmoecbm._dicom_file import read_header
 from skmoecbm._dicom_luts import Table, read_palette, read_table
 from skmoecbm.exceptions import InputError, Unreadable
 
@@ -13,6 +13,7 @@ __all__ = ["Film", "read_film"]
 
 _MEDIA = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422")
 _MEDIA += ("YBR_ICT", "YBR_RCT")
+_HIGHEST = 1e30  # of a slope, intercept or window: what is made of it stays a finite float64
 
 
 @dataclass(frozen=True)
@@ -106,23 +107,23 @@ def _film(dataset, syntax, little_endian, frame, window):
             )
         raise Unreadable("it holds no DICOM image (no pixel data).")
     rows, columns, allocated = (
-        int(dataset[name].value) for name in ("Rows", "Columns", "BitsAllocated")
+        _whole(dataset, name) for name in ("Rows", "Columns", "BitsAllocated")
     )
     _check_size(rows, columns)
-    photometric = str(dataset.PhotometricInterpretation)
-    samples = int(dataset.get("SamplesPerPixel") or 1)
+    photometric = _text(dataset, "PhotometricInterpretation")
+    samples = _whole(dataset, "SamplesPerPixel", 1) or 1
     if photometric not in _MEDIA:
         raise Unreadable(f"its photometric interpretation is none of {', '.join(_MEDIA)}.")
     if samples != (1 if photometric in _MEDIA[:3] else 3):
         raise Unreadable(f"a {photometric} image of {samples} samples per pixel cannot be.")
-    n_frames = int(dataset.get("NumberOfFrames") or 1)
+    n_frames = _whole(dataset, "NumberOfFrames", 1) or 1
     if frame >= n_frames:
         raise InputError(
             f"it has {n_frames} frame(s), and frame={frame} was asked for; frames are counted "
             "from 0."
         )
-    stored = int(dataset.get("BitsStored") or allocated)
-    signed = int(dataset.get("PixelRepresentation") or 0)
+    stored = _whole(dataset, "BitsStored", 0) or allocated
+    signed = _whole(dataset, "PixelRepresentation", 0)
     grey = photometric.startswith("MONOCHROME")
     if window is not None and not grey:
         raise InputError("it is a colour image, to which no window applies. Leave out window=.")
@@ -134,15 +135,15 @@ def _film(dataset, syntax, little_endian, frame, window):
         palette = read_palette(dataset, little_endian)
     offsets = ()
     if "ExtendedOffsetTable" in dataset and "ExtendedOffsetTableLengths" in dataset:
-        offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
+        offsets = tuple(dataset.get(f"ExtendedOffsetTable{end}") for end in ("", "Lengths"))
     return Film(
         syntax=syntax,
-        vr="OW" if little_endian else str(dataset["PixelData"].VR),  # decides swapped bytes only
+        vr="OW" if little_endian else dataset.vr("PixelData"),  # decides swapped bytes only
         rows=rows,
         columns=columns,
         n_frames=n_frames,
         samples=samples,
-        planar=int(dataset.get("PlanarConfiguration") or 0),
+        planar=_whole(dataset, "PlanarConfiguration", 0),
         allocated=allocated,
         stored=stored,
         signed=signed,
@@ -154,8 +155,8 @@ def _film(dataset, syntax, little_endian, frame, window):
         chosen=window is not None,
         padding=_padding(dataset, stored, signed) if grey else None,
         palette=palette,
-        pixels=dataset.PixelData,
-        burned_in=str(dataset.get("BurnedInAnnotation")).upper() == "YES",
+        pixels=dataset.get("PixelData"),
+        burned_in=_text(dataset, "BurnedInAnnotation").upper() == "YES",
     )
 
 
@@ -174,14 +175,31 @@ def _below_zero(modality):
 
 def _numbers(dataset, name):
     """Return the numbers of an attribute, none where it is absent or empty; raise on NaN."""
-    value = dataset.get(name)
-    if value is None or value == "":
-        return []
-    values = [value] if isinstance(value, str | float | int) else list(value)
-    numbers = [float(one) for one in values if one is not None and one != ""]
+    value = dataset.get(name) or []
+    if isinstance(value, bytes):
+        raise TypeError("bytes")
+    numbers = [float(one) for one in value if one != ""]
     if not all(map(math.isfinite, numbers)):
         raise Unreadable(f"its {name} is no finite number.")
+    if any(abs(one) > _HIGHEST for one in numbers):
+        raise Unreadable(f"its {name} is beyond {_HIGHEST:g}, which no image can be made of.")
     return numbers
+
+
+def _whole(dataset, name, default=None):
+    """Return the one number of an attribute as int, `default` where it is absent or empty."""
+    numbers = _numbers(dataset, name)
+    if not numbers and default is not None:
+        return default
+    (number,) = numbers
+    if not number.is_integer():
+        raise Unreadable(f"its {name} is no whole number.")
+    return int(number)
+
+
+def _text(dataset, name):
+    """Return the text of an attribute; empty where it is absent."""
+    return "\\".join(map(str, dataset.get(name) or []))
 
 
 def _group_item(dataset, frame, name):
@@ -190,15 +208,15 @@ def _group_item(dataset, frame, name):
         ("PerFrameFunctionalGroupsSequence", frame),
         ("SharedFunctionalGroupsSequence", 0),
     ):
-        items = items_of(dataset, groups)
-        found = items_of(items[place], name) if place < len(items) else []
+        items = dataset.items(groups)
+        found = items[place].items(name) if place < len(items) else []
         if found:
             return found[0]
     return dataset
 
 
 def _modality(dataset, frame, little_endian, signed):
-    tables = items_of(dataset, "ModalityLUTSequence")
+    tables = dataset.items("ModalityLUTSequence")
     if tables:
         return read_table(tables[0], little_endian, signed)
     source = _group_item(dataset, frame, "PixelValueTransformationSequence")
@@ -210,38 +228,42 @@ def _voi(dataset, frame, window, little_endian, signed):
     if isinstance(window, tuple):
         return ("LINEAR", *window)
     source = _group_item(dataset, frame, "FrameVOILUTSequence")
-    tables = items_of(source, "VOILUTSequence") if window is None else []
+    tables = source.items("VOILUTSequence") if window is None else []
     if tables:
         return read_table(tables[0], little_endian, signed)
     pairs = zip(_numbers(source, "WindowCenter"), _numbers(source, "WindowWidth"), strict=False)
     windows = list(pairs)
-    function = str(source.get("VOILUTFunction") or "LINEAR")
+    function = _text(source, "VOILUTFunction")
     if function not in ("LINEAR_EXACT", "SIGMOID"):
         function = "LINEAR"
     if window is None:
         return next(((function, *pair) for pair in windows if pair[1] > 0), None)
     place = window if isinstance(window, int) else _place_of(source, window)
     if place is None or place >= len(windows) or windows[place][1] <= 0:
+        # by their numbers alone: their names are free text of the header
+        there = [f"{n}: ({c:g}, {w:g})" for n, (c, w) in enumerate(windows) if w > 0]
+        if not there:
+            raise InputError("it has no window. Give (center, width), or leave out window=.")
+        more = f" and {len(there) - 8} more" if len(there) > 8 else ""
         raise InputError(
-            f"it has {len(windows)} window(s), none of them {window!r}. Give their number, from 0, "
-            "their WindowCenterWidthExplanation, or (center, width)."
+            f"it has {len(there)} window(s), none of them {window!r}; by number and (center, "
+            f"width): {', '.join(there[:8])}{more}. Give a number, (center, width), or the name "
+            "in WindowCenterWidthExplanation."
         )
     return (function, *windows[place])
 
 
 def _place_of(source, name):
     names = source.get("WindowCenterWidthExplanation") or []
-    names = [names] if isinstance(names, str) else list(names)
     names = [str(one).strip().casefold() for one in names]
     return names.index(name.strip().casefold()) if name.strip().casefold() in names else None
 
 
 def _padding(dataset, stored, signed):
-    value = dataset.get("PixelPaddingValue")
-    if value is None or value == "":
+    if not _numbers(dataset, "PixelPaddingValue"):
         return None
-    limit = dataset.get("PixelPaddingRangeLimit")
-    ends = [int(value), int(value if limit is None or limit == "" else limit)]
+    value = _whole(dataset, "PixelPaddingValue")
+    ends = [value, _whole(dataset, "PixelPaddingRangeLimit", value)]
     # Often written as unsigned where the pixels are signed, or the other way round.
     ends = [end % 2**stored for end in ends]
     if signed:

@@ -41,23 +41,23 @@ def read_table(item, little_endian, signed):
 
     Parameters
     ----------
-    item : pydicom.Dataset
+    item : Header
     little_endian : bool
         Of the file.
     signed : bool
         Whether what goes in can be negative; decides how the first value is read.
     """
-    return _table(item.LUTDescriptor, item.LUTData, little_endian, signed)
+    return _table(item.get("LUTDescriptor"), item.get("LUTData"), little_endian, signed)
 
 
 def read_palette(dataset, little_endian):
     """Return the three tables of a palette (PS3.3, C.7.6.3.1.5, C.7.9.2), red, green and blue."""
     tables = []
     for colour in ("Red", "Green", "Blue"):
-        descriptor = dataset[f"{colour}PaletteColorLookupTableDescriptor"].value
+        descriptor = dataset.get(f"{colour}PaletteColorLookupTableDescriptor")
         data = dataset.get(f"{colour}PaletteColorLookupTableData")
         if data is None:
-            data = dataset[f"Segmented{colour}PaletteColorLookupTableData"].value
+            data = dataset.get(f"Segmented{colour}PaletteColorLookupTableData")
             wide = int(descriptor[2]) > 8
             data = _expand(_numbers(data, 2 if wide else 1, little_endian), wide)
         tables.append(_table(descriptor, data, little_endian, signed=False))

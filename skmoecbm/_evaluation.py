@@ -73,7 +73,11 @@ class Evaluation(Mapping):
         self._resampling_key = resampling_key
 
     def __getitem__(self, metric):
-        return self._metrics[metric]
+        try:
+            return self._metrics[metric]
+        except KeyError:
+            known = ", ".join(map(repr, self._metrics))
+            raise KeyError(f"There is no metric {metric!r} here; there is {known}.") from None
 
     def __iter__(self):
         return iter(self._metrics)

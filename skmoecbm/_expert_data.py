@@ -1,7 +1,5 @@
 """One expert's rows, of which the similarities are computed when they are asked for."""
 
-import copy
-
 import numpy as np
 
 __all__ = ["ExpertData"]
@@ -83,7 +81,9 @@ class ExpertData:
 
     def copy(self):
         """Return the same rows, for another presence."""
-        return copy.copy(self)
+        # Made once, for all who get a copy; very many are made where they are needed.
+        values = None if self.is_large else self.values
+        return ExpertData(self.name, values, self.present, self.block)
 
     def with_values(self, values):
         """Return the same rows with other similarities."""

@@ -240,7 +240,7 @@ class _Page:
             if summary["class"] == summary["predicted"]
             else f"not predicted ({_cut(str(summary['predicted']), 24)} is)"
         )
-        which = _cut(summary["image"] or f"image {summary['row']}", 40)
+        which = _cut_amid(summary["image"] or f"image {summary['row']}", 40)
         self.text(
             _MARGIN,
             top - 0.38,
@@ -371,6 +371,12 @@ class _Page:
 def _cut(text, length):
     text = " ".join(text.split())
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def _cut_amid(text, length):
+    """Return a name without its middle where it is too long: frames and endings stand behind."""
+    half = length // 2
+    return text if len(text) <= length else f"{text[: length - half - 1]}…{text[-half:]}"
 
 
 def _wrap(text):

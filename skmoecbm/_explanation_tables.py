@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from skmoecbm._dicom_frame import DicomFrame
 from skmoecbm.exceptions import InputError
 
 __all__ = [
@@ -45,12 +46,25 @@ class Contributions(Sequence):
 
 
 def image_name(image):
-    """Return the file's name of an image that was given as a path, without its folder, or None."""
+    """Return the file's name of an image that was given as a path, without its folder, or None.
+
+    Of a `DicomFrame` with the frame and the window that its caller asked for.
+    """
+    words = []
+    if isinstance(image, DicomFrame):
+        if image.frame:
+            words.append(f"frame {image.frame}")
+        if isinstance(image.window, tuple):
+            words.append(f"window ({', '.join(f'{number:g}' for number in image.window)})")
+        elif image.window is not None:
+            words.append(f"window {image.window}")
+        image = image.file
     if not isinstance(image, str | os.PathLike):
         return None
     name = os.path.basename(os.fsdecode(image))
     # names of files may hold line breaks, and bytes that are no UTF-8
-    return " ".join(name.encode("utf-8", "replace").decode("utf-8").split()) or None
+    said = ", ".join([name, *words] if name else []).encode("utf-8", "replace").decode("utf-8")
+    return " ".join(said.split()) or None
 
 
 def top_table(explanation, k, class_):

@@ -64,7 +64,8 @@ def folded_components(parts, means, scales, present, weights, n_components):
     share = torch.as_tensor(weights / weights.sum())
     seen = torch.as_tensor(present)
     gram = 0.0
-    width = sum(len(basis) for basis, _ in spans)
+    # Blocks of one length for all, whose widths may differ.
+    width = max(sum(len(basis) for basis, _ in spans), *(part.rows.shape[1] for part in parts))
     for blocks in zip(*(part.blocks(width) for part in parts), strict=True):
         rows = blocks[0][0]
         y = [

@@ -107,9 +107,10 @@ class ImageEmbeddings:
         return iter(self.keys)
 
     def __repr__(self):
-        """Return one line: rows and models."""
+        """Return one line: rows, models, and how many are missing where no shard is read for it."""
         models = ", ".join(repr(part.name) for part in self._parts)
-        return f"ImageEmbeddings({len(self):,} images; {models})"
+        missing = f", {n:,} of them missing" if (n := self._n_missing()) else ""
+        return f"ImageEmbeddings({len(self):,} images{missing}; {models})"
 
     def __reduce__(self):
         """Pickle what it takes to open the same rows again."""
@@ -177,6 +178,14 @@ class ImageEmbeddings:
             "it: skmoecbm.distributed.encode(images, encoder, out)."
         )
 
+    def _n_missing(self):
+        """Return how many of the images are missing; None where shards must be read for it."""
+        failing = [part for part in self._parts if part.n_failed]
+        if all(part.failures_are_read for part in failing):
+            return int((~self.present).sum()) if failing else 0
+        whole = isinstance(self._rows, slice) and len(self) == self._parts[0].plan["n_rows"]
+        return failing[0].n_failed if whole and len(failing) == 1 else None
+
     def _numbers(self):
         """Return the row numbers on disk."""
         if isinstance(self._rows, slice):
@@ -197,6 +206,11 @@ class _Part:
         self.folder = folder
         self.plan = read_plan(folder)
         if self.plan is None:
+            if not Path(folder).is_dir():
+                raise InputError(
+                    f"There is no folder {folder!r}. Name a folder that "
+                    "skmoecbm.distributed.encode wrote."
+                )
             raise InputError(
                 f"{folder!r} has no {PLAN}. Name a folder that skmoecbm.distributed.encode wrote."
             )
@@ -213,6 +227,14 @@ class _Part:
     @property
     def name(self):
         return self.plan["backbone"]["asked"]["name"]
+
+    @property
+    def n_failed(self):
+        return sum(self._done.values())
+
+    @property
+    def failures_are_read(self):
+        return self._failures is not None
 
     @property
     def matrix(self):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from skmoecbm.exceptions import InputError
 
-__all__ = ["Table", "list_some", "read_table"]
+__all__ = ["Table", "list_some", "read_table", "rows_have"]
 
 
 def list_some(names, limit=5):
@@ -14,6 +14,11 @@ def list_some(names, limit=5):
     names = [str(name) for name in names]
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return ", ".join(repr(name) for name in names[:limit]) + more
+
+
+def rows_have(n):
+    """Return "1 row has" or "3 rows have"."""
+    return f"{n:,} row has" if n == 1 else f"{n:,} rows have"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from open_clip.transform import MaybeConvertMode, MaybeToTensor, PreprocessCfg, 
 from torchvision.transforms import CenterCrop, Normalize, Resize
 from torchvision.transforms.functional import pil_modes_mapping
 
+from skmoecbm.exceptions import Unreadable
+
 __all__ = ["Preprocessing", "move_levels", "scale_levels"]
 
 
@@ -54,8 +56,15 @@ class Preprocessing:
         if self._side is not None and image.mode in ("RGB", "L"):
             image = _middle(image, self._side, self._filter)
         else:
-            for step in self._shaping:
-                image = step(image)
+            width, height = image.size
+            try:
+                for step in self._shaping:
+                    image = step(image)
+            except ValueError as error:
+                raise Unreadable(
+                    f"it has {width} x {height} pixels, too thin for this network: one side would "
+                    "be fitted to nothing. Leave it out, or take resize='squash'."
+                ) from error
         return image if image.mode == "RGB" else image.convert("RGB")
 
     def levels(self, image):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from skmoecbm._label_table import list_some
 from skmoecbm._validation import parameter_error
 from skmoecbm.concepts._parsing import folded, meant
 from skmoecbm.exceptions import InputError
@@ -65,9 +66,11 @@ def prior_direction(owner, prior, block, classes, n_concepts):
     if prior == "class" and (block is None or block.incidence is None or not block.class_keys):
         return None, None
     _check_parts(prior, block)
-    order = match_classes(block, classes)
+    without = _way_without(owner, block)
+    order = match_classes(block, classes, without)
     if prior == "answers":
-        return _spoken(block.answers.astype(np.float64)[:, order].T, prior, block, classes)
+        answers = block.answers.astype(np.float64)[:, order].T
+        return _spoken(answers, prior, block, classes, without)
     if prior == "class_name":
         names = block.class_embeddings[order].astype(np.float64)
         cosine = names @ block.texts.astype(np.float64).T
@@ -84,18 +87,29 @@ def prior_direction(owner, prior, block, classes, n_concepts):
     direction = np.zeros(written_for.shape)
     for own, written in zip(likeness.T, written_for, strict=True):
         np.maximum(direction, own[:, None] * written, out=direction)
-    return _spoken(direction, prior, block, classes)
+    return _spoken(direction, prior, block, classes, without)
 
 
-def _spoken(direction, prior, block, classes):
+def _way_without(owner, block):
+    """Return what to set in `owner` so that the head of an expert learns without a prior."""
+    if hasattr(owner, "prior"):
+        return "set prior=None"
+    experts = getattr(owner, "experts", None)
+    for entry in experts if isinstance(experts, list | tuple) else ():
+        if len(entry) == 3 and entry[0] == block.name:
+            return f"set prior=None in the head that experts= gives to {block.name!r}"
+    return "set head=ConceptBottleneckClassifier(prior=None)"
+
+
+def _spoken(direction, prior, block, classes, without):
     """Return a direction with its name; raise where all of it is zero: no prior at all."""
     if direction.any():
         return direction, prior
     told = "answer is yes or no" if prior == "answers" else "concept was written for a class"
     raise InputError(
         f"prior={prior!r} says nothing here: of the {len(block.concepts)} concepts of expert "
-        f"{block.name!r} no {told} of y, {[str(label) for label in classes][:10]}. Choose another "
-        "bank, or set prior=None to learn without one."
+        f"{block.name!r} no {told} of y, [{list_some(classes, 10)}]. Choose another bank, or "
+        f"{without} to learn without one."
     )
 
 
@@ -135,10 +149,11 @@ def _likeness(names):
     return likeness
 
 
-def match_classes(block, classes):
+def match_classes(block, classes, without="set prior=None"):
     """Return for each label the index of its class among `block.class_keys`.
 
-    Labels match a key, a name or a synonym, whatever their case.
+    Labels match a key, a name or a synonym, whatever their case. `without` is what errors advise
+    where there should be no prior.
     """
     keys = list(block.class_keys)
     synonyms = {folded(key): key for key in keys} | {
@@ -148,16 +163,16 @@ def match_classes(block, classes):
     lost = [str(label) for label, key in zip(classes, found, strict=True) if key is None]
     if lost:
         raise InputError(
-            f"The concepts of expert {block.name!r} were written for the classes {keys}, and the "
-            f"label(s) {lost[:10]} match none of their keys, names or synonyms."
-            f"{meant(lost[0], synonyms)} Map the labels, add synonyms to the concept bank, or set "
-            "prior=None to learn without them."
+            f"The concepts of expert {block.name!r} were written for the classes "
+            f"[{list_some(keys, 10)}], and the label(s) [{list_some(lost, 10)}] match none of "
+            f"their keys, names or synonyms.{meant(lost[0], synonyms)} Map the labels, add "
+            f"synonyms to the concept bank, or {without} to learn without them."
         )
     for key in keys:
         same = [str(label) for label, own in zip(classes, found, strict=True) if own == key]
         if len(same) > 1:
             raise InputError(
                 f"The labels {same} all mean the class {key!r} of expert {block.name!r}, so their "
-                "prior could not tell them apart. Give them one name in y, or set prior=None."
+                f"prior could not tell them apart. Give them one name in y, or {without}."
             )
     return [keys.index(key) for key in found]

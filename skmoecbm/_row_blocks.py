@@ -33,7 +33,7 @@ class CentredRows:
         Where the blocks are wanted, in float64.
     rows : ndarray of int, or None
         Only these; None is all.
-    present : ndarray of shape (n,), bool, or None
+    present : ndarray of shape (N,), bool, or None
         False for rows to be taken as the mean, whatever they hold; None is all.
 
     Attributes
@@ -47,6 +47,7 @@ class CentredRows:
         embeddings = np.asanyarray(embeddings)
         if rows is not None and len(rows) < len(embeddings):
             embeddings = embeddings[rows]
+            present = None if present is None else np.asarray(present)[rows]
         self._source, self._device = embeddings, device
         self._present = None if present is None or present.all() else np.asarray(present)
         self.shape, self._held = embeddings.shape, None

@@ -236,9 +236,11 @@ def moments(similarities, weights):
     total = weights.sum(1, keepdim=True)
     share = weights / total
     mean = similarities.transposed_times(share.T)
-    variance = (similarities.second_moments(share) - mean.square()).clamp_min(0.0)
-    # Squared rounding of the means: below it a column is constant.
+    second = similarities.second_moments(share)
+    variance = (second - mean.square()).clamp_min(0.0)
+    # Below the rounding of the means, or of the difference, a column is constant.
     constant = variance <= 1e-20 * (similarities.offset + mean).square().clamp_min(1e-12)
+    constant |= variance <= 1e-13 * second
     scale = torch.where(constant, 0.0, variance.sqrt())
     floor = torch.stack(
         [row[row > 0].median() if bool((row > 0).any()) else row.new_tensor(1.0) for row in scale]

@@ -2,6 +2,7 @@
 
 import contextlib
 import numbers
+import sys
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from skmoecbm.exceptions import InputError
 __all__ = [
     "check_choice",
     "check_number",
+    "is_dicom_dataset",
     "one_thread",
     "parameter_error",
     "resolve_device",
@@ -34,12 +36,18 @@ def parameter_error(owner, name, expected, got):
         What was passed; shown by `repr`, cut at 200 characters.
     """
     owner_name = owner if isinstance(owner, str) else type(owner).__name__
-    shown = repr(got)
+    shown = f"<{type(got).__name__}>" if is_dicom_dataset(got) else repr(got)
     if len(shown) > 200:
         shown = shown[:197] + "..."
     return InputError(
         f"The {name!r} parameter of {owner_name} must be {expected}. Got {shown} instead."
     )
+
+
+def is_dicom_dataset(thing):
+    """Return whether `thing` is a data set of pydicom's, whose repr names the patient."""
+    pydicom = sys.modules.get("pydicom")  # whoever has one has imported it
+    return pydicom is not None and isinstance(thing, pydicom.Dataset)
 
 
 def check_choice(owner, name, value, choices):
@@ -49,14 +57,20 @@ def check_choice(owner, name, value, choices):
         raise parameter_error(owner, name, f"one of {listed}", value)
 
 
-def check_number(owner, name, value, *, low=None, high=None, integer=False, low_open=False):
-    """Raise unless `value` is a finite number (or integer) within [low, high]."""
+def check_number(
+    owner, name, value, *, low=None, high=None, integer=False, low_open=False, auto=False
+):
+    """Raise unless `value` is a finite number (or integer) within [low, high], or may be "auto"."""
+    if auto and isinstance(value, str) and value == "auto":
+        return
     kind = numbers.Integral if integer else numbers.Real
     words = "an integer" if integer else "a number"
     if low is not None:
         words += f" {'greater than' if low_open else 'of at least'} {low}"
     if high is not None:
         words += f"{' and' if low is not None else ''} at most {high}"
+    if auto:
+        words += ", or 'auto'"
     good = isinstance(value, kind) and not isinstance(value, bool | np.bool_)
     good = good and np.isfinite(value)
     if good and low is not None:

@@ -215,7 +215,7 @@ class Backbone:
         """
         if isinstance(batch_size, str) and batch_size == "auto":
             return self._network.batch_size(self.precision)
-        check_number("embed_images", "batch_size", batch_size, low=1, integer=True)
+        check_number("embed_images", "batch_size", batch_size, low=1, integer=True, auto=True)
         return int(batch_size)
 
     def shape(self, image):

@@ -7,6 +7,7 @@ paths: one machine, or a shared disk.
 """
 
 import os
+import warnings
 from pathlib import Path
 
 from skmoecbm import __version__
@@ -20,7 +21,7 @@ from skmoecbm._shard_worker import EncodingTask, ShardWorker, describe_backbone
 from skmoecbm._shards import MATRIX, finished_shards, need_parquet, remove_abandoned, shard_rows
 from skmoecbm._validation import check_choice, check_number, parameter_error
 from skmoecbm.encoder import ConceptEncoder
-from skmoecbm.exceptions import BackboneError, InputError
+from skmoecbm.exceptions import BackboneError, InputError, SkmoecbmWarning
 
 __all__ = ["ImageEmbeddings", "encode", "open_embeddings"]
 
@@ -76,7 +77,8 @@ def encode(
         Rows of a shard, the most that a killed worker loses; None is 1,024, or what the run began
         with.
     on_error : {"missing", "raise"}, default="missing"
-        An image that cannot be read is listed with the reason, or stops the run.
+        An image that cannot be read is listed with the reason, and a warning at the end says how
+        many there are; or it stops the run.
     retry_failed : bool, default=False
         Write the shards again that hold images which could not be read.
     verbose : int, default=0
@@ -166,7 +168,17 @@ def encode(
         _collect(results, plan, todo, verbose)
         (out / MATRIX).unlink(missing_ok=True)  # made by who opened the folder meanwhile
     found = open_embeddings(out)
-    found.failed.to_csv(out / FAILED, index=False)
+    failed = found.failed
+    failed.to_csv(out / FAILED, index=False)
+    if len(failed):
+        first = failed.iloc[0]
+        warnings.warn(
+            f"{len(failed):,} of {len(found):,} image(s) cannot be read and count as missing; the "
+            f"first: image {first['key']!r}: {first['reason']} All are listed in "
+            f"{str(out / FAILED)!r}.",
+            SkmoecbmWarning,
+            stacklevel=2,
+        )
     return found
 
 

@@ -8,6 +8,7 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._blocks import ExpertBlock
+from skmoecbm._decoding import check_value_range
 from skmoecbm._encoder_rows import as_text_list, count_rows, image_rows, text_rows
 from skmoecbm._encoder_texts import (
     check_words,
@@ -273,8 +274,8 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         check_choice(self, "resize", self.resize, ("crop", "pad", "squash"))
         check_choice(self, "precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
         check_choice(self, "on_error", self.on_error, ("raise", "missing"))
-        if not (isinstance(self.batch_size, str) and self.batch_size == "auto"):
-            check_number(self, "batch_size", self.batch_size, low=1, integer=True)
+        check_number(self, "batch_size", self.batch_size, low=1, integer=True, auto=True)
+        check_value_range(self.value_range, self)
         if not isinstance(self.verbose, bool):
             check_number(self, "verbose", self.verbose, low=0, integer=True)
         if not isinstance(self.backbone, str):

@@ -22,7 +22,7 @@ from skmoecbm._decoding import (
     to_numpy,
 )
 from skmoecbm._dicom_frame import DicomFrame
-from skmoecbm._validation import check_choice
+from skmoecbm._validation import check_choice, is_dicom_dataset
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
 __all__ = [
@@ -65,6 +65,11 @@ def as_image_list(X):
     >>> as_image_list(("a.png", None, float("nan")))
     ['a.png', None, None]
     """
+    if is_dicom_dataset(X):
+        raise InputError(
+            f"Expected a sequence of images, got the single {describe(X)}. Give its path or its "
+            "bytes, in a list: [path]."
+        )
     if isinstance(X, str | bytes | os.PathLike | Image.Image | DicomFrame) or hasattr(X, "read"):
         raise InputError(
             f"Expected a sequence of images, got the single image {describe(X)}. "
@@ -104,10 +109,14 @@ def _rows_of_array(X):
             # item by item: tolist() would also unpack arrays inside an object array
             return [str(image) if X.dtype.kind == "U" else image for image in X.reshape(-1)]
     layout = "(n, 1 | 3 | 4, height, width)" if is_tensor else "(n, height, width, 1 | 3 | 4)"
+    known = str(X.dtype).removeprefix("torch.") == "uint8" or (
+        not is_tensor and X.dtype.kind not in "buif"
+    )
     raise InputError(
         f"Expected a 1-D array of paths or images, or a stack of shape {layout}, got "
         f"{'a tensor' if is_tensor else 'an array'} of shape {shape} and dtype {X.dtype}. "
-        "Wrap a single image in a list: [image]; give n grey images as list(X)."
+        "Wrap a single image in a list: [image]; give n grey images as list(X)"
+        f"{'' if known else ', with value_range=(low, high), their black and white'}."
     )
 
 
@@ -194,7 +203,8 @@ def iter_images(
         If given, (row, reason) of each missing image is appended and no warning is given.
     n_threads : int, default=0
         Threads that open the next images while one is worked on; 0 opens each when it is asked
-        for. Open file objects are always read in the caller's thread: two may share one file.
+        for. Open file objects, and PIL images still in theirs, are always read in the caller's
+        thread: two may share one file.
     n_waiting : int, default=64
         Most images that are open, or being opened, and not asked for yet.
     shape : callable, default=None
@@ -262,7 +272,7 @@ def _each(function, images, on_error, rows, failures, n_threads=0, n_waiting=1):
         except InputError as error:  # told in the order of the rows
             return None, error
 
-    with closing(ahead(attempt, images, n_threads, n_waiting, _is_file_object)) as attempts:
+    with closing(ahead(attempt, images, n_threads, n_waiting, _stays_here)) as attempts:
         for position, (result, error) in enumerate(attempts):
             row = int(position if rows is None else rows[position])
             if error is None:
@@ -281,9 +291,12 @@ def _each(function, images, on_error, rows, failures, n_threads=0, n_waiting=1):
         warn_missing(own_failures)
 
 
-def _is_file_object(image):
-    image = image.file if isinstance(image, DicomFrame) else image
-    return hasattr(image, "read") and not isinstance(image, Image.Image)
+def _stays_here(image):
+    """Return whether an image reads from an open file, which other images may read from too."""
+    if isinstance(image, Image.Image):
+        orientation_of(image)  # Pillow reads it once, and not safely when two threads ask first
+        return getattr(image, "fp", None) is not None
+    return hasattr(image.file if isinstance(image, DicomFrame) else image, "read")
 
 
 def image_key(image, value_range=None):

@@ -1,13 +1,21 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
 from scipy.special import softmax
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
-from skmoecbm import ConceptBottleneckClassifier, ExpertFeatures, GatedConceptBottleneckClassifier
+from skmoecbm import (
+    ConceptBottleneckClassifier,
+    ExpertFeatures,
+    GatedConceptBottleneckClassifier,
+    _association,
+)
 from skmoecbm._association import ALPHA_GRID, AssociationProblem
 from skmoecbm._similarities import FoldedSimilarities, Similarities
 from tests.brute_force import (
@@ -544,3 +552,76 @@ def test_groups_never_straddle_the_folds_that_choose_alpha():
     assert min(leaky.alpha_path_["log_loss"]) < 0.55
     assert min(honest.alpha_path_["log_loss"]) > 0.6
     assert honest.alpha_ > 3 * leaky.alpha_
+
+
+def test_a_concept_constant_in_one_fold_says_nothing_there():
+    rng = np.random.default_rng(0)
+    for seed in range(20):
+        D = 0.2 + 0.02 * np.random.default_rng(seed).normal(size=(90, 6))
+        y = np.arange(90) % 3
+        folds = [(np.r_[30:90], np.r_[0:30]), (np.r_[0:30, 60:90], np.r_[30:60])]
+        D[30:90, 2] = 0.1 + 0.01 * rng.normal()  # constant where the first fold learns
+        problem = AssociationProblem(
+            Similarities(D, CPU),
+            torch.nn.functional.one_hot(torch.as_tensor(y)).double(),
+            torch.as_tensor(np.array([np.isin(np.arange(90), train) for train, _ in folds]) * 1.0),
+            torch.ones(3, 6, dtype=torch.float64),
+        )
+        assert float(problem.scale[0, 2]) == 1.0
+        assert (problem.prior[0, :, 2] == 0).all()
+        assert float(problem.scale[1, 2]) < 0.1
+
+
+def test_what_is_called_converged_is_near_the_optimum_also_where_classes_separate():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 5, 300)
+    D = 0.2 + 0.02 * (rng.normal(size=(300, 12)) @ rng.normal(size=(12, 150)) / 3)
+    D += 0.02 * 3 * rng.normal(size=(5, 150))[y]
+    for alpha in (1e-3, 0.3):
+        clf = ConceptBottleneckClassifier(alpha=alpha, prior=None).fit(D, y)
+        Z = (D - clf.mean_) / clf.scale_
+        reference = _logistic(alpha).fit(Z, y)
+
+        def objective(association, intercept, alpha=alpha, Z=Z):
+            own = losses(Z @ association.T + intercept, y).mean()
+            return own + alpha / (2 * len(y)) * np.square(association).sum()
+
+        mine = objective(clf.association_, clf.intercept_)
+        # tol=1e-4 promises that the loss is within 1e-6 of its least.
+        assert mine - objective(reference.coef_, reference.intercept_) < 2e-6
+
+
+def test_a_fit_that_was_cut_short_is_near_the_optimum_or_says_that_it_is_not():
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 4, 200)
+    D = 0.2 + 0.02 * (rng.normal(size=(200, 8)) @ rng.normal(size=(8, 140)) / 3)
+    D += 0.02 * rng.normal(size=(4, 140))[y] + 0.005 * rng.normal(size=D.shape)
+    Z = StandardScaler().fit_transform(D)
+    reference = _logistic(0.1).fit(Z, y)
+
+    def objective(association, intercept):
+        own = losses(Z @ association.T + intercept, y).mean()
+        return own + 0.1 / (2 * len(y)) * np.square(association).sum()
+
+    best, quiet = objective(reference.coef_, reference.intercept_), 0
+    for max_iter in range(1, 40):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            clf = ConceptBottleneckClassifier(alpha=0.1, prior=None, max_iter=max_iter).fit(D, y)
+        if not any(issubclass(one.category, ConvergenceWarning) for one in told):
+            quiet += 1
+            assert objective(clf.association_, clf.intercept_) - best < 1e-5, max_iter
+    assert 0 < quiet < 39
+
+
+def test_newtons_steps_count_as_converged_only_where_they_arrived(monkeypatch):
+    X, y = make_table(n_classes=3, sizes=(4,))
+    stopped = _association.polish
+
+    def short(*args):
+        association, intercept, steps, left = stopped(*args)
+        return association, intercept, steps, left + 1e-3
+
+    monkeypatch.setattr(_association, "polish", short)
+    with pytest.warns(ConvergenceWarning):
+        ConceptBottleneckClassifier(alpha=0.1, max_iter=1).fit(X, y)

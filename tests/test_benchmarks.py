@@ -29,6 +29,24 @@ def test_the_one_command_knows_only_benchmarks_that_are_there():
     assert set(command.BENCHMARKS) <= set(MODULES)
 
 
+def test_the_page_marks_what_the_one_command_runs():
+    command = importlib.import_module("benchmarks.__main__")
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    marks = dict(re.findall(r"^\| `(\w+)` \| (yes|no) \|", page, re.MULTILINE))
+    assert {name for name, mark in marks.items() if mark == "yes"} == set(command.BENCHMARKS)
+    assert {name for name, mark in marks.items() if mark == "no"} == {"gpu", "where_time_goes"}
+
+
+def test_every_column_has_a_heading_and_bars_are_explained():
+    from benchmarks._results import BARS, table
+
+    headings = [cell.strip() for cell in table([]).splitlines()[0].strip("|").split("|")]
+    assert headings[-1] == "bar met" and all(headings)
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    for text in (BARS, " ".join(page.split())):
+        assert "A quick run may miss bars that hold at full size" in text
+
+
 @pytest.mark.parametrize(
     ("values", "bar", "most", "verdict"),
     [
@@ -82,3 +100,4 @@ def test_a_benchmark_that_fails_is_named_and_the_others_run(tmp_path, monkeypatc
     assert calls == ["benchmarks.lint", "benchmarks.json"]
     page = out.read_text(encoding="utf-8")
     assert "Did not come to their end: lint." in page and "| json | x | 1 |" in page
+    assert command.BARS in page

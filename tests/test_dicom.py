@@ -161,6 +161,13 @@ def test_the_first_window_counts_unless_another_is_named():
     with pytest.raises(InputError) as caught:
         load_image(DicomFrame(film, window="liver"))
     assert "LUNG" not in str(caught.value)
+    assert "number and (center, width): 0: (1000, 2000), 1: (3000, 2)." in str(caught.value)
+    without = dicom(HAND, stored=12)
+    with pytest.raises(InputError, match=r"it has no window\. Give \(center, width\)"):
+        load_image(DicomFrame(without, window=0))
+    many = dicom(HAND, WindowCenter=[50] * 30, WindowWidth=[9, 0] * 15, stored=12)
+    with pytest.raises(InputError, match=r"14: \(50, 9\) and 7 more\. Give"):
+        load_image(DicomFrame(many, window=1))
 
 
 def test_a_window_of_no_width_is_none():

@@ -25,6 +25,7 @@ from skmoecbm import (
     save,
 )
 from skmoecbm._decoding import n_pixels
+from skmoecbm._dicom import dicom_identity
 from skmoecbm._dicom_file import read_header
 from skmoecbm._dicom_luts import read_palette
 from skmoecbm.datasets import make_lesions
@@ -46,9 +47,7 @@ def refused(content, match, megabytes):
         before = tracemalloc.get_traced_memory()[0]
         with pytest.raises(Unreadable, match=match) as caught:
             load_image(content)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            assert image_key(content)  # the key may be asked for, and must not cost more
+        assert image_key(content)  # the key may be asked for, and must not cost more
         peak = tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()
@@ -192,6 +191,15 @@ def test_tables_shorter_than_they_announce_are_refused():
     refused(dicom(GREY, VOILUTSequence=[item]), "has 200 of the 4,096 entries it announces", 1)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["RescaleSlope", "RescaleIntercept", "WindowCenter"])
+def test_numbers_too_large_for_arithmetic_are_refused(name):
+    film = {"RescaleSlope": 2, "RescaleIntercept": 1, "WindowCenter": 3, "WindowWidth": 4}
+    refused(dicom(GREY, **{**film, name: "1e308"}), f"{name} is beyond 1e\\+30", 1)
+    narrow = np.asarray(load_image(dicom(GREY, **{**film, "WindowWidth": "1e-308"})))
+    assert narrow[..., 0].tolist() == [[0, 128, 255], [255, 255, 255]]
+
+
 # What must not leave the header ------------------------------------------------------------------
 
 
@@ -255,6 +263,54 @@ def test_nothing_that_is_written_or_said_names_a_patient(ward, tmp_path, caplog,
         _search(path.name, str(path.relative_to(tmp_path)).encode())
 
 
+def test_a_data_set_in_the_place_of_an_image_is_refused_without_its_repr():
+    dataset = pydicom.dcmread(io.BytesIO(dicom(GREY)))
+    assert "Zwiebelmann" in repr(dataset)
+    lesions = make_lesions(40, random_state=0)
+    encoder = ConceptEncoder("demo-general", "lesions")
+    model = make_pipeline(encoder, ConceptBottleneckClassifier(cv=2, random_state=0))
+    model.fit(list(lesions.images), lesions.target)
+    one = [lesions.images[0], dataset]
+    head = ConceptBottleneckClassifier()
+    attempts = {
+        "load_image": lambda: load_image(dataset),
+        "image_key": lambda: image_key(dataset),
+        "image_keys": lambda: image_keys(one),
+        "raise": lambda: list(iter_images(one)),
+        "missing": lambda: list(iter_images(one, on_error="missing")),
+        "explain": lambda: explain(model, one),
+        "predict": lambda: model.predict(one),
+        "transform": lambda: model[0].transform(one),
+        "missing rows": lambda: ConceptEncoder(
+            "demo-general", "lesions", on_error="missing"
+        ).fit_transform(one),
+        "fit": lambda: encoder.fit(dataset),
+        "a single one": lambda: model.predict(dataset),
+        "explain a single one": lambda: explain(model, dataset),
+        "no encoder": lambda: head.fit([dataset, dataset], [0, 1]),
+        "no encoder, a single one": lambda: head.fit(dataset, [0, 1]),
+        "evaluate": lambda: evaluate(model, one, lesions.target[:2]),
+        "a parameter": lambda: DicomFrame("film.dcm", window=dataset),
+        "a frame": lambda: load_image(DicomFrame(dataset)),
+    }
+    for what, attempt in attempts.items():
+        with warnings.catch_warnings(record=True) as told, pytest.raises(Exception) as caught:
+            warnings.simplefilter("always")
+            attempt()
+        text = "".join(traceback.format_exception(caught.value)) + str([str(w) for w in told])
+        _search(what, text.encode())
+        assert isinstance(caught.value, InputError), (what, text)
+        if what not in ("no encoder", "no encoder, a single one", "evaluate", "a parameter"):
+            assert "its path or its bytes" in str(caught.value), (what, str(caught.value))
+
+
+@pytest.mark.parametrize("stranger", [{"PatientName": "Zwiebelmann"}, {"Zwiebelmann"}])
+def test_strangers_are_called_by_their_type(stranger):
+    with pytest.raises(InputError, match=f"image <{type(stranger).__name__}> cannot") as caught:
+        image_key(stranger)
+    assert "Zwiebelmann" not in str(caught.value)
+
+
 def _damaged(content):
     """Yield versions of a file, each broken at another place."""
     yield from (content[:cut] for cut in range(140, len(content), 97))
@@ -288,14 +344,102 @@ def test_no_error_or_warning_about_a_damaged_film_quotes_its_header(caplog, caps
         _search("told", text.encode())
 
 
-def test_an_error_does_not_repeat_what_pydicom_says_of_a_value():
-    film = dicom(GREY, RescaleSlope="1234567890", RescaleIntercept=0)
-    film = film.replace(b"1234567890", b"Mustermann")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's own quotes it: it is no number
-        with pytest.raises(InputError, match=r"header is damaged \(ValueError\)") as caught:
+def with_element(content, keyword, vr, value):
+    """Put an element before the attributes of the image, or in place of the one that is there."""
+    number = pydicom.datadict.tag_for_keyword(keyword)
+    tag = struct.pack("<HH", number >> 16, number & 0xFFFF)
+    value += b" " * (len(value) % 2)
+    new = tag + vr + struct.pack("<H", len(value)) + value
+    at = content.find(tag + b"US", 132)
+    if at >= 0:
+        return content[:at] + new + content[at + 10 :]
+    at = content.index(b"\x28\0\x02\0US" if number >> 16 == 0x28 else b"\x08\0\x16\0UI")
+    return content[:at] + new + content[at:]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "refused_for"),
+    [
+        ("NumberOfFrames", b"IS", "header is damaged"),
+        ("RescaleSlope", b"DS", "header is damaged"),
+        ("WindowCenter", b"DS", "header is damaged"),
+        ("WindowWidth", b"XX", "header is damaged"),
+        ("PixelPaddingValue", b"LO", "header is damaged"),
+        ("Rows", b"UI", "header is damaged"),
+        ("Columns", b"IS", "header is damaged"),
+        ("PixelRepresentation", b"PN", "header is damaged"),
+        ("PhotometricInterpretation", b"PN", "photometric interpretation is none of"),
+        ("VOILUTSequence", b"LO", "header is damaged"),
+        ("SpecificCharacterSet", b"CS", None),
+        ("WindowCenterWidthExplanation", b"UI", None),
+        ("WindowCenterWidthExplanation", b"DA", None),
+        ("VOILUTFunction", b"CS", None),
+        ("BurnedInAnnotation", b"UI", None),
+    ],
+)
+def test_of_a_name_in_a_wrong_place_nothing_is_told_by_pydicom_either(
+    keyword, vr, refused_for, caplog, tmp_path
+):
+    plain = dicom(GREY)
+    if keyword == "PhotometricInterpretation":
+        plain = plain.replace(b"MONOCHROME2 ", b"Mustermann  ")
+    film = with_element(plain, keyword, vr, b"Mustermann^Max")
+    (tmp_path / "a.dcm").write_bytes(film)
+    caplog.set_level(logging.DEBUG)
+    caplog.clear()
+    errors = []
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for image in (film, DicomFrame(film, window="x"), tmp_path / "a.dcm"):
+            errors.append("")
+            try:
+                list(iter_images([image], n_threads=2))
+            except InputError as error:
+                errors[-1] = "".join(traceback.format_exception(error))
+        key = image_key(film)
+    if refused_for is None:
+        assert errors[0] == errors[2] == "" and "none of them 'x'" in errors[1]
+    else:
+        assert refused_for in errors[0] and refused_for in errors[2] and errors[1]
+    assert not told and not caplog.records
+    _search("errors", "".join([*errors, key]).encode())
+
+
+@pytest.mark.parametrize("syntax", [b"Mustermann^Max^63 ", b"19630407.00815.1\0\0", b"1.2.02\xff"])
+def test_an_odd_transfer_syntax_is_refused_and_told_to_nobody(syntax, caplog):
+    plain = dicom(GREY)
+    at = plain.index(b"\x02\0\x10\0UI")
+    length = struct.pack("<H", len(syntax))
+    film = plain[: at + 6] + length + syntax + plain[at + 28 :]
+    caplog.set_level(logging.DEBUG)
+    caplog.clear()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with pytest.raises(Unreadable, match=r"transfer syntax is a private|damaged") as caught:
             load_image(film)
-    _search("error", "".join(traceback.format_exception(caught.value)).encode())
+        name, content = dicom_identity(film)
+    assert not told and not caplog.records and content == film
+    for text in (repr(name), "".join(traceback.format_exception(caught.value))):
+        _search("told", text.encode())
+        assert "19630407" not in text
+
+
+def test_a_window_is_found_by_its_name_in_the_character_set_of_the_file():
+    for charset, codec in [
+        ("ISO_IR 192", "utf-8"),
+        ("ISO_IR 144", "iso8859_5"),
+        ("\\ISO 2022 IR 87", "iso2022_jp"),
+        (None, "latin-1"),
+    ]:
+        name = {"iso8859_5": "Лёгкие", "iso2022_jp": "肺野"}.get(codec, "Größe")
+        film = dicom(GREY, WindowCenter=[2, 3], WindowWidth=[3, 4])
+        told = b"first\\" + name.encode(codec)
+        film = with_element(film, "WindowCenterWidthExplanation", b"LO", told)
+        if charset:
+            film = with_element(film, "SpecificCharacterSet", b"CS", charset.encode())
+        named = np.asarray(load_image(DicomFrame(film, window=name)))
+        np.testing.assert_array_equal(named, load_image(DicomFrame(film, window=1)))
+        assert not np.array_equal(named, load_image(DicomFrame(film, window=0)))
 
 
 def test_of_the_header_nothing_is_read_that_names_a_patient():

@@ -27,6 +27,9 @@ from skmoecbm.images import image_key
 
 pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'skmoecbm[ray]'")
 
+# one of the images is damaged, which every run tells
+pytestmark = pytest.mark.filterwarnings("ignore:1 of .* cannot be read")
+
 N = 40
 BAD = 7
 
@@ -244,6 +247,33 @@ def test_what_failed_can_be_tried_again(folder, tmp_path, lesions):
     X = encode(images, lesion_encoder(), out, engine="local", retry_failed=True)
     assert X.failed.empty and X.present.all()
     assert np.isfinite(rows_of(X)[0]).all(), "the map is made again too"
+
+
+def test_images_that_cannot_be_read_are_told_at_the_end_and_counted(folder, tmp_path):
+    out = tmp_path / "out"
+    for _ in range(2):  # also where nothing is left to do
+        with pytest.warns(skmoecbm.SkmoecbmWarning) as told:
+            X = encode(folder, lesion_encoder(), out, engine="local", shard_size=16)
+        (message,) = [str(one.message) for one in told]
+        assert f"1 of {N} image(s) cannot be read" in message
+        assert f"'a/{BAD:03d}.png': {X.failed.reason[0]} All are listed in" in message
+        assert repr(str(out / "failed.csv")) in message
+    assert "damaged" in X.failed.reason[0]
+    whole = "ImageEmbeddings(40 images, 1 of them missing; 'demo-general')"
+    assert repr(X) == whole
+    fresh = open_embeddings(out)
+    assert repr(fresh) == whole, "from the plan's shards"
+    assert repr(fresh[BAD : BAD + 1]) == "ImageEmbeddings(1 images; 'demo-general')", "not known"
+    assert fresh._parts[0]._failures is None, "no shard was read for it"
+    assert repr(X[X.present]) == "ImageEmbeddings(39 images; 'demo-general')"
+    assert repr(X[[0, BAD]]) == "ImageEmbeddings(2 images, 1 of them missing; 'demo-general')"
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(InputError, match=r"There is no folder '.*genral'\. Name a folder"):
+        open_embeddings(tmp_path / "genral")
+    with pytest.raises(InputError, match=r"has no plan\.json"):
+        open_embeddings(tmp_path)
 
 
 def test_on_error_raise_names_the_image_and_keeps_what_is_done(folder, tmp_path):

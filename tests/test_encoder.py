@@ -528,6 +528,8 @@ def test_select_keeps_the_top_concepts(fakes, images):
     [
         ({"modality": "audio"}, "'modality' parameter of ConceptEncoder must be one of 'image'"),
         ({"resize": "zoom"}, "'resize' parameter of ConceptEncoder"),
+        ({"batch_size": "automatic"}, "integer of at least 1, or 'auto'. Got 'automatic'"),
+        ({"value_range": (1, 0)}, "'value_range' parameter of ConceptEncoder must be None or two"),
         ({"precision": "fp8"}, "'precision' parameter"),
         ({"on_error": "ignore"}, "'on_error' parameter"),
         ({"batch_size": 0}, "'batch_size' parameter.*at least 1"),

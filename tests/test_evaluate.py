@@ -184,6 +184,14 @@ def test_difference_refuses_other_resamples():
         a.difference(a, "auc")
 
 
+def test_an_unknown_metric_lists_the_known_ones():
+    y, proba, _ = _problem()
+    result = evaluate_scores(y, proba, range(4), n_bootstrap=0)
+    with pytest.raises(KeyError, match=r"no metric 'auc' here; there is 'accuracy', .*'ece'\."):
+        result["auc"]
+    assert "auc" not in result and result.get("auc") is None
+
+
 def test_order_of_rows_does_not_change_the_estimates():
     y, proba, _ = _problem()
     p = np.random.default_rng(0).permutation(len(y))

@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from skmoecbm import (
     ConceptBottleneckClassifier,
     ConceptEncoder,
+    DicomFrame,
     ExpertUnion,
     GatedConceptBottleneckClassifier,
     intervene,
@@ -255,6 +256,30 @@ def test_images_given_as_paths_are_named_without_their_folder():
         assert "ann" not in shown
     assert "image" not in _explanation(images=[None] * 4).to_frame()
     assert "image" not in _explanation().to_frame()
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [
+        (DicomFrame("ward/MR_small.dcm"), "MR_small.dcm"),
+        (DicomFrame("ward/MR_small.dcm", frame=3), "MR_small.dcm, frame 3"),
+        (DicomFrame(Path("CT.dcm"), window=(40, 400)), "CT.dcm, window (40, 400)"),
+        (DicomFrame("CT.dcm", 1, 2), "CT.dcm, frame 1, window 2"),
+        (DicomFrame("CT.dcm", window="LUNG"), "CT.dcm, window LUNG"),
+    ],
+)
+def test_frames_of_dicom_files_are_named_by_file_frame_and_window(image, name):
+    explanation = _explanation(images=["a.png", DicomFrame(b"film", frame=2), image, None])
+    assert explanation.to_frame().image.dropna().unique().tolist() == ["a.png", name]
+    assert explanation[2].to_dict()["rows"][0]["image"] == name
+    assert name in str(explanation[2])
+    assert explanation[1].to_dict()["rows"][0]["image"] is None and "film" not in str(
+        explanation[1]
+    )
+    long = DicomFrame(f"{'1.2.840.' * 9}dcm", frame=3)
+    drawn = [line for line in _texts(_explanation(images=[image, long] * 2).plot())]
+    assert any(line.startswith(f"{name} · ") for line in drawn)
+    assert any(re.match(r"1\.2\.840.*….*dcm, frame 3 · ", line) for line in drawn)
 
 
 def test_names_of_explained_images_do_not_reach_the_saved_model(tmp_path):

@@ -534,6 +534,10 @@ def test_stacks_are_cut_into_images(pixels):
         (np.zeros((4, 4, 3), np.uint8), r"shape \(4, 4, 3\).*\[image\]"),
         (torch.zeros(3, 4, 4), r"tensor of shape \(3, 4, 4\)"),
         (np.zeros((4, 7)), r"shape \(4, 7\)"),
+        (np.zeros((5, 4, 7), "i2"), r"list\(X\), with value_range=\(low, high\)"),
+        (torch.zeros(5, 4, 7), r"list\(X\), with value_range=\(low, high\)"),
+        (np.zeros((5, 4, 7), np.uint8), r"list\(X\)\.$"),
+        (torch.zeros(5, 4, 7, dtype=torch.uint8), r"list\(X\)\.$"),
         (np.array([["a", "b"]]), r"shape \(1, 2\)"),
         (np.zeros(4), r"shape \(4,\)"),
         (pd.DataFrame({"a": ["x"], "b": ["y"]}), r"2 columns: \['a', 'b'\]"),
@@ -590,6 +594,21 @@ def test_real_chest_films_of_any_mode_become_rgb_over_white(data_dir):
 
 def numbered(n):
     return [np.full((6, 8, 3), i, dtype=np.uint8) for i in range(n)]
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "tiff"])
+def test_threads_read_a_pil_image_that_is_given_many_times(kind, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
+    path = tmp_path / f"noise.{kind}"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    Image.fromarray(pixels).save(path, exif=exif)
+    expected = np.asarray(load_image(path))
+    for _ in range(5):
+        with Image.open(path) as lazy:
+            assert lazy.fp is not None
+            for picture in iter_images([lazy] * 8, n_threads=4):
+                np.testing.assert_array_equal(np.asarray(picture), expected)
 
 
 @pytest.mark.parametrize("n_threads", [0, 3])

@@ -252,3 +252,33 @@ def test_spellings_of_two_classes_are_told():
         values, class_keys=[0, 1], class_synonyms={"nevus": 1, "1.0": 1}
     )
     assert numbered.blocks[0].class_synonyms == {"0": "0", "1": "1", "nevus": "1", "1.0": "1"}
+
+
+def test_who_is_told_to_learn_without_a_prior_is_told_how():
+    labels = [f"unknown {n:02}" for n in range(14)]
+    y = np.repeat(labels, 4)
+    features = ExpertFeatures.from_embeddings(
+        {"clip": (np.random.default_rng(0).normal(size=(56, 4)), np.eye(4)[:2], ["a", "b"])},
+        incidence=np.eye(14)[:2],
+        class_keys=[f"known {n:02}" for n in range(14)],
+    )
+    own = [("clip", ConceptBottleneckClassifier(), "clip")]
+    for owner, remedy in (
+        (ConceptBottleneckClassifier(), "or set prior=None to"),
+        (
+            GatedConceptBottleneckClassifier(gate="uniform"),
+            "or set head=ConceptBottleneckClassifier(prior=None) to",
+        ),
+        (
+            GatedConceptBottleneckClassifier(gate="uniform", experts=own),
+            "or set prior=None in the head that experts= gives to 'clip' to",
+        ),
+    ):
+        with pytest.raises(InputError) as caught:
+            owner.fit(features, y)
+        message = str(caught.value)
+        assert remedy in message
+        assert "'known 09' and 4 more]" in message and "'unknown 09' and 4 more]" in message
+    # and the advice works
+    head = ConceptBottleneckClassifier(prior=None, alpha=1.0)
+    GatedConceptBottleneckClassifier(head=head, gate="uniform").fit(features, y)

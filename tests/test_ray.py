@@ -26,6 +26,9 @@ from skmoecbm.backbones import load_backbone
 from skmoecbm.datasets import make_lesions
 from skmoecbm.distributed import encode
 
+# one of the images is damaged, which every run tells
+pytestmark = pytest.mark.filterwarnings("ignore:1 of .* cannot be read")
+
 N = 120
 
 

@@ -352,3 +352,34 @@ def test_very_many_coefficients_are_kept_as_float32(monkeypatch, tmp_path):
     np.testing.assert_allclose(total, logits[:4], atol=1e-10)
     loaded = load(save(model, tmp_path / "model") or tmp_path / "model")
     np.testing.assert_allclose(loaded.decision_function(features), logits, atol=1e-10)
+
+
+@pytest.mark.parametrize("n", [400, 2300])  # above 2,000 rows alpha is chosen on some of them
+def test_absent_rows_are_the_same_rows_where_the_fit_is_on_a_part_of_them(n):
+    X, T, y = _draw(n=n, m=40, d=8, n_classes=3)
+    names = [f"c{j}" for j in range(len(T))]
+    other = np.random.default_rng(3).normal(size=(n, 5)).astype(np.float32)
+    gone = np.random.default_rng(2).random(n) < 0.4
+    X = X.astype(np.float32)
+    X[gone] = np.nan
+    weight = np.where(np.arange(n) % 10 == 9, 0.0, 1.0)
+    folded = {"clip": (X, T.astype(np.float32), names)}
+    plain = {"clip": ((X.astype(float) @ T.astype(np.float32).T).astype(np.float32), names)}
+    table = {"table": (other, [f"t{j}" for j in range(5)])}
+    for missing_all in (True, False):
+        fits = []
+        for experts in (folded, plain):
+            make = (
+                ExpertFeatures.from_embeddings
+                if experts is folded
+                else ExpertFeatures.from_similarities
+            )
+            features = make(experts)
+            clf = ConceptBottleneckClassifier(prior=None)
+            if not missing_all:
+                features = ExpertFeatures(
+                    [*features.blocks, *ExpertFeatures.from_similarities(table).blocks]
+                )
+                clf = GatedConceptBottleneckClassifier(clf, random_state=0)
+            fits.append(clf.fit(features, y, sample_weight=weight))
+        np.testing.assert_allclose(fits[0].alpha_, fits[1].alpha_, rtol=1e-3)

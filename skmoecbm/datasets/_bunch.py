@@ -1,12 +1,13 @@
 """What every function of `skmoecbm.datasets` returns: a Bunch of images, labels, groups, splits."""
 
+import warnings
 from importlib import resources
 
 import numpy as np
 from sklearn.utils import Bunch
 
-from skmoecbm.datasets._splits import PARTS, Splits
-from skmoecbm.exceptions import InputError
+from skmoecbm.datasets._splits import PARTS, Splits, chosen_rows
+from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
 __all__ = ["ImageBunch", "describe_data", "image_bunch"]
 
@@ -63,6 +64,14 @@ class ImageBunch(Bunch):
                 f"The split {name!r} of {self.name} has no part {part!r}. It has "
                 f"{', '.join(map(repr, parts))}."
             )
+        if not len(parts[part]):
+            warnings.warn(
+                f"The part {part!r} of the split {name!r} of {self.name} has no rows here: all of "
+                "its images are missing and were left out. Complete the folder, or take another "
+                "split.",
+                SkmoecbmWarning,
+                stacklevel=2,
+            )
         return self.take(parts[part], f"{self.name}, {part} of {name!r}")
 
     def take(self, rows, name=None):
@@ -70,14 +79,36 @@ class ImageBunch(Bunch):
 
         Parameters
         ----------
-        rows : int ndarray of shape (k,)
+        rows : array-like of int, shape (k,), or of bool, shape (n,); or slice
+            Numbers of rows, in the order that is wanted (negative ones count from the end), or a
+            mask that is true where a row is wanted: as in ``data.images[rows]``.
         name : str, default=None
+            Of the part, for messages and the repr; None keeps the name.
 
         Returns
         -------
         ImageBunch
+            `rows` holds the rows of the whole that these are.
+
+        Raises
+        ------
+        InputError
+            If `rows` is one number or no rows at all (text, fractions), a row is not there, or a
+            mask has another length.
+
+        Examples
+        --------
+        >>> from skmoecbm.datasets._bunch import image_bunch
+        >>> data = image_bunch(
+        ...     name="three", images=["a.png", "b.png", "c.png"], target=["x", "y", "x"],
+        ...     target_names=["x", "y"], splits={}, descr="",
+        ... )
+        >>> data.take([-1, 0]).images
+        array(['c.png', 'a.png'], dtype=object)
+        >>> data.take(data.target == "x").rows
+        array([0, 2])
         """
-        rows = np.asarray(rows, dtype=np.intp)
+        rows = chosen_rows(rows, len(self.images))
         where = rows
         if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
             where = slice(int(rows[0]), int(rows[-1]) + 1)  # a view: a file on disk stays there
@@ -117,6 +148,8 @@ def _in_words(key, value, data):
     if key == "target":
         counts = {name: int((value == name).sum()) for name in data.target_names}
         return ", ".join(f"{name} {n:,}" for name, n in counts.items())
+    if key in ("images", "groups") and not len(value):
+        return "none"
     if key == "images" and value.dtype != object:
         return f"{value.dtype} of shape {value.shape}"
     if key == "images":
@@ -191,10 +224,9 @@ def image_bunch(
     default_split : str, default=None
         None is the first of `splits`.
     task, metric : str
-        What is to be learnt, and the key of `evaluate` it is measured by ("quadratic_kappa", of
-        grades, is none).
+        What is to be learnt, and the key of `evaluate` it is measured by.
     scoring : str or callable
-        The same for scikit-learn's `scoring`.
+        The same for scikit-learn's `scoring`; of grades another one, which sees their order.
     descr : str, default=None
         None reads `descr/NAME.md`.
     more : dict, default=None

@@ -1,5 +1,6 @@
 """Images below a folder, and what is said of those that are not there."""
 
+import filecmp
 import os
 import warnings
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from skmoecbm._folder import IMAGE_SUFFIXES
-from skmoecbm._label_table import list_some
+from skmoecbm._label_table import list_some, rows_have
 from skmoecbm._validation import check_choice
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
@@ -81,8 +82,8 @@ def images_below(root, *, skip=()):
     Raises
     ------
     InputError
-        If two images of one name differ in size: it is not clear then which one is meant. Copies
-        are common (archives hold a folder twice), and the first in alphabetical order is taken.
+        If two images of one name differ: it is not clear then which one is meant. Copies are
+        common (archives hold a folder twice), and the first in alphabetical order is taken.
     """
     found, skip = {}, {name.lower() for name in skip}
     for folder, files in walk(root, lambda name: name.lower() not in skip):
@@ -92,12 +93,25 @@ def images_below(root, *, skip=()):
                 continue
             path = os.path.join(folder, file)
             known = found.setdefault(stem, path)
-            if known != path and os.path.getsize(known) != os.path.getsize(path):
+            if known != path and not _is_copy(known, path):
                 raise InputError(
                     f"Two different images are called {stem!r}: {known!r} and {path!r}. Give the "
                     "folder that holds the right ones only."
                 )
     return found
+
+
+def _is_copy(one, other):
+    """Tell whether two files are one file, or hold the same bytes."""
+    try:
+        # Sizes are compared first, then bytes up to the first that differs: uncompressed films of
+        # one machine are all of one size.
+        return os.path.samefile(one, other) or filecmp.cmp(one, other, shallow=False)
+    except OSError as error:
+        raise InputError(
+            f"Two images have one name, and it cannot be read whether they are the same: {error}. "
+            "Remove one of them."
+        ) from error
 
 
 def keep_present(paths, ids, *, name, root, on_missing, remedy):
@@ -126,7 +140,8 @@ def keep_present(paths, ids, *, name, root, on_missing, remedy):
     if not len(gone):
         return here
     told = (
-        f"{len(gone):,} of the {len(here):,} images that the table of {name} names are not in "
+        f"{len(gone):,} of the {len(here):,} images that the table of {name} names "
+        f"{'is' if len(gone) == 1 else 'are'} not in "
         f"{str(root)!r}; the first is {str(ids[gone[0]])!r}."
     )
     if len(gone) == len(here):
@@ -161,8 +176,8 @@ def readable(codes, names, *, name, column, ids):
     if unknown:
         row = unknown[0]
         raise InputError(
-            f"{len(unknown):,} rows of {name} have something else than {list_some(names, 20)} in "
-            f"column {column!r}; the first is {str(ids[row])!r} with {codes[row]!r}. Correct the "
-            "table, or leave these rows out of it."
+            f"In column {column!r} of {name} {rows_have(len(unknown))} something else than "
+            f"{list_some(names, 20)}; the first is {str(ids[row])!r} with {codes[row]!r}. Correct "
+            "the table, or leave these rows out of it."
         )
     return np.array([known[code] for code in codes])

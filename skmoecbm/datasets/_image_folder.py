@@ -2,24 +2,33 @@
 
 import os
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from skmoecbm._folder import IMAGE_SUFFIXES
-from skmoecbm._label_table import list_some
+from skmoecbm._label_table import list_some, rows_have
 from skmoecbm._validation import check_choice
 from skmoecbm.datasets._bunch import image_bunch
 from skmoecbm.datasets._chexpert_labels import known_rows
 from skmoecbm.datasets._files import ON_MISSING, existing_root, keep_present, walk
-from skmoecbm.datasets._image_table import frame_of, named_column, paths_of, target_of
+from skmoecbm.datasets._image_table import (
+    frame_of,
+    named_column,
+    paths_of,
+    possible_groups,
+    target_of,
+)
 from skmoecbm.datasets._splits import PARTS, group_split, split_of_column, strange_parts
-from skmoecbm.exceptions import InputError
+from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
 __all__ = ["load_image_folder"]
 
 _NAME = "image folder"
 _PART_FOLDERS = {"train", "training", "val", "valid", "validation", "dev", "test"}
+# What lies beside images and is none.
+_TEXT = {".csv", ".html", ".json", ".md", ".pdf", ".tsv", ".txt", ".xlsx", ".xml", ".zip"}
 _UNKNOWN_GROUPS = (
     "It is not known which of these images are of one patient or lesion, so that some may be on "
     "both sides of this split. What is measured on it is then too good; groups= keeps them "
@@ -44,7 +53,9 @@ def load_image_folder(
     ----------
     root : path-like
         Without `labels`, a folder that holds one for each class, or folders "train", "val" and
-        "test" that do; images may lie deeper. With `labels`, where the paths of the table begin.
+        "test" that do; images may lie deeper. Images are known by their ending there: DICOM files
+        without one must be renamed, or named in a table. With `labels`, where the paths of the
+        table begin.
     labels : path-like or DataFrame, default=None
         A CSV file (commas, semicolons or tabs), an Excel file (.xlsx, first sheet) or a DataFrame
         with a row per image. Images in the folder without a row are not used; hidden files and
@@ -53,14 +64,16 @@ def load_image_folder(
         The column of the images: paths below `root`, absolute paths, or names of files anywhere
         below it, with or without ending. A path with folders is looked for deeper below `root` as a
         whole; an absolute path of another machine by its last folders, at least one, where one
-        image alone has them. None looks for a usual name ("path", "image", ...).
+        image alone has them. None takes the first there is of "path", "image", "image_path",
+        "file", "filename", "file_name", "image_id", "img" and "name".
     target : str or list of str, default=None
         The column of labels, one of several classes; or a list of columns of 0 and 1, one for each
-        label, empty where it is not known. None looks for a usual name ("label", "dx", ...).
+        label, empty where it is not known. None takes the first there is of "label", "target",
+        "class", "diagnosis", "dx", "finding" and "y".
     groups : str, default=None
         What belongs together, a patient or lesion: a column of the table; without a table, a
         regular expression for the path below `root` whose first group (or whole) is the name, such
-        as ``r"patient\d+"``.
+        as ``r"patient\d+"``. A table with a column such as "patient_id" warns without it.
     split : str, default=None
         A column of the table that says "train", "val" or "test", or nothing.
     on_missing : {"raise", "warn", "ignore"}, default="raise"
@@ -116,7 +129,7 @@ def load_image_folder(
     set()
     """
     check_choice("load_image_folder", "on_missing", on_missing, ON_MISSING)
-    root = existing_root(root, f"the {_NAME}", "images")
+    root = existing_root(root, "your images", "images")
     if labels is None:
         if image is not None or target is not None or split is not None:
             raise InputError(
@@ -152,34 +165,28 @@ def load_image_folder(
     return (data.images, data.target) if return_X_y else data
 
 
-def _all_images(root):
-    """Return the path of every image below a folder, sorted."""
-    return sorted(
-        os.path.join(folder, file)
-        for folder, files in walk(root, lambda name: name.lower() != "__macosx")
-        for file in files
-        if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
-    )
-
-
 def _of_folders(root, groups):
     """Return what the folders say."""
     import pandas as pd
 
-    paths = _all_images(root)
+    paths, left_out = _listed(root)
     names = [os.path.relpath(path, root) for path in paths]
     parts = [Path(name).parts for name in names]
     if not paths or any(len(part) < 2 for part in parts):
         lying = [name for name, part in zip(names, parts, strict=True) if len(part) < 2]
         told = (
-            f"{len(lying):,} images lie in it directly, the first {lying[0]!r}"
+            f"{len(lying):,} {'image lies' if len(lying) == 1 else 'images lie'} in it directly, "
+            f"the first {lying[0]!r}"
             if lying
-            else ("there are none")
+            else "there are none"
         )
+        more = "" if paths else left_out
         raise InputError(
             f"The images in {str(root)!r} must lie in a folder for each class, but {told}. Give a "
-            "table of paths and labels as labels=."
+            f"table of paths and labels as labels=.{more}"
         )
+    if left_out:
+        warnings.warn(left_out.strip(), SkmoecbmWarning, stacklevel=3)
     top = {part[0].lower() for part in parts}
     splits, part_of = {}, [""] * len(parts)
     if len(top) > 1 and top <= _PART_FOLDERS and all(len(part) > 2 for part in parts):
@@ -196,6 +203,31 @@ def _of_folders(root, groups):
     metadata = pd.DataFrame({"path": names, "part": part_of})
     members = None if groups is None else _groups_by_name(groups, names)
     return paths, names, classes, class_names, members, metadata, splits
+
+
+def _listed(root):
+    """Return the images below a folder in order, and a sentence on folders that hold none."""
+    paths, others, folders = [], [], 0
+    for folder, files in walk(root, lambda name: name.lower() != "__macosx"):
+        here = [file for file in files if _ending(file) in IMAGE_SUFFIXES]
+        paths += [os.path.join(folder, file) for file in here]
+        rest = [file for file in files if _ending(file) not in _TEXT]
+        if rest and not here:
+            folders += 1
+            others += [os.path.join(folder, file) for file in rest]
+    if not others:
+        return sorted(paths), ""
+    first = os.path.relpath(min(others), root)
+    return sorted(paths), (
+        f" {len(others):,} {'file is' if len(others) == 1 else 'files are'} left out, since no "
+        f"file of {'that folder' if folders == 1 else f'these {folders:,} folders'} has the ending "
+        f"of an image (such as .png or .dcm); the first is {first!r}. Rename DICOM files so that "
+        "they end in .dcm, or name them in a table of paths and labels, labels=."
+    )
+
+
+def _ending(file):
+    return os.path.splitext(file)[1].lower()
 
 
 def _groups_by_name(groups, names):
@@ -218,26 +250,36 @@ def _groups_by_name(groups, names):
 def _of_table(root, labels, image, target, groups, split, on_missing):
     """Return what the table says."""
     frame = frame_of(labels)
-    paths, names = paths_of(frame, image, root, lambda: _all_images(root))
+    paths, names = paths_of(frame, image, root, lambda: _listed(root)[0])
     classes, class_names = target_of(frame, target, names)
     here = keep_present(
         paths,
         names,
-        name=f"the {_NAME}",
+        name="your images",
         root=root,
         on_missing=on_missing,
-        remedy="Look at the first path of the table and at root=: together they name a file.",
+        remedy="Look at the first path of the table and at root=: together they name a file. "
+        "A name without folders is looked for among files with the ending of an image.",
     )
     frame, classes = frame[here].reset_index(drop=True), classes[here]
     names = [name for name, there in zip(names, here, strict=True) if there]
     paths = [path for path in paths if path is not None]
     members = None
-    if groups is not None:
+    if groups is None:
+        column, word = possible_groups(frame, {image, split, *np.atleast_1d(target)})
+        if word is not None:
+            warnings.warn(
+                f"The table has a column {str(column)!r}, and groups= is not given: rows of one "
+                f"{word} may land on both sides of a split. Pass groups={str(column)!r}.",
+                SkmoecbmWarning,
+                stacklevel=3,
+            )
+    else:
         members = np.array(named_column(frame, groups, "groups"))
         if (members == "").any():
             row = int(np.flatnonzero(members == "")[0])
             raise InputError(
-                f"{int((members == '').sum()):,} rows have no group; the first is {names[row]!r}. "
+                f"{rows_have(int((members == '').sum()))} no group; the first is {names[row]!r}. "
                 f"Fill in column {groups!r}: what is unknown would pass for one group."
             )
     splits = {}

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from skmoecbm._folder import IMAGE_SUFFIXES
-from skmoecbm._label_table import list_some, read_table
+from skmoecbm._label_table import list_some, read_table, rows_have
 from skmoecbm.datasets._tables import column_of
 from skmoecbm.datasets._xlsx import read_xlsx
 from skmoecbm.exceptions import InputError
 
-__all__ = ["frame_of", "named_column", "paths_of", "target_of"]
+__all__ = ["frame_of", "named_column", "paths_of", "possible_groups", "target_of"]
 
 _IMAGE = ("path", "image", "image_path", "file", "filename", "file_name", "image_id", "img", "name")
+_GROUPS = ("patient", "subject", "person", "mrn", "lesion")  # the widest first
 _TARGET = ("label", "target", "class", "diagnosis", "dx", "finding", "y")
 
 
@@ -98,7 +99,7 @@ def paths_of(frame, image, root, below):
     names = named_column(frame, image, "image")
     if "" in names:
         raise InputError(
-            f"{names.count(''):,} rows have no image; the first is row {names.index('') + 1:,} "
+            f"{rows_have(names.count(''))} no image; the first is row {names.index('') + 1:,} "
             f"below the header. Fill in column {image!r}, or remove these rows."
         )
     paths = [path if os.path.isfile(path := os.path.join(root, name)) else None for name in names]
@@ -189,6 +190,28 @@ def _longest(known, wanted):
     return longest
 
 
+def possible_groups(frame, taken=()):
+    """Return a column that seems to tell whose each image is, and of what; else None, None.
+
+    "Patient_ID", "lesion_id" and "subject" are such: names are compared by their letters.
+    One in which all rows differ keeps nothing together.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    taken : collection of str, default=()
+        Columns that tell something else.
+    """
+    for word in _GROUPS:
+        for column in frame.columns:
+            letters = "".join(letter for letter in str(column).lower() if letter.isalpha())
+            if column not in taken and letters in (word, f"{word}id", f"{word}number", f"{word}no"):
+                known = frame[column].replace("", np.nan).dropna()
+                if known.duplicated().any():
+                    return column, "patient" if word == "mrn" else word
+    return None, None
+
+
 def target_of(frame, target, names):
     """Return labels (n,) of str and their names, or an indicator (n, L) and those of its columns.
 
@@ -214,7 +237,7 @@ def target_of(frame, target, names):
         labels = named_column(frame, target, "target")
         if "" in labels:
             raise InputError(
-                f"{labels.count(''):,} rows have no label; the first is "
+                f"{rows_have(labels.count(''))} no label; the first is "
                 f"{names[labels.index('')]!r}. Fill in column {target!r}, or remove these rows."
             )
         return np.array(labels), sorted(set(labels))

@@ -1,6 +1,7 @@
 """MedMNIST: small images of twelve sets, with their own parts and measures."""
 
 import json
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -20,12 +21,9 @@ __all__ = ["SIZES", "fetch_medmnist", "medmnist_sets"]
 SIZES = (28, 64, 128, 224)
 BASE_URL = "https://zenodo.org/records/10519652/files/"
 _VOLUMES = "organ nodule adrenal fracture vessel synapse".split()
-# task -> key of `evaluate`, and what scikit-learn's `scoring` takes
-_MEASURES = {
-    "multi-class": ("macro_auroc", "roc_auc_ovr"),
-    "binary-class": ("macro_auroc", "roc_auc"),
-    "multi-label": ("macro_auroc", "roc_auc"),
-}
+# task -> what scikit-learn's `scoring` takes
+_SCORING = {"multi-class": "roc_auc_ovr", "binary-class": "roc_auc", "multi-label": "roc_auc"}
+_ROOT = "give the folder or file with root="
 
 
 def medmnist_sets():
@@ -87,11 +85,11 @@ def fetch_medmnist(
         part : method
             ``data.part("train")`` is a Bunch of the rows of that part.
         task : {"multi-class", "binary-class", "multi-label", "ordinal"}
-        metric : {"macro_auroc", "quadratic_kappa"}
-            What the set is measured by: a key of `evaluate`; or, of grades, Cohen's kappa with
-            quadratic weights.
+        metric : str
+            "macro_auroc", a key of `evaluate`: what MedMNIST measures all its sets by.
         scoring : str or callable
-            The same as scikit-learn's `scoring` takes it.
+            The same as scikit-learn's `scoring` takes it; of grades Cohen's kappa with quadratic
+            weights, which sees their order.
         DESCR : str
             Licence, citation, known traps.
     (images, target) : tuple
@@ -113,12 +111,13 @@ def fetch_medmnist(
     >>> from skmoecbm.datasets import fetch_medmnist
     >>> data = fetch_medmnist("retinamnist", root="medmnist/")  # doctest: +SKIP
     >>> data.task, data.metric  # doctest: +SKIP
-    ('ordinal', 'quadratic_kappa')
+    ('ordinal', 'macro_auroc')
     """
     known = medmnist_sets()
     name = _check_name(name, known)
-    if size not in SIZES:
-        raise parameter_error("fetch_medmnist", "size", f"one of {SIZES}", size)
+    if not isinstance(size, int | np.integer) or size not in SIZES:
+        root_too = f"; {_ROOT}" if _is_path(size) else ""
+        raise parameter_error("fetch_medmnist", "size", f"one of {SIZES}{root_too}", size)
     about = known[name]
     file_name = f"{name}.npz" if size == 28 else f"{name}_{size}.npz"
     home = data_folder(data_home, "fetch_medmnist") / "medmnist"
@@ -139,10 +138,9 @@ def fetch_medmnist(
         )
     target, metadata = _target(np.concatenate(list(labels.values())), about, path)
     if about["task"] == "ordinal":
-        metric = "quadratic_kappa"
         scoring = make_scorer(cohen_kappa_score, weights="quadratic", labels=about["classes"])
     else:
-        metric, scoring = _MEASURES[about["task"]]
+        scoring = _SCORING[about["task"]]
     data = image_bunch(
         name=name,
         images=images,
@@ -154,7 +152,7 @@ def fetch_medmnist(
         },
         traps={"official": about["trap"]} if "trap" in about else None,
         task=about["task"],
-        metric=metric,
+        metric="macro_auroc",
         scoring=scoring,
         descr=_described(name, about),
     )
@@ -165,12 +163,23 @@ def _counted(sizes):
     return ", ".join(f"{n:,} {part}" for part, n in sizes.items())
 
 
+def _is_path(value):
+    """Tell whether a name looks like the folder or file that goes with `root`."""
+    if not isinstance(value, str):
+        return isinstance(value, os.PathLike)
+    return "/" in value or os.sep in value or value.endswith(".npz") or os.path.exists(value)
+
+
 def _check_name(name, known):
     lower = name.lower() if isinstance(name, str) else name
     if isinstance(lower, str) and lower.removesuffix("mnist3d") in _VOLUMES:
         raise InputError(
             f"The set {name!r} holds volumes, which image encoders cannot read. The sets of images "
             f"are {', '.join(known)}."
+        )
+    if lower not in tuple(known) and _is_path(name):
+        raise parameter_error(
+            "fetch_medmnist", "name", f"the name of a set, such as 'retinamnist'; {_ROOT}", name
         )
     check_choice("fetch_medmnist", "name", lower, tuple(known))
     return lower

@@ -7,9 +7,18 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
 from skmoecbm._label_table import list_some
+from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 
-__all__ = ["PARTS", "Splits", "group_split", "rows_left", "split_of_column", "strange_parts"]
+__all__ = [
+    "PARTS",
+    "Splits",
+    "chosen_rows",
+    "group_split",
+    "rows_left",
+    "split_of_column",
+    "strange_parts",
+]
 
 PARTS = ("train", "val", "test")
 _TEST_FOLDS = 5  # one of them is tested on: a fifth of the rows
@@ -227,3 +236,49 @@ def rows_left(parts, here):
     """Return part -> rows after rows were left out; `here`, bool (n,), tells which stay."""
     new = np.cumsum(here) - 1
     return {part: new[rows[here[rows]]] for part, rows in parts.items()}
+
+
+def chosen_rows(rows, n):
+    """Return the rows that a list, mask or slice chooses of `n`, as numpy would; none is negative.
+
+    Parameters
+    ----------
+    rows : array-like of int, shape (k,), or of bool, shape (n,); or slice
+    n : int
+
+    Returns
+    -------
+    intp ndarray of shape (k,)
+
+    Raises
+    ------
+    InputError
+        If it chooses none, or a row that is not there.
+    """
+    if isinstance(rows, slice):
+        try:
+            return np.arange(n)[rows]
+        except TypeError as error:
+            raise parameter_error("take", "rows", "a slice of integers", rows) from error
+    try:
+        chosen = np.asarray(rows)
+    except ValueError:  # lists of unequal lengths
+        chosen = np.empty((), dtype=object)
+    if chosen.dtype == object and chosen.ndim == 1:  # as of pandas' own types
+        chosen = np.array(chosen.tolist())
+    if chosen.ndim != 1 or (chosen.dtype.kind not in "biu" and len(chosen)):
+        wanted = "a list of numbers of rows, a mask of True and False, or a slice"
+        one = " (one row is [row])" if chosen.ndim == 0 and chosen.dtype.kind in "iu" else ""
+        raise parameter_error("take", "rows", wanted + one, rows)
+    if chosen.dtype == bool:
+        if len(chosen) != n:
+            wanted = f"a mask with an entry for each of the {n:,} rows"
+            raise parameter_error("take", "rows", f"{wanted}, not {len(chosen):,}", rows)
+        return np.flatnonzero(chosen)
+    outside = (chosen < -n) | (chosen >= n) if len(chosen) else chosen
+    if len(outside) and outside.any():
+        first = int(chosen[outside][0])
+        wanted = f"rows of the {n:,} there are (from {-n:,} to {n - 1:,})" if n else "empty"
+        raise parameter_error("take", "rows", wanted, first)
+    chosen = chosen.astype(np.intp)
+    return np.where(chosen < 0, chosen + n, chosen)

@@ -40,7 +40,7 @@ def read_xlsx(path):
     Raises
     ------
     InputError
-        If it is no such file, or larger than a table should be.
+        If it does not exist, is no such file, or is larger than a table should be.
     """
     try:
         with zipfile.ZipFile(path) as book:
@@ -48,6 +48,8 @@ def read_xlsx(path):
             if "xl/sharedStrings.xml" in book.namelist():
                 texts = _parse(book, "xl/sharedStrings.xml", _Texts())
             return _parse(book, "xl/worksheets/sheet1.xml", _Rows(texts))
+    except FileNotFoundError:
+        raise InputError(f"The table {str(path)!r} does not exist. Check the path.") from None
     except _FAULTS as error:
         raise InputError(
             f"The table {str(path)!r} cannot be read as an Excel file: {error}. Get it anew, or "

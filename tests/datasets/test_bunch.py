@@ -87,6 +87,78 @@ def test_a_stack_is_cut_without_a_copy_where_rows_are_neighbours():
 
 
 @pytest.mark.parametrize(
+    "rows",
+    [
+        np.arange(6) % 2 == 0,
+        [True, False, False, True, True, False],
+        pd.Series([False, True, True, False, False, False], index=range(5, -1, -1)),
+        pd.Series([False, True, True, False, False, False], dtype="boolean"),
+        pd.Series([5, 0, 5], dtype="Int64"),
+        [-1],
+        [-1, 0, 1],
+        [-2, -1],
+        np.array([5, 2, 2], dtype=np.uint8),
+        range(4, 1, -1),
+        slice(None, None, -2),
+        slice(-2, None),
+        [],
+        [False] * 6,
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("stacked", [False, True])
+def test_rows_are_chosen_as_numpy_does(rows, stacked):
+    stack = np.arange(6 * 4 * 4, dtype=np.uint8).reshape(6, 4, 4, 1)
+    data = bunch(images=stack) if stacked else bunch()
+    index = rows  # what numpy takes: an empty list has no type, pandas' own types are no numbers
+    if not isinstance(rows, slice):
+        index = np.array(list(rows), dtype=None if len(rows) else int)
+    part = data.take(rows)
+    np.testing.assert_array_equal(part.images, data.images[index])
+    np.testing.assert_array_equal(part.target, data.target[index])
+    np.testing.assert_array_equal(part.groups, data.groups[index])
+    np.testing.assert_array_equal(part.rows, np.arange(6)[index])
+    assert part.metadata["age"].tolist() == np.arange(6)[index].tolist()
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (2, r"or a slice \(one row is \[row\]\)\. Got 2 instead"),
+        (np.int64(2), r"one row is \[row\]"),
+        (True, "a mask of True and False, or a slice. Got True"),
+        (None, "must be a list of numbers of rows"),
+        ("ab", "must be a list of numbers of rows.* Got 'ab' instead"),
+        (["a"], r"must be a list of numbers of rows.* Got \['a'\] instead"),
+        ([0.0, 1.0], r"must be a list of numbers of rows.* Got \[0.0, 1.0\] instead"),
+        ([0, None], "must be a list of numbers of rows"),
+        ([[0, 1]], "must be a list of numbers of rows"),
+        ([[0], [1, 2]], "must be a list of numbers of rows"),
+        (slice("a", None), "must be a slice of integers"),
+        ([True, False], "mask with an entry for each of the 6 rows, not 2"),
+        ([0, 6], r"rows of the 6 there are \(from -6 to 5\)\. Got 6 instead"),
+        ([-7, 0], "Got -7 instead"),
+    ],
+    ids=repr,
+)
+def test_rows_that_are_none_are_one_sentence(rows, said):
+    with pytest.raises(InputError, match=said):
+        bunch().take(rows)
+
+
+def test_an_empty_part_warns_and_is_shown():
+    data = bunch(splits={"official": {"train": range(6), "val": []}})
+    with pytest.warns(SkmoecbmWarning, match="The part 'val' of .* has no rows here") as told:
+        part = data.part("val")
+    assert len(told) == 1 and told[0].filename == __file__
+    assert repr(part).startswith("ham10000, val of 'official': 0 images\n  images        none")
+    assert "0 images" in repr(bunch(images=np.zeros((6, 2, 2, 1), "u1")).take([]))
+    assert "a 0, b 0" in repr(bunch(target=[[1, 0]] * 6, groups=None).take([False] * 6))
+    with pytest.raises(InputError, match=r"must be empty\. Got 0 instead"):
+        part.take([0])
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"images": []}, "no images here"),

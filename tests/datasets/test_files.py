@@ -1,5 +1,7 @@
 """Images and tables below a folder."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,25 @@ def test_hidden_files_and_named_folders_are_left_out(tmp_path):
         (tmp_path / place).touch()
     assert sorted(images_below(tmp_path, skip=("masks",))) == ["a", "d", "x"]
     assert [files for _, files in walk(tmp_path, depth=0)] == [["a.PNG", "e.txt", "x.png"]]
+
+
+def test_files_of_one_name_and_size_are_copies_only_if_they_hold_the_same(tmp_path):
+    for place, content in (("a/1.dcm", b"anna"), ("b/1.dcm", b"anna"), ("b/2.dcm", b"bert")):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_bytes(content)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "2.dcm").symlink_to(tmp_path / "b" / "2.dcm")
+    found = images_below(tmp_path)
+    assert found == {"1": str(tmp_path / "a" / "1.dcm"), "2": str(tmp_path / "b" / "2.dcm")}
+    times = (tmp_path / "a" / "1.dcm").stat()
+    (tmp_path / "b" / "1.dcm").write_bytes(b"bert")
+    os.utime(tmp_path / "b" / "1.dcm", ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(InputError, match=r"Two different images are called '1': .*a.1.*b.1"):
+        images_below(tmp_path)
+    (tmp_path / "b" / "1.dcm").unlink()
+    (tmp_path / "b" / "1.dcm").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"cannot be read whether .* Remove one of them\.$"):
+        images_below(tmp_path)
 
 
 def test_tables_are_found_by_their_columns(tmp_path):
@@ -83,5 +104,7 @@ def test_codes_become_names_and_names_stay():
     said = {"name": "X", "column": "dx", "ids": list("abc")}
     names = readable(["m", " nevus ", "n"], {"m": "melanoma", "n": "nevus"}, **said)
     np.testing.assert_array_equal(names, ["melanoma", "nevus", "nevus"])
-    with pytest.raises(InputError, match=r"1 rows of X .* column 'dx'; the first is 'b' with 'n"):
+    with pytest.raises(
+        InputError, match=r"In column 'dx' of X 1 row has something .*; the first is 'b' with 'n"
+    ):
         readable(["m", float("nan"), "n"], {"m": "melanoma", "n": "nevus"}, **said)

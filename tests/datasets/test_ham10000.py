@@ -179,7 +179,9 @@ def test_what_is_wrong_with_a_folder_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match=r"LesionGroupings.csv\. Without it images of one lesion"):
         fetch_ham10000(tmp_path / "isic")
     trees.kaggle_ham(tmp_path / "a", [*ROWS, ("ISIC_0000099", "HAM_1", "wart")])
-    with pytest.raises(InputError, match=r"1 rows .* column 'dx'; the first is 'ISIC_0000099' w"):
+    with pytest.raises(
+        InputError, match=r"column 'dx' .* 1 row has .*; the first is 'ISIC_0000099' w"
+    ):
         fetch_ham10000(tmp_path / "a")
     trees.kaggle_ham(tmp_path / "b", [*ROWS, ROWS[0]])
     with pytest.raises(InputError, match="names the image 'ISIC_0000000' twice"):

@@ -1,5 +1,6 @@
 """Images of one's own: folders, tables, what is missing."""
 
+import re
 import warnings
 from pathlib import Path
 
@@ -103,10 +104,33 @@ def test_folders_without_classes_are_told(tmp_path):
         load_image_folder(tmp_path)
     image(tmp_path / "lost.jpg")
     image(tmp_path / "a" / "b.jpg")
-    with pytest.raises(InputError, match=r"1 images lie in it directly, the first 'lost.jpg'"):
+    with pytest.raises(InputError, match=r"1 image lies in it directly, the first 'lost.jpg'"):
         load_image_folder(tmp_path)
     with pytest.raises(InputError, match="name columns of a table"):
         load_image_folder(tmp_path, target="dx")
+
+
+def test_files_without_an_ending_are_told(tmp_path):
+    for k in range(3):
+        image(tmp_path / "a" / f"{k}.dcm", k)
+        (tmp_path / "a" / f"{k}.dcm").rename(tmp_path / "a" / f"IM{k}")
+    (tmp_path / "readme.txt").touch()
+    told = r"there are none\. Give .* 3 files are left out, since no file of that folder has"
+    with pytest.raises(InputError, match=told + r".*first is 'a/IM0'\. Rename DICOM files"):
+        load_image_folder(tmp_path)
+    for k in range(3):
+        image(tmp_path / ("bc"[k % 2]) / f"{k}.png", k)
+    (tmp_path / "b" / "notes").touch()  # beside an image: no folder is lost
+    with pytest.warns(SkmoecbmWarning, match="^3 files are left out") as warned:
+        data = load_image_folder(tmp_path)
+    assert data.target_names == ["b", "c"]
+    assert len(warned) == 1 and warned[0].filename == __file__
+    named = pd.DataFrame({"path": ["a/IM0", "b/0.png"], "label": ["x", "y"]})
+    assert load_image_folder(tmp_path, named).images[0].endswith("a/IM0")
+    named["path"] = ["IM0", "0"]
+    told = "1 of the 2 images that the table of your images names is not in .*'IM0'.* with the endi"
+    with pytest.raises(InputError, match=told):
+        load_image_folder(tmp_path, named)
 
 
 # A table ------------------------------------------------------------------------------------------
@@ -208,6 +232,56 @@ def test_an_identifier_with_dots_is_no_name_with_an_ending(tmp_path):
     assert found(tmp_path, "1.2", "1.2.4") == ["1.2.png"]
 
 
+def test_an_image_of_another_folder_is_not_taken_for_one_that_is_missing(tmp_path):
+    for place in ("a/1.png", "b/2.png"):
+        image(tmp_path / place)
+    frame = pd.DataFrame({"path": ["b/1.png", "a/1.png", "b/2.png"], "label": list("xyx")})
+    with pytest.raises(InputError, match=r"first is 'b/1\.png'"):
+        load_image_folder(tmp_path, frame)
+    frame["path"] = ["1.png", "1", "2.png"]  # two readers of one image
+    assert [one[-7:] for one in load_image_folder(tmp_path, frame).images] == [
+        "a/1.png",
+        "a/1.png",
+        "b/2.png",
+    ]
+
+
+def test_images_of_one_name_and_size_in_two_folders_are_not_mixed_up(tmp_path):
+    for k, place in enumerate(("a/1.bmp", "b/1.bmp")):
+        image(tmp_path / place, k)
+    frame = pd.DataFrame({"image": ["1", "2"], "label": ["x", "y"]})
+    with pytest.raises(InputError, match=r"The table's '1' may be .*which differ"):
+        load_image_folder(tmp_path, frame, on_missing="ignore")
+
+
+@pytest.mark.parametrize(
+    ("column", "word"),
+    [
+        ("patient", "patient"),
+        ("Patient ID", "patient"),
+        ("PatientID", "patient"),
+        ("lesion_id", "lesion"),
+        ("Subject No.", "subject"),
+    ],
+)
+def test_a_column_of_patients_that_is_not_used_warns(column, word, tmp_path):
+    frame = films(tmp_path).rename(columns={"patient": column})
+    told = rf"column '{re.escape(column)}', .* one {word} may land on both .* Pass groups='"
+    with pytest.warns(SkmoecbmWarning, match=told) as warned:
+        load_image_folder(tmp_path, frame)
+    assert len(warned) == 1 and warned[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_image_folder(tmp_path, frame, groups=column)
+        frame[column] = range(24)  # everybody has one image
+        load_image_folder(tmp_path, frame)
+        load_image_folder(tmp_path, frame.assign(impatient="p"))
+        load_image_folder(tmp_path, frame.assign(lesion=frame["label"]), target="lesion")
+    both = frame.assign(lesion=[k // 2 for k in range(24)], patient=[k // 4 for k in range(24)])
+    with pytest.warns(SkmoecbmWarning, match="Pass groups='patient'"):
+        load_image_folder(tmp_path, both)
+
+
 def test_several_columns_are_labels_of_which_one_may_be_unknown(tmp_path):
     frame = films(tmp_path)
     data = load_image_folder(tmp_path, frame, target=["edema", "mass"], groups="patient")
@@ -234,10 +308,10 @@ def test_the_split_of_a_column_is_the_default(tmp_path):
     assert data.part("val").rows.tolist() == [16, 17, 18, 19]
     frame["fold"] = ["A", "B"] * 12
     with pytest.raises(InputError, match="names no part 'train', 'val', 'test': it holds 'A', 'B'"):
-        load_image_folder(tmp_path, frame, split="fold")
+        load_image_folder(tmp_path, frame, split="fold", groups="patient")
     frame["fold"] = ["train"] * 20 + ["tset"] * 3 + [""]
     with pytest.raises(InputError, match=r"3 rows are in no part .*'fold', which says 'tset'"):
-        load_image_folder(tmp_path, frame, split="fold")
+        load_image_folder(tmp_path, frame, split="fold", groups="patient")
     shared = films(tmp_path).assign(fold=["train", "test"] * 12)
     data = load_image_folder(tmp_path, shared, split="fold", groups="patient")
     with pytest.warns(SkmoecbmWarning, match="divides images, not groups: 12 of its 12"):
@@ -270,7 +344,7 @@ def test_what_is_missing_is_told_with_the_count_and_the_first(tmp_path):
         (
             {"patient": ["p"] * 23 + [""]},
             {"groups": "patient"},
-            "1 rows have no group; the first is",
+            "1 row has no group; the first is",
         ),
         (
             {},
@@ -303,8 +377,13 @@ def test_other_mistakes_are_told(tmp_path):
         InputError, match=r"'t.xls' cannot be read. Save the table as .xlsx or .csv"
     ):
         load_image_folder(tmp_path, tmp_path / "t.xls")
-    with pytest.raises(InputError, match="does not exist"):
-        load_image_folder(tmp_path, tmp_path / "t.csv")
+    for table in ("t.csv", "t.xlsx"):
+        told = rf"^The table '.*{table}' does not exist\. Check the path\.$"
+        with pytest.raises(InputError, match=told):
+            load_image_folder(tmp_path, tmp_path / table)
+    told = "^The folder of your images, '.*none', does not exist"
+    with pytest.raises(InputError, match=told):
+        load_image_folder(tmp_path / "none", frame)
 
 
 # What is saved ------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """MedMNIST from files as they are published, and RetinaMNIST itself."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,6 +146,12 @@ def test_a_file_is_downloaded_with_its_checksum(tmp_path, small, monkeypatch):
         ({"name": "mnist"}, "'name' parameter of fetch_medmnist must be one of 'pathmnist'"),
         ({"name": 3}, "'name' parameter"),
         ({"name": "OrganMNIST3D"}, r"volumes, which image encoders cannot read\. The sets of im"),
+        ({"name": "medmnist/"}, r"such as 'retinamnist'; give the folder or file with root=\. Got"),
+        ({"name": "octmnist.npz"}, "give the folder or file with root="),
+        ({"name": Path("octmnist")}, "give the folder or file with root="),
+        ({"name": "octmnist", "size": "med/"}, r"224\); give the folder or file with root=\. Got"),
+        ({"name": "octmnist", "size": Path("med")}, "give the folder or file with root="),
+        ({"name": "octmnist", "size": "28"}, r"must be one of \(28, 64, 128, 224\)\. Got '28'"),
         ({"name": "octmnist", "size": 32}, "'size' parameter of fetch_medmnist must be one of"),
         ({"name": "octmnist", "size": 64}, "no file .*octmnist_64.npz'"),
         ({"name": "pathmnist"}, r"not the file of pathmnist: it has 3 train, 1 val, 1 test"),
@@ -221,8 +228,11 @@ def test_retinamnist_itself(data_dir, tmp_path):
         np.testing.assert_array_equal(data.part("val").images, arrays["val_images"])
         grades = arrays["test_labels"][:, 0]
     test = data.part("test")
+    model = Noisy().fit(test.images.reshape(400, -1), test.target)
+    measured = evaluate(model, test.images.reshape(400, -1), test.target, n_bootstrap=0)
+    assert 0.5 < measured[data.metric].value < 1
     assert test.metadata["label"].tolist() == grades.tolist()
-    assert (data.task, data.metric) == ("ordinal", "quadratic_kappa")
+    assert (data.task, data.metric) == ("ordinal", "macro_auroc")
     # the kappa sees the order of grades, whatever the alphabet makes of their names
     guessed = np.clip(grades.astype(int) + np.random.default_rng(0).integers(-1, 2, 400), 0, 4)
 
