@@ -169,15 +169,16 @@ def measure(name, data, repeats, folder):
 def import_seconds(statement):
     """Return wall seconds of an import in a new process, and by package its own share."""
     code = f"import time; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True
-    )
+    options = {"capture_output": True, "text": True, "check": True}
+    plain = subprocess.run([sys.executable, "-c", code], **options)
+    # Taking down every import costs time of its own.
+    done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], **options)
     shares = defaultdict(float)
     for line in done.stderr.splitlines():
         own, _, name = line.removeprefix("import time:").split("|")
         if own.strip().isdigit():
             shares[name.strip().partition(".")[0]] += int(own) / 1e6
-    return float(done.stdout), shares
+    return float(plain.stdout), shares
 
 
 def breakdown(seconds):
