@@ -16,6 +16,7 @@ from skmoecbm import (
     InputError,
     _ranges,
     _row_blocks,
+    _similarities,
     explain,
     load,
     save,
@@ -383,3 +384,27 @@ def test_absent_rows_are_the_same_rows_where_the_fit_is_on_a_part_of_them(n):
                 clf = GatedConceptBottleneckClassifier(clf, random_state=0)
             fits.append(clf.fit(features, y, sample_weight=weight))
         np.testing.assert_allclose(fits[0].alpha_, fits[1].alpha_, rtol=1e-3)
+
+
+def test_experts_of_unlike_widths_share_their_blocks_of_rows(monkeypatch):
+    rng = np.random.default_rng(0)
+    y = np.arange(600) % 2
+    experts = {}
+    for name, d in (("wide", 96), ("narrow", 8)):
+        X = rng.normal(size=(600, d))
+        X[:, 0] += y
+        texts = rng.normal(size=(12, d))
+        experts[name] = (_unit(X), _unit(texts), [f"{name} {j}" for j in range(12)])
+    features = ExpertFeatures.from_embeddings(experts)
+    model = GatedConceptBottleneckClassifier(
+        ConceptBottleneckClassifier(alpha=30.0), guard=False, specialize=False, cv=2
+    )
+    whole = clone(model).fit(features, y)
+    monkeypatch.setattr(expert_data, "_KEPT_NUMBERS", 10)
+    monkeypatch.setattr(_similarities, "_LARGEST_DENSE", 10)
+    monkeypatch.setattr(_row_blocks, "_BLOCK_NUMBERS", 4096)
+    monkeypatch.setattr(_row_blocks, "_LEAST_ROWS", 16)
+    tiled = clone(model).fit(features, y)
+    # An axis may point either way.
+    mine, theirs = (np.abs(m.gate_input_state_["components"]) for m in (tiled, whole))
+    np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-5)
