@@ -1,0 +1,6 @@
+"""Sparse mixtures: small networks of which each row uses a few."""
+
+from skmoecbm.moe._sparse import SparseMoEClassifier
+from skmoecbm.moe._training import Balancing, MiniBatches
+
+__all__ = ["Balancing", "MiniBatches", "SparseMoEClassifier"]

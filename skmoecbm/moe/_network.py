@@ -1,0 +1,218 @@
+"""The network of `SparseMoEClassifier`: modalities, routers, pools of experts, a linear head."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from torch import nn
+
+from skmoecbm.moe._pool import ExpertPool
+from skmoecbm.moe._routing import Router, add_noise, route
+
+__all__ = ["Routing", "Shape", "SparseNetwork"]
+
+# Rows that k-means looks at, at most.
+_CLUSTERED = 5000
+
+# How much surer than its neighbour an expert is at the start, in logits, of a row half-way typical.
+_HEAD_START = 2.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What fixes the tensors of a `SparseNetwork`.
+
+    Attributes
+    ----------
+    widths : tuple of int
+        Columns of each modality.
+    n_outputs : int
+    n_experts, top_k, hidden : int
+    router : {"joint", "per_modality", "disjoint"}
+    gating : {"softmax", "laplace", "gaussian"}
+    noisy : bool
+    learned_missing : bool
+        Whether an absent modality is stood for by a learned vector.
+    """
+
+    widths: tuple
+    n_outputs: int
+    n_experts: int
+    top_k: int
+    hidden: int
+    router: str
+    gating: str
+    noisy: bool
+    learned_missing: bool
+
+    @property
+    def n_routers(self):
+        """One for all modalities together, or one for each."""
+        return 1 if self.router == "joint" else len(self.widths)
+
+    @property
+    def n_pools(self):
+        """Disjoint modalities have experts of their own."""
+        return len(self.widths) if self.router == "disjoint" else 1
+
+
+@dataclass
+class Routing:
+    """Where one router sent the rows.
+
+    Attributes
+    ----------
+    logits, probabilities, weights : tensor of shape (n, E)
+        As they decided: with noise in training. Weights are zero for experts not chosen.
+    present : tensor of shape (n,), bool
+        Rows that have what the router looks at.
+    """
+
+    logits: torch.Tensor
+    probabilities: torch.Tensor
+    weights: torch.Tensor
+    present: torch.Tensor
+
+
+class SparseNetwork(nn.Module):
+    """Each modality to a common width, routers, the few experts that they choose, a linear head.
+
+    A modality that is absent from a row has the weight zero there: what the others say is averaged
+    over those that are present, and routers are told which those are.
+    """
+
+    def __init__(self, shape):
+        super().__init__()
+        self.shape = shape
+        several = len(shape.widths) > 1
+        width = shape.hidden if several else shape.widths[0]
+        projections = shape.widths if several else ()
+        self.projections = nn.ParameterList(_empty(width, one) for one in projections)
+        self.offsets = nn.ParameterList(_empty(width) for _ in projections)
+        self.missing = nn.ParameterList(
+            _empty(width) for _ in (projections if shape.learned_missing else ())
+        )
+        seen = len(shape.widths) * (width + several) if shape.router == "joint" else width
+        self.routers = nn.ModuleList(
+            Router(seen, shape.n_experts, shape.gating, shape.noisy) for _ in range(shape.n_routers)
+        )
+        self.pools = nn.ModuleList(
+            ExpertPool(shape.n_experts, width, shape.hidden, shape.hidden)
+            for _ in range(shape.n_pools)
+        )
+        self.head = _empty(shape.n_outputs, shape.hidden)
+        self.intercept = _empty(shape.n_outputs)
+
+    @torch.no_grad()
+    def start(self, x, present, log_odds, rng, generator):
+        """Draw the weights, and let each router begin at clusters of what it sees.
+
+        Parameters
+        ----------
+        x : list of tensors (n, p_m)
+        present : tensor of shape (n, M), bool
+        log_odds : tensor of shape (K',)
+            Logits of the class frequencies: what is said where the experts say nothing.
+        rng : numpy.random.RandomState
+        generator : torch.Generator
+        """
+        for matrix in (*self.projections, self.head):
+            bound = 1.0 / math.sqrt(matrix.shape[1])
+            drawn = torch.rand(matrix.shape, generator=generator, dtype=torch.float64)
+            matrix.copy_(bound * (2 * drawn - 1))
+        for vector in self.missing:
+            vector.copy_(0.1 * torch.randn(vector.shape, generator=generator, dtype=torch.float64))
+        for pool in self.pools:
+            pool.start(generator)
+        self.intercept.copy_(log_odds)
+        for router, (seen, there) in zip(self.routers, self._seen(x, present), strict=True):
+            rows = seen[there].cpu().numpy()
+            if len(rows) > _CLUSTERED:
+                rows = rows[rng.permutation(len(rows))[:_CLUSTERED]]
+            centres = clusters(rows, self.shape.n_experts, rng)
+            sharpness = _sharpness(rows, centres, self.shape.gating)
+            router.start(torch.as_tensor(centres, device=seen.device), sharpness)
+
+    def forward(self, x, present, generator=None):
+        """Return logits (n, K') and the `Routing` of each router.
+
+        Parameters
+        ----------
+        x : list of tensors (n, p_m)
+            Standardised; anything finite where absent.
+        present : tensor of shape (n, M), bool
+        generator : torch.Generator or None
+            Of the noise of training; None is without.
+        """
+        parts, share = self._parts(x, present)
+        routings = []
+        for router, (seen, there) in zip(self.routers, self._seen(x, present), strict=True):
+            logits = router(seen)
+            if generator is not None and self.shape.noisy:
+                logits = add_noise(logits, router.deviation(seen), generator)
+            weights, probabilities = route(logits, self.shape.top_k)
+            routings.append(Routing(logits, probabilities, weights * there[:, None], there))
+        if self.shape.router == "joint":
+            mixed = sum(part * share[:, m, None] for m, part in enumerate(parts))
+            answer = self.pools[0](mixed, routings[0].weights)
+        else:
+            answer = 0.0
+            for m, (part, routing) in enumerate(zip(parts, routings, strict=True)):
+                pool = self.pools[m % len(self.pools)]
+                answer = answer + pool(part, routing.weights * share[:, m, None])
+        return answer @ self.head.T + self.intercept, routings
+
+    def _parts(self, x, present):
+        """Return each modality at the common width, and its share in each row, (n, M)."""
+        there = present
+        if not self.projections:
+            return x, there.double()
+        parts = []
+        for m, (matrix, offset) in enumerate(zip(self.projections, self.offsets, strict=True)):
+            part = torch.where(present[:, m, None], x[m] @ matrix.T + offset, 0.0)
+            if self.missing:
+                part = torch.where(present[:, m, None], part, self.missing[m])
+            parts.append(part)
+        if self.missing:
+            there = torch.ones_like(present)
+        share = there.double()
+        return parts, share / share.sum(1, keepdim=True).clamp_min(1.0)
+
+    def _seen(self, x, present):
+        """Return what each router looks at, and in which rows it has something to look at."""
+        parts, _ = self._parts(x, present)
+        several = len(parts) > 1
+        everywhere = torch.ones_like(present[:, 0])
+        if self.shape.router != "joint":
+            there = [everywhere if self.missing else present[:, m] for m in range(len(parts))]
+            return list(zip(parts, there, strict=True))
+        marks = [(~present).double()] if several else []
+        return [(torch.cat([*parts, *marks], 1), everywhere if several else present[:, 0])]
+
+
+def clusters(rows, n, rng):
+    """Return n centres (n, d) of rows; where there are fewer distinct rows, others near them."""
+    distinct = np.unique(rows, axis=0)
+    if len(distinct) > n:
+        seed = rng.randint(np.iinfo(np.int32).max)
+        return KMeans(n, n_init=3, random_state=seed).fit(rows).cluster_centers_
+    extra = distinct[rng.randint(len(distinct), size=n - len(distinct))]
+    spread = rows.std(axis=0) + 1e-3
+    return np.concatenate([distinct, extra + 0.1 * spread * rng.standard_normal(extra.shape)])
+
+
+def _sharpness(rows, centres, gating):
+    """Return s at which the median row gives its own expert the head start."""
+    if len(centres) == 1:
+        return 1.0
+    far = np.linalg.norm(rows[:, None] - centres[None], axis=2)
+    first, second = np.sort(far, axis=1)[:, :2].T
+    gap = second - first if gating == "laplace" else second**2 - first**2
+    gap = np.median(gap) * (0.5 if gating == "softmax" else 1.0)
+    return float(np.clip(_HEAD_START / max(gap, 1e-12), 1e-3, 1e3))
+
+
+def _empty(*shape):
+    return nn.Parameter(torch.zeros(shape, dtype=torch.float64))

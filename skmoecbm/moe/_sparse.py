@@ -1,0 +1,423 @@
+"""`SparseMoEClassifier`: each row goes to a few of many small networks."""
+
+import numpy as np
+import torch
+from scipy.special import log_softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import get_scorer
+from sklearn.utils import check_random_state
+
+from skmoecbm._base import ConceptClassifier, fit_task
+from skmoecbm._heads import two_columns
+from skmoecbm._joint_fit import split_rows
+from skmoecbm._target import Target
+from skmoecbm._validation import check_choice, check_number, parameter_error, resolve_device
+from skmoecbm.exceptions import InputError
+from skmoecbm.moe._network import Shape, SparseNetwork
+from skmoecbm.moe._penalties import importance_cv2, jensen_shannon, switch_loss, z_loss
+from skmoecbm.moe._routing import GATINGS
+from skmoecbm.moe._training import Balancing, MiniBatches, train
+
+__all__ = ["SparseMoEClassifier"]
+
+_ROWS_AT_ONCE = 8192
+
+
+class SparseMoEClassifier(ConceptClassifier):
+    """Classifier that sends each row to a few of many small networks.
+
+    Parameters
+    ----------
+    n_experts : int, default=8
+        Networks of one hidden layer; with ``router="disjoint"`` so many for each modality.
+    top_k : int, default=2
+        How many of them a row goes to.
+    expert_hidden : int, default=128
+        Width of their hidden layer, of their answer, and where there are several modalities of the
+        vector that each is brought to.
+    router : {"joint", "per_modality", "disjoint"}, default="joint"
+        One router that sees all modalities; a router for each, over the same experts; or a router
+        and experts for each.
+    gating : {"softmax", "laplace", "gaussian"}, default="softmax"
+        A router's score: linear in what it sees; minus the distance to a centre per expert; or
+        minus the squared distance.
+    noise : bool, default=False
+        Whether routers learn how much noise a row's scores get in training.
+    modalities : "auto", dict of name to columns, or list of (name, columns), default="auto"
+        Blocks of columns. "auto" takes those of an `ExpertFeatures`, the prefixes of columns named
+        "modality__column", or all columns as one.
+    missing : {"mask", "learned"}, default="mask"
+        A modality is absent from a row whose block is all NaN. "mask": it counts nothing there, the
+        others renormalise, and the router is told. "learned": a vector that is learned stands for
+        it.
+    balancing : Balancing or None, default=None
+        None is ``Balancing()``, or where every row goes to every expert
+        ``Balancing(loss="importance")``.
+    training : MiniBatches or None, default=None
+        None is ``MiniBatches()``.
+    class_weight : "balanced", dict or None, default=None
+    target_prevalence : "train", dict or None, default=None
+        As of `GatedConceptBottleneckClassifier`.
+    device : {"auto", "cpu", "cuda", ...}, default="auto"
+    random_state : int, RandomState instance or None, default=None
+    verbose : int, default=0
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (K,)
+    modality_names_ : list of str, length M
+    weights_ : dict of str to ndarray
+        Every trained tensor, float64.
+    history_ : dict
+        train_loss and validation_score by epoch, best_epoch, early_stopping.
+    n_iter_ : int
+        Epochs that were run.
+    n_features_in_ : int
+
+    Notes
+    -----
+    Predictions are without noise and without a limit of how many rows an expert takes, so that they
+    depend on no other row. Arithmetic is float64.
+
+    References
+    ----------
+    Shazeer et al. (2017), "Outrageously large neural networks"; Fedus et al. (2022), "Switch
+    transformers"; Han et al. (2024), "FuseMoE".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmoecbm.moe import SparseMoEClassifier
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((200, 4))
+    >>> y = (X[:, 0] * X[:, 1] > 0).astype(int)  # a different rule on each side
+    >>> clf = SparseMoEClassifier(n_experts=4, top_k=1, expert_hidden=16, random_state=0)
+    >>> bool(clf.fit(X, y).score(X, y) > 0.9)
+    True
+    """
+
+    _blocks_parameter = "modalities"
+
+    def __init__(
+        self,
+        *,
+        n_experts=8,
+        top_k=2,
+        expert_hidden=128,
+        router="joint",
+        gating="softmax",
+        noise=False,
+        modalities="auto",
+        missing="mask",
+        balancing=None,
+        training=None,
+        class_weight=None,
+        target_prevalence=None,
+        device="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_experts = n_experts
+        self.top_k = top_k
+        self.expert_hidden = expert_hidden
+        self.router = router
+        self.gating = gating
+        self.noise = noise
+        self.modalities = modalities
+        self.missing = missing
+        self.balancing = balancing
+        self.training = training
+        self.class_weight = class_weight
+        self.target_prevalence = target_prevalence
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _check_parameters(self):
+        """Validate what was stored, and return device, balancing and training."""
+        for name in ("n_experts", "top_k", "expert_hidden"):
+            check_number(self, name, getattr(self, name), low=1, integer=True)
+        if self.top_k > self.n_experts:
+            wanted = f"an int of at most n_experts (now {self.n_experts})"
+            raise parameter_error(self, "top_k", wanted, self.top_k)
+        check_choice(self, "router", self.router, ("joint", "per_modality", "disjoint"))
+        check_choice(self, "gating", self.gating, GATINGS)
+        check_choice(self, "missing", self.missing, ("mask", "learned"))
+        if not isinstance(self.noise, bool | np.bool_):
+            raise parameter_error(self, "noise", "True or False", self.noise)
+        training = MiniBatches() if self.training is None else self.training
+        if not isinstance(training, MiniBatches):
+            raise parameter_error(self, "training", "MiniBatches(...) or None", training)
+        training.check()
+        balancing = self.balancing
+        if balancing is None:
+            dense = self.top_k == self.n_experts
+            balancing = Balancing(loss="importance" if dense else "switch")
+        if not isinstance(balancing, Balancing):
+            raise parameter_error(self, "balancing", "Balancing(...) or None", balancing)
+        balancing.check(self)
+        return resolve_device(self.device, self), balancing, training
+
+    def _fit(self, X, y, sample_weight, groups):
+        device, balancing, training = self._check_parameters()
+        blocks = self.modalities
+        blocks = list(blocks.items()) if isinstance(blocks, dict) else blocks
+        data, _, codes, weights, groups, present = self._start_fit(
+            X, y, sample_weight, groups, self.class_weight, blocks, ()
+        )
+        self.modality_names_ = list(self._layout.names)
+        target = Target(codes, len(self.classes_), weights, device)
+        rng = check_random_state(self.random_state)
+        generator = torch.Generator().manual_seed(rng.randint(np.iinfo(np.int32).max))
+        is_training, held_out, reason = self._split(training, target, present, groups, rng)
+        self._learn_scales(data, weights * is_training)
+        self.network_shape_ = Shape(
+            widths=tuple(expert.shape[1] for expert in data),
+            n_outputs=self._n_outputs,
+            n_experts=self.n_experts,
+            top_k=self.top_k,
+            hidden=self.expert_hidden,
+            router=self.router,
+            gating=self.gating,
+            noisy=bool(self.noise),
+            learned_missing=self.missing == "learned" and len(data) > 1,
+        )
+        network = SparseNetwork(self.network_shape_).to(device)
+        rows = _Rows(*self._tensors(data, device), target)
+        mine = rows.take(np.flatnonzero(is_training))
+        log_odds = torch.as_tensor(self._log_odds(), device=device)
+        network.start(mine.x, mine.present, log_odds, rng, generator)
+        mine.share = mine.share / mine.share.mean()
+
+        def batch_loss(batch):
+            part = mine.take(batch)
+            logits, routings = network(part.x, part.present, generator)
+            loss = (part.share * part.losses(logits)).mean()
+            return loss + _balance(routings, part.share, balancing)
+
+        context = self._init_callback_context(max_subtasks=training.max_epochs)
+        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        others = rows.take(np.flatnonzero(held_out)) if held_out.any() else None
+        run = train(
+            network,
+            [(list(network.parameters()), 1.0)],
+            int(is_training.sum()),
+            batch_loss,
+            others and (lambda: self._score(network, others, training.scoring)),
+            training,
+            generator,
+            lambda name: fit_task(context, self, X, y, name),
+        )
+        self.weights_ = {
+            name: value.cpu().numpy().copy() for name, value in network.state_dict().items()
+        }
+        run.early_stopping = reason or True
+        self.history_ = vars(run).copy()
+        self.n_iter_ = len(run.train_loss)
+        context.call_on_fit_task_end(
+            estimator=self, X=X, y=y, reconstruction_attributes=self._fitted_attributes()
+        )
+        return self
+
+    def _split(self, training, target, present, groups, rng):
+        """Return which rows train, which are held out, and why none are (or None)."""
+        used = target.weights > 0
+        nobody = np.zeros(len(used), dtype=bool)
+        if not training.early_stopping:
+            return used, nobody, "early_stopping is False"
+        splitter = training.validation_fraction
+        if not hasattr(splitter, "split"):
+            seed = np.random.default_rng(rng.randint(np.iinfo(np.int32).max))
+            return split_rows(target, present, groups, splitter, seed)
+        rows = np.flatnonzero(used)
+        codes = target.codes[rows] if target.exclusive else target.codes.values[rows]
+        names = None if groups is None else groups[rows]
+        _, test = next(iter(splitter.split(np.zeros((len(rows), 1)), codes, names)))
+        held_out = nobody.copy()
+        held_out[rows[test]] = True
+        if held_out.sum() in (0, len(rows)):
+            raise InputError(
+                "The 'validation_fraction' of MiniBatches leaves no row to train or to validate. "
+                "Give another splitter, or a share."
+            )
+        return used & ~held_out, held_out, None
+
+    def _learn_scales(self, data, weights):
+        """Keep mean and deviation of each column over the training rows that have it."""
+        self.modality_means_, self.modality_scales_ = [], []
+        for expert in data:
+            w = weights * expert.present
+            if not w.any():  # its only rows are held out
+                w = expert.present.astype(float)
+            values = np.where(expert.present[:, None], expert.values, 0.0)
+            mean = w @ values / w.sum()
+            scale = np.sqrt(w @ np.square(values - mean) / w.sum())
+            self.modality_means_.append(mean)
+            self.modality_scales_.append(np.where(scale > 1e-12 * (1 + np.abs(mean)), scale, 1.0))
+
+    def _tensors(self, data, device):
+        """Return standardised values by modality, 0 where absent, and who is present."""
+        values = []
+        for expert, mean, scale in zip(
+            data, self.modality_means_, self.modality_scales_, strict=True
+        ):
+            z = np.where(expert.present[:, None], (expert.values - mean) / scale, 0.0)
+            values.append(torch.as_tensor(z, device=device))
+        present = np.stack([expert.present for expert in data], axis=1)
+        return values, torch.as_tensor(present, device=device)
+
+    def _log_odds(self):
+        """Return the logits of the class frequencies, shape (K',)."""
+        logits = np.asarray(self.class_log_prior_, dtype=np.float64)
+        if self.multilabel_:
+            return np.clip(logits, -10.0, 10.0)
+        return logits[1:] - logits[:1] if self._n_outputs == 1 else logits - logits.mean()
+
+    def _score(self, network, rows, scoring):
+        """Return the score of rows held out; greater is better."""
+        with torch.no_grad():
+            logits, _ = network(rows.x, rows.present)
+            if scoring is None:
+                return -float((rows.share * rows.losses(logits)).sum() / rows.share.sum())
+        scorer = get_scorer(scoring) if isinstance(scoring, str) else scoring
+        shown = logits.cpu().numpy()
+        labels = rows.labels.cpu().numpy()
+        if not self.multilabel_:
+            labels = self.classes_[labels]
+        return float(scorer(_Frozen(self.classes_, shown, self.multilabel_), shown, labels))
+
+    def _network(self, device):
+        """Return the fitted network."""
+        network = SparseNetwork(self.network_shape_)
+        network.load_state_dict(
+            {name: torch.as_tensor(value) for name, value in self.weights_.items()}
+        )
+        return network.to(device)
+
+    def _forward(self, X):
+        """Yield logits and routings of some rows at a time, and who is present, (n, M)."""
+        data, _ = self._read(X)
+        device = resolve_device(self.device, self)
+        values, present = self._tensors(data, device)
+        network = self._network(device)
+        with torch.no_grad():
+            for start in range(0, len(present), _ROWS_AT_ONCE):
+                some = slice(start, start + _ROWS_AT_ONCE)
+                yield *network([part[some] for part in values], present[some]), present[some]
+
+    def _class_logits(self, X):
+        """Return logits (n, K) at the class frequencies of training."""
+        parts = [
+            (logits.cpu().numpy(), there.cpu().numpy()) for logits, _, there in self._forward(X)
+        ]
+        logits, present = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        if self._n_outputs == 1:
+            logits = two_columns(logits)
+        return self._fill_absent(logits, present)
+
+    def routing_weights(self, X):
+        """Return how much each expert counts in each row.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+
+        Returns
+        -------
+        ndarray of shape (n, R, E), float64
+            In [0, 1]; one router for ``router="joint"``, else one for each modality (and with
+            "disjoint" experts of its own). Zero for experts that were not chosen, and for a
+            modality that is absent.
+        """
+        return np.concatenate(
+            [
+                torch.stack([routing.weights for routing in routings], dim=1).cpu().numpy()
+                for _, routings, _ in self._forward(X)
+            ]
+        )
+
+
+class _Rows:
+    """Rows as tensors: modalities, presence, labels, weights."""
+
+    def __init__(self, x, present, target):
+        self.x, self.present = x, present
+        device = present.device
+        self.exclusive = target.exclusive
+        self.cells = None
+        if self.exclusive:
+            self.labels = torch.as_tensor(target.codes, device=device)
+        else:
+            self.labels = torch.as_tensor(target.codes.values, device=device)
+            self.cells = torch.as_tensor(target.codes.cells, device=device)
+        self.share = torch.as_tensor(target.weights, device=device)
+
+    def take(self, rows):
+        """Return some rows, given by number."""
+        rows = torch.as_tensor(rows, device=self.present.device)
+        other = object.__new__(_Rows)
+        other.exclusive = self.exclusive
+        other.x = [part[rows] for part in self.x]
+        for name in ("present", "labels", "share", "cells"):
+            value = getattr(self, name)
+            setattr(other, name, None if value is None else value[rows])
+        return other
+
+    def losses(self, logits):
+        """Return the loss of each row, (n,)."""
+        functional = torch.nn.functional
+        if not self.exclusive:
+            losses = functional.binary_cross_entropy_with_logits(
+                logits, self.labels, reduction="none"
+            )
+            return (losses * self.cells).sum(1)
+        if logits.shape[1] == 1:
+            return functional.binary_cross_entropy_with_logits(
+                logits[:, 0], self.labels.double(), reduction="none"
+            )
+        return functional.cross_entropy(logits, self.labels, reduction="none")
+
+
+class _Frozen(ClassifierMixin, BaseEstimator):
+    """Logits in the form of a fitted classifier, for scikit-learn's scorers."""
+
+    def __init__(self, classes, logits, multilabel):
+        self.classes_, self._logits, self._multilabel = classes, logits, multilabel
+
+    def decision_function(self, X):
+        return self._logits[:, 0] if self._logits.shape[1] == 1 else self._logits
+
+    def predict_proba(self, X):
+        if self._multilabel:
+            return 1.0 / (1.0 + np.exp(-self._logits))
+        logits = two_columns(self._logits) if self._logits.shape[1] == 1 else self._logits
+        return np.exp(log_softmax(logits, axis=1))
+
+    def predict(self, X):
+        probabilities = self.predict_proba(X)
+        if self._multilabel:
+            return (probabilities >= 0.5).astype(int)
+        return self.classes_[probabilities.argmax(axis=1)]
+
+
+def _balance(routings, share, balancing):
+    """Return what keeps the routers in balance, as a part of the loss."""
+    total, means = 0.0, []
+    for routing in routings:
+        weights = share * routing.present
+        if not (weights > 0).any():
+            continue
+        if balancing.loss == "switch":
+            total = total + balancing.weight * switch_loss(
+                routing.probabilities, routing.weights > 0, weights
+            ) / len(routings)
+        elif balancing.loss == "importance":
+            total = total + balancing.weight * importance_cv2(routing.weights, weights) / len(
+                routings
+            )
+        if balancing.z_loss:
+            total = total + balancing.z_loss * z_loss(routing.logits, weights) / len(routings)
+        means.append(weights @ routing.probabilities / weights.sum())
+    if balancing.modality_entropy and len(means) > 1:
+        total = total - balancing.modality_entropy * jensen_shannon(torch.stack(means))
+    return total
