@@ -102,6 +102,9 @@ class SparseNetwork(nn.Module):
             ExpertPool(shape.n_experts, width, shape.hidden, shape.hidden)
             for _ in range(shape.n_pools)
         )
+        # How much surer, or less sure, a row is with fewer modalities than all: one that is alone
+        # renormalises to a full voice, but has not seen as much.
+        self.surer = _empty(len(shape.widths) - 1)
         self.head = _empty(shape.n_outputs, shape.hidden)
         self.intercept = _empty(shape.n_outputs)
 
@@ -162,6 +165,9 @@ class SparseNetwork(nn.Module):
             for m, (part, routing) in enumerate(zip(parts, routings, strict=True)):
                 pool = self.pools[m % len(self.pools)]
                 answer = answer + pool(part, routing.weights * share[:, m, None])
+        if self.projections:
+            scales = torch.cat([self.surer.exp(), self.surer.new_ones(1)])
+            answer = answer * scales[present.sum(1).clamp_min(1) - 1, None]
         return answer @ self.head.T + self.intercept, routings
 
     def _parts(self, x, present):
