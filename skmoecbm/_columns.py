@@ -298,21 +298,22 @@ def _named_block(columns, names):
 
 def _given_blocks(owner, experts, names, n_columns):
     """Resolve ``experts=[(name, columns) or (name, head, columns), ...]``."""
+    parameter = getattr(owner, "_blocks_parameter", "experts")  # what its user calls them
     wanted = "'auto' or a list of (name, columns) or (name, head, columns) with distinct names"
     if not isinstance(experts, (list, tuple)) or not experts:
-        raise parameter_error(owner, "experts", wanted, experts)
+        raise parameter_error(owner, parameter, wanted, experts)
     blocks, used = {}, {}
     for entry in experts:
         if not (
             isinstance(entry, (list, tuple)) and len(entry) in (2, 3) and isinstance(entry[0], str)
         ):
-            raise parameter_error(owner, "experts", wanted, entry)
+            raise parameter_error(owner, parameter, wanted, entry)
         name, columns = entry[0], entry[-1]
         if len(entry) == 3 and not (hasattr(entry[1], "fit") and is_classifier(entry[1])):
             wanted = f"made of (name, head, columns), the head of {name!r} a classifier"
-            raise parameter_error(owner, "experts", wanted, entry[1])
+            raise parameter_error(owner, parameter, wanted, entry[1])
         if name in blocks:
-            raise parameter_error(owner, "experts", wanted, [e[0] for e in experts])
+            raise parameter_error(owner, parameter, wanted, [e[0] for e in experts])
         if isinstance(columns, slice):
             indices = list(range(n_columns))[columns]
         else:
@@ -322,8 +323,8 @@ def _given_blocks(owner, experts, names, n_columns):
                 columns = np.flatnonzero(columns).tolist()
             elif any(isinstance(c, bool) for c in columns):
                 wanted = f"made of columns that X has; a mask has {n_columns} entries"
-                raise parameter_error(owner, "experts", wanted, entry)
-            indices = [_column_index(owner, "experts", c, names, n_columns) for c in columns]
+                raise parameter_error(owner, parameter, wanted, entry)
+            indices = [_column_index(owner, parameter, c, names, n_columns) for c in columns]
         for i in indices:
             if i in used:
                 where = "twice in" if used[i] == name else f"in two experts, {used[i]!r} and"

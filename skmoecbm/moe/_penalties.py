@@ -2,7 +2,7 @@
 
 import torch
 
-__all__ = ["importance_cv2", "jensen_shannon", "switch_loss", "z_loss"]
+__all__ = ["balance", "importance_cv2", "jensen_shannon", "switch_loss", "z_loss"]
 
 
 def _mean(values, weights):
@@ -93,3 +93,26 @@ def jensen_shannon(means):
         return -torch.xlogy(p, p).sum(-1)
 
     return entropy(means.mean(0)) - entropy(means).mean()
+
+
+def balance(routings, share, balancing):
+    """Return what keeps the routers in balance, as a part of the loss."""
+    total, means = 0.0, []
+    for routing in routings:
+        weights = share * routing.present
+        if not (weights > 0).any():
+            continue
+        if balancing.loss == "switch":
+            total = total + balancing.weight * switch_loss(
+                routing.probabilities, routing.weights > 0, weights
+            ) / len(routings)
+        elif balancing.loss == "importance":
+            total = total + balancing.weight * importance_cv2(routing.weights, weights) / len(
+                routings
+            )
+        if balancing.z_loss:
+            total = total + balancing.z_loss * z_loss(routing.logits, weights) / len(routings)
+        means.append(weights @ routing.probabilities / weights.sum())
+    if balancing.modality_entropy and len(means) > 1:
+        total = total - balancing.modality_entropy * jensen_shannon(torch.stack(means))
+    return total

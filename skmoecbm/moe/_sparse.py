@@ -2,20 +2,17 @@
 
 import numpy as np
 import torch
-from scipy.special import log_softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import get_scorer
 from sklearn.utils import check_random_state
 
-from skmoecbm._base import ConceptClassifier, fit_task
+from skmoecbm._base import fit_task
 from skmoecbm._heads import two_columns
-from skmoecbm._joint_fit import split_rows
 from skmoecbm._target import Target
 from skmoecbm._validation import check_choice, check_number, parameter_error, resolve_device
-from skmoecbm.exceptions import InputError
+from skmoecbm.moe._base import NetworkClassifier
 from skmoecbm.moe._network import Shape, SparseNetwork
-from skmoecbm.moe._penalties import importance_cv2, jensen_shannon, switch_loss, z_loss
+from skmoecbm.moe._penalties import balance
 from skmoecbm.moe._routing import GATINGS
+from skmoecbm.moe._rows import Rows
 from skmoecbm.moe._training import Balancing, MiniBatches, train
 
 __all__ = ["SparseMoEClassifier"]
@@ -23,7 +20,7 @@ __all__ = ["SparseMoEClassifier"]
 _ROWS_AT_ONCE = 8192
 
 
-class SparseMoEClassifier(ConceptClassifier):
+class SparseMoEClassifier(NetworkClassifier):
     """Classifier that sends each row to a few of many small networks.
 
     Parameters
@@ -183,7 +180,7 @@ class SparseMoEClassifier(ConceptClassifier):
             learned_missing=self.missing == "learned" and len(data) > 1,
         )
         network = SparseNetwork(self.network_shape_).to(device)
-        rows = _Rows(*self._tensors(data, device), target)
+        rows = Rows(*self._tensors(data, device), target)
         mine = rows.take(np.flatnonzero(is_training))
         log_odds = torch.as_tensor(self._log_odds(), device=device)
         network.start(mine.x, mine.present, log_odds, rng, generator)
@@ -193,7 +190,7 @@ class SparseMoEClassifier(ConceptClassifier):
             part = mine.take(batch)
             logits, routings = network(part.x, part.present, generator)
             loss = (part.share * part.losses(logits)).mean()
-            return loss + _balance(routings, part.share, balancing)
+            return loss + balance(routings, part.share, balancing)
 
         context = self._init_callback_context(max_subtasks=training.max_epochs)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
@@ -219,29 +216,6 @@ class SparseMoEClassifier(ConceptClassifier):
         )
         return self
 
-    def _split(self, training, target, present, groups, rng):
-        """Return which rows train, which are held out, and why none are (or None)."""
-        used = target.weights > 0
-        nobody = np.zeros(len(used), dtype=bool)
-        if not training.early_stopping:
-            return used, nobody, "early_stopping is False"
-        splitter = training.validation_fraction
-        if not hasattr(splitter, "split"):
-            seed = np.random.default_rng(rng.randint(np.iinfo(np.int32).max))
-            return split_rows(target, present, groups, splitter, seed)
-        rows = np.flatnonzero(used)
-        codes = target.codes[rows] if target.exclusive else target.codes.values[rows]
-        names = None if groups is None else groups[rows]
-        _, test = next(iter(splitter.split(np.zeros((len(rows), 1)), codes, names)))
-        held_out = nobody.copy()
-        held_out[rows[test]] = True
-        if held_out.sum() in (0, len(rows)):
-            raise InputError(
-                "The 'validation_fraction' of MiniBatches leaves no row to train or to validate. "
-                "Give another splitter, or a share."
-            )
-        return used & ~held_out, held_out, None
-
     def _learn_scales(self, data, weights):
         """Keep mean and deviation of each column over the training rows that have it."""
         self.modality_means_, self.modality_scales_ = [], []
@@ -265,26 +239,6 @@ class SparseMoEClassifier(ConceptClassifier):
             values.append(torch.as_tensor(z, device=device))
         present = np.stack([expert.present for expert in data], axis=1)
         return values, torch.as_tensor(present, device=device)
-
-    def _log_odds(self):
-        """Return the logits of the class frequencies, shape (K',)."""
-        logits = np.asarray(self.class_log_prior_, dtype=np.float64)
-        if self.multilabel_:
-            return np.clip(logits, -10.0, 10.0)
-        return logits[1:] - logits[:1] if self._n_outputs == 1 else logits - logits.mean()
-
-    def _score(self, network, rows, scoring):
-        """Return the score of rows held out; greater is better."""
-        with torch.no_grad():
-            logits, _ = network(rows.x, rows.present)
-            if scoring is None:
-                return -float((rows.share * rows.losses(logits)).sum() / rows.share.sum())
-        scorer = get_scorer(scoring) if isinstance(scoring, str) else scoring
-        shown = logits.cpu().numpy()
-        labels = rows.labels.cpu().numpy()
-        if not self.multilabel_:
-            labels = self.classes_[labels]
-        return float(scorer(_Frozen(self.classes_, shown, self.multilabel_), shown, labels))
 
     def _network(self, device):
         """Return the fitted network."""
@@ -335,89 +289,3 @@ class SparseMoEClassifier(ConceptClassifier):
                 for _, routings, _ in self._forward(X)
             ]
         )
-
-
-class _Rows:
-    """Rows as tensors: modalities, presence, labels, weights."""
-
-    def __init__(self, x, present, target):
-        self.x, self.present = x, present
-        device = present.device
-        self.exclusive = target.exclusive
-        self.cells = None
-        if self.exclusive:
-            self.labels = torch.as_tensor(target.codes, device=device)
-        else:
-            self.labels = torch.as_tensor(target.codes.values, device=device)
-            self.cells = torch.as_tensor(target.codes.cells, device=device)
-        self.share = torch.as_tensor(target.weights, device=device)
-
-    def take(self, rows):
-        """Return some rows, given by number."""
-        rows = torch.as_tensor(rows, device=self.present.device)
-        other = object.__new__(_Rows)
-        other.exclusive = self.exclusive
-        other.x = [part[rows] for part in self.x]
-        for name in ("present", "labels", "share", "cells"):
-            value = getattr(self, name)
-            setattr(other, name, None if value is None else value[rows])
-        return other
-
-    def losses(self, logits):
-        """Return the loss of each row, (n,)."""
-        functional = torch.nn.functional
-        if not self.exclusive:
-            losses = functional.binary_cross_entropy_with_logits(
-                logits, self.labels, reduction="none"
-            )
-            return (losses * self.cells).sum(1)
-        if logits.shape[1] == 1:
-            return functional.binary_cross_entropy_with_logits(
-                logits[:, 0], self.labels.double(), reduction="none"
-            )
-        return functional.cross_entropy(logits, self.labels, reduction="none")
-
-
-class _Frozen(ClassifierMixin, BaseEstimator):
-    """Logits in the form of a fitted classifier, for scikit-learn's scorers."""
-
-    def __init__(self, classes, logits, multilabel):
-        self.classes_, self._logits, self._multilabel = classes, logits, multilabel
-
-    def decision_function(self, X):
-        return self._logits[:, 0] if self._logits.shape[1] == 1 else self._logits
-
-    def predict_proba(self, X):
-        if self._multilabel:
-            return 1.0 / (1.0 + np.exp(-self._logits))
-        logits = two_columns(self._logits) if self._logits.shape[1] == 1 else self._logits
-        return np.exp(log_softmax(logits, axis=1))
-
-    def predict(self, X):
-        probabilities = self.predict_proba(X)
-        if self._multilabel:
-            return (probabilities >= 0.5).astype(int)
-        return self.classes_[probabilities.argmax(axis=1)]
-
-
-def _balance(routings, share, balancing):
-    """Return what keeps the routers in balance, as a part of the loss."""
-    total, means = 0.0, []
-    for routing in routings:
-        weights = share * routing.present
-        if not (weights > 0).any():
-            continue
-        if balancing.loss == "switch":
-            total = total + balancing.weight * switch_loss(
-                routing.probabilities, routing.weights > 0, weights
-            ) / len(routings)
-        elif balancing.loss == "importance":
-            total = total + balancing.weight * importance_cv2(routing.weights, weights) / len(
-                routings
-            )
-        if balancing.z_loss:
-            total = total + balancing.z_loss * z_loss(routing.logits, weights) / len(routings)
-        means.append(weights @ routing.probabilities / weights.sum())
-    if balancing.modality_entropy and len(means) > 1:
-        total = total - balancing.modality_entropy * jensen_shannon(torch.stack(means))
-    return total

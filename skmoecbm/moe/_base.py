@@ -1,0 +1,83 @@
+"""What the classifiers of this folder share: rows held out, their score, where logits start."""
+
+import numpy as np
+import torch
+from scipy.special import log_softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import get_scorer
+
+from skmoecbm._base import ConceptClassifier
+from skmoecbm._heads import two_columns
+from skmoecbm._joint_fit import split_rows
+from skmoecbm.exceptions import InputError
+
+__all__ = ["NetworkClassifier"]
+
+
+class NetworkClassifier(ConceptClassifier):
+    """A classifier that trains a network by mini-batches and keeps its best epoch."""
+
+    def _split(self, training, target, present, groups, rng):
+        """Return which rows train, which are held out, and why none are (or None)."""
+        used = target.weights > 0
+        nobody = np.zeros(len(used), dtype=bool)
+        if not training.early_stopping:
+            return used, nobody, "early_stopping is False"
+        splitter = training.validation_fraction
+        if not hasattr(splitter, "split"):
+            seed = np.random.default_rng(rng.randint(np.iinfo(np.int32).max))
+            return split_rows(target, present, groups, splitter, seed)
+        rows = np.flatnonzero(used)
+        codes = target.codes[rows] if target.exclusive else target.codes.values[rows]
+        names = None if groups is None else groups[rows]
+        _, test = next(iter(splitter.split(np.zeros((len(rows), 1)), codes, names)))
+        held_out = nobody.copy()
+        held_out[rows[test]] = True
+        if held_out.sum() in (0, len(rows)):
+            raise InputError(
+                "The 'validation_fraction' of MiniBatches leaves no row to train or to validate. "
+                "Give another splitter, or a share."
+            )
+        return used & ~held_out, held_out, None
+
+    def _log_odds(self):
+        """Return the logits of the class frequencies, shape (K',)."""
+        logits = np.asarray(self.class_log_prior_, dtype=np.float64)
+        if self.multilabel_:
+            return np.clip(logits, -10.0, 10.0)
+        return logits[1:] - logits[:1] if self._n_outputs == 1 else logits - logits.mean()
+
+    def _score(self, network, rows, scoring):
+        """Return the score of rows held out; greater is better."""
+        with torch.no_grad():
+            logits, _ = network(rows.x, rows.present)
+            if scoring is None:
+                return -float((rows.share * rows.losses(logits)).sum() / rows.share.sum())
+        scorer = get_scorer(scoring) if isinstance(scoring, str) else scoring
+        shown = logits.cpu().numpy()
+        labels = rows.labels.cpu().numpy()
+        if not self.multilabel_:
+            labels = self.classes_[labels]
+        return float(scorer(_Frozen(self.classes_, shown, self.multilabel_), shown, labels))
+
+
+class _Frozen(ClassifierMixin, BaseEstimator):
+    """Logits in the form of a fitted classifier, for scikit-learn's scorers."""
+
+    def __init__(self, classes, logits, multilabel):
+        self.classes_, self._logits, self._multilabel = classes, logits, multilabel
+
+    def decision_function(self, X):
+        return self._logits[:, 0] if self._logits.shape[1] == 1 else self._logits
+
+    def predict_proba(self, X):
+        if self._multilabel:
+            return 1.0 / (1.0 + np.exp(-self._logits))
+        logits = two_columns(self._logits) if self._logits.shape[1] == 1 else self._logits
+        return np.exp(log_softmax(logits, axis=1))
+
+    def predict(self, X):
+        probabilities = self.predict_proba(X)
+        if self._multilabel:
+            return (probabilities >= 0.5).astype(int)
+        return self.classes_[probabilities.argmax(axis=1)]
