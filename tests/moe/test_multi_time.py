@@ -1,0 +1,276 @@
+"""Irregular time series: against a loop, against laws, and on series whose timing is the label."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+from skmoecbm.exceptions import InputError
+from skmoecbm.moe import MultiTimeAttention, pack_series
+from skmoecbm.moe._time_attention import TimeAttention
+from skmoecbm.moe._time_series import unpack
+
+
+def ragged(n, seed, n_variables=2, missing=0.3):
+    """Return rows of 1 to 12 measurements at random times, some values of them NaN."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(n):
+        length = rng.integers(1, 13)
+        values = rng.normal(3.0, 2.0, (length, n_variables))
+        values[rng.random(values.shape) < missing] = np.nan
+        values[0] = rng.normal(size=n_variables)
+        rows.append((rng.uniform(0.0, 48.0, length), values))
+    return rows
+
+
+def peaks(n, seed):
+    """Return series with a peak at 12 or at 36 of 48 hours, and which it was."""
+    rng = np.random.default_rng(seed)
+    late = rng.integers(2, size=n)
+    rows = []
+    for one in late:
+        times = rng.uniform(0.0, 48.0, rng.integers(8, 30))
+        peak = 3.0 * np.exp(-0.5 * ((times - (36 if one else 12)) / 4.0) ** 2)
+        rows.append((times, peak + rng.normal(0.0, 0.5, len(times))))
+    return rows, late
+
+
+def visits(n, seed):
+    """Return series whose values say nothing: measured more often early, or late."""
+    rng = np.random.default_rng(seed)
+    late = rng.integers(2, size=n)
+    rows = []
+    for one in late:
+        times = 48.0 * rng.beta(*((3, 1.5) if one else (1.5, 3)), rng.integers(12, 25))
+        rows.append((times, rng.normal(size=len(times))))
+    return rows, late
+
+
+def by_hand(row, fitted, sharpness):
+    """Return means and amounts (G, V) of one row, by loops over everything."""
+    times, values = row
+    first, last = fitted.points_[0], fitted.points_[-1]
+    out = np.zeros((len(fitted.points_), values.shape[1], 2))
+    for g, point in enumerate(fitted.points_):
+        for v in range(values.shape[1]):
+            total = mass = amount = 0.0
+            for time, value in zip(times, values[:, v], strict=True):
+                if np.isnan(value):
+                    continue
+                gap = (min(max(time, first), last) - point) / (last - first)
+                waves = range(1, fitted.n_frequencies + 1)
+                weights = [math.exp(-0.5 * (3.0 * f / fitted.n_frequencies) ** 2) for f in waves]
+                bump = 0.5 + sum(
+                    w * math.cos(math.pi * f * gap) for f, w in zip(waves, weights, strict=True)
+                )
+                bump /= 0.5 + sum(weights)
+                mass += math.exp(sharpness * bump)
+                total += math.exp(sharpness * bump) * (value - fitted.means_[v]) / fitted.scales_[v]
+                amount += math.exp(sharpness * (bump - 1.0))
+            out[g, v] = (total / mass if mass else 0.0), 1.0 - math.exp(-amount)
+    return out
+
+
+def test_against_a_loop():
+    rows = ragged(20, 0)
+    fitted = MultiTimeAttention(5, sharpness=(6.0, 1.5)).fit(rows)
+    grid = fitted.transform(rows).reshape(20, 2, 5, 2, 2)
+    for i, row in enumerate(rows):
+        for h, sharpness in enumerate((6.0, 1.5)):
+            assert np.allclose(grid[i, h], by_hand(row, fitted, sharpness), atol=1e-12)
+
+
+def test_scales_are_those_of_what_was_measured():
+    rows = ragged(50, 1)
+    values = np.concatenate([values for _, values in rows])
+    fitted = MultiTimeAttention(3).fit(rows)
+    assert np.allclose(fitted.means_, np.nanmean(values, axis=0))
+    assert np.allclose(fitted.scales_, np.nanstd(values, axis=0))
+    times = np.concatenate([times for times, _ in rows])
+    assert fitted.points_[0] == times.min() and fitted.points_[-1] == times.max()
+
+
+def test_laws_of_sharpness():
+    """Without any it is the mean of all; with very much of it, the nearest measurement."""
+    rows = ragged(30, 2, missing=0.0)
+    points = np.linspace(0.0, 48.0, 9)
+    flat, sharp = (
+        MultiTimeAttention(9, sharpness=s, time_range=(0.0, 48.0)).fit(rows) for s in (0.0, 1e6)
+    )
+    smooth, nearest = (t.transform(rows).reshape(30, 9, 2, 2)[..., 0] for t in (flat, sharp))
+    for i, (times, values) in enumerate(rows):
+        values = (values - flat.means_) / flat.scales_
+        assert np.allclose(smooth[i], values.mean(axis=0))
+        gaps = np.abs(times[:, None] - points)
+        order = np.sort(gaps, axis=0)
+        clear = len(times) == 1 or order[1] - order[0] > 0.5
+        assert np.allclose(nearest[i][clear], values[gaps.argmin(axis=0)][clear], atol=1e-6)
+
+
+def test_the_bump_is_gaussian_and_the_ends_are_not_neighbours():
+    attention = TimeAttention(2, 8, (1.0,))
+    times = torch.linspace(0.0, 1.0, 101, dtype=torch.float64)
+    features = attention._features(times)[:, :-1]
+    bump = (features @ features[0]).detach().numpy()
+    width = 3.0 / (math.pi * 8)
+    assert np.allclose(bump, np.exp(-0.5 * (times.numpy() / width) ** 2), atol=0.02)
+
+
+def test_order_padding_and_other_rows_make_no_difference():
+    rows = ragged(15, 3)
+    fitted = MultiTimeAttention(6).fit(rows)
+    grid = fitted.transform(rows)
+    rng = np.random.default_rng(0)
+    mixed = []
+    for times, values in rows:
+        order = rng.permutation(len(times))
+        mixed.append((times[order], values[order]))
+    assert np.allclose(fitted.transform(mixed), grid, rtol=0, atol=1e-12)
+    alone = np.concatenate([fitted.transform([row]) for row in rows])
+    assert np.allclose(alone, grid, rtol=0, atol=1e-12)
+    packed = pack_series(rows, n_slots=40)
+    assert np.allclose(fitted.transform(packed), grid, rtol=0, atol=1e-12)
+    block = MultiTimeAttention(6, n_variables=2).fit(packed)
+    assert np.allclose(block.transform(rows), grid, rtol=0, atol=1e-12)
+
+
+def test_packing_and_back():
+    rows = [*ragged(10, 4), None]
+    times, values, mask = unpack(pack_series(rows), 2)
+    for i, row in enumerate(rows[:-1]):
+        there = ~np.isnan(row[1])
+        used = there.any(axis=1)
+        assert np.array_equal(times[i, : used.sum()], row[0][used])
+        assert np.array_equal(values[i, : used.sum()][there[used]], row[1][there])
+        assert mask[i].sum() == there.sum()
+    assert not mask[-1].any()
+    assert np.isnan(pack_series(rows)[-1]).all()
+
+
+def test_masks_and_nan_say_the_same():
+    rows = ragged(10, 5)
+    masked = [(times, np.nan_to_num(values, nan=99.0), ~np.isnan(values)) for times, values in rows]
+    assert np.array_equal(pack_series(rows), pack_series(masked))
+
+
+def test_a_row_without_measurements_is_missing():
+    rows = [*ragged(5, 6), None, (np.array([3.0]), np.array([[np.nan, np.nan]]))]
+    fitted = MultiTimeAttention(4).fit(rows)
+    grid = fitted.transform(rows)
+    assert np.isnan(grid[5:]).all() and not np.isnan(grid[:5]).any()
+    assert np.isnan(fitted.transform([None])).all()
+    assert fitted.transform([None]).shape == (1, 4 * 2 * 2)
+
+
+@pytest.mark.parametrize("series", [peaks, visits])
+def test_timing_is_the_label(series):
+    (rows, y), (others, truth) = series(600, 0), series(600, 1)
+    model = make_pipeline(MultiTimeAttention(), LogisticRegression(max_iter=2000)).fit(rows, y)
+    # What is usual instead, and blind to time: mean, deviation, number, last value.
+    plain = [
+        np.array([[v.mean(), v.std(), len(v), v[t.argmax()]] for t, v in some])
+        for some in (rows, others)
+    ]
+    blind = LogisticRegression(max_iter=2000).fit(plain[0], y).score(plain[1], truth)
+    assert blind < 0.65  # the last value knows a little
+    assert model.score(others, truth) > 0.85
+
+
+def test_every_parameter_of_the_attention_gets_a_gradient():
+    rows = ragged(40, 7)
+    fitted = MultiTimeAttention(4, sharpness=(4.0, 1.0)).fit(rows)
+    attention = fitted.attention()
+    out = attention(*map(torch.as_tensor, fitted.scaled(pack_series([*rows, None]))))
+    assert torch.isfinite(out).all()
+    weights = torch.linspace(-1.0, 1.0, out[0].numel(), dtype=torch.float64).reshape(out[0].shape)
+    (out * weights).sum().backward()
+    for name, parameter in attention.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), name
+        assert (parameter.grad != 0).any(), name
+
+
+def test_gradient_against_differences():
+    rows = ragged(6, 8)
+    fitted = MultiTimeAttention(3, n_frequencies=2).fit(rows)
+    attention = fitted.attention()
+    given = tuple(map(torch.as_tensor, fitted.scaled(pack_series(rows))))
+    names, start = zip(*attention.named_parameters(), strict=True)
+
+    def out(*values):
+        return torch.func.functional_call(attention, dict(zip(names, values, strict=True)), given)
+
+    start = tuple(value.detach().clone().requires_grad_() for value in start)
+    assert torch.autograd.gradcheck(out, start)
+
+
+def test_what_scikit_learn_expects():
+    rows, y = peaks(120, 2)
+    search = GridSearchCV(
+        make_pipeline(MultiTimeAttention(), LogisticRegression()),
+        {"multitimeattention__n_points": [2, 8]},
+        cv=3,
+    ).fit(rows, y)
+    assert search.best_params_["multitimeattention__n_points"] == 8
+    fitted = MultiTimeAttention(2).fit(rows)
+    again = pickle.loads(pickle.dumps(fitted))
+    assert np.array_equal(again.transform(rows), fitted.transform(rows))
+    assert clone(fitted).get_params() == fitted.get_params()
+    assert len(fitted.get_feature_names_out(["pulse"])) == fitted.transform(rows).shape[1]
+    assert fitted.get_feature_names_out(["pulse"])[1].startswith("pulse_at_")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ([], "at least one row"),
+        ([None], "n_variables="),
+        ([[1.0, 2.0, 3.0, 4.0]], "Row 0 of the series must be None, or"),
+        ([([0.0, 1.0], [[1.0]])], r"times of shape \(2,\) and values of shape \(1, 1\)"),
+        ([([0.0], [["high"]])], "something else than numbers"),
+        ([([np.nan], [[1.0]])], "not finite"),
+        ([([0.0], [[np.inf]])], "not finite"),
+        ([([0.0], [[1.0]], [[2]])], "of 0 and 1"),
+        ([([0.0], [[1.0]]), ([0.0], [[1.0, 2.0]])], "same variables. Got 1 and 2"),
+        (np.zeros((3, 6)), "Say n_variables="),
+        (np.zeros((3, 4, 6)), "must be a list of time series"),
+        ("vitals.csv", "must be a list of time series"),
+    ],
+)
+def test_what_is_no_series_is_told(given, told):
+    with pytest.raises(InputError, match=told):
+        MultiTimeAttention().fit(given)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"n_points": 0}, "n_points"),
+        ({"n_frequencies": 1.5}, "n_frequencies"),
+        ({"sharpness": -1.0}, "sharpness"),
+        ({"sharpness": ()}, "sharpness"),
+        ({"time_range": (3.0, 3.0)}, "time_range"),
+        ({"time_range": "day"}, "time_range"),
+        ({"n_variables": 5}, "5"),
+    ],
+)
+def test_wrong_parameters_are_told(settings, told):
+    with pytest.raises(InputError, match=told):
+        MultiTimeAttention(**settings).fit(ragged(5, 0))
+
+
+def test_blocks_and_slots_that_do_not_fit_are_told():
+    rows = ragged(5, 0)
+    with pytest.raises(InputError, match="not a multiple of the 7"):
+        MultiTimeAttention(n_variables=3).fit(pack_series(rows))
+    with pytest.raises(InputError, match="n_slots=2 has no place"):
+        pack_series(rows, n_slots=2)
+    fitted = MultiTimeAttention().fit(rows)
+    with pytest.raises(InputError, match="variables"):
+        fitted.transform(ragged(2, 0, n_variables=3))
