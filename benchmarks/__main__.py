@@ -39,6 +39,7 @@ BENCHMARKS = {
     "large": ("", "--rows 100000 --classes 1000 --concepts 50000"),
     "search": ("--rows 1000 --concepts 60", "--rows 10000 --concepts 350"),
     "selection": ("--classes 100 --repeats 1", ""),
+    "sparse": ("--batch 256 --width 128 --hidden 128 --experts 2 8 --repeats 2", ""),
     "distributed": ("--images 240 --repeats 1", "--model ViT-B-16 --images 64"),
 }
 

@@ -1,6 +1,7 @@
 """A pool of small feed-forward networks, each of which sees only the rows that are sent to it."""
 
 import math
+from functools import partial
 
 import torch
 from torch import nn
@@ -40,10 +41,14 @@ class ExpertPool(nn.Module):
                 drawn = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
                 tensor.copy_(bound * (2 * drawn - 1))
 
-    def expert(self, e, x):
-        """Return what expert e makes of rows (r, width), shape (r, out)."""
-        hidden = torch.addmm(self.b1[e], x, self.w1[e].T).relu()
-        return torch.addmm(self.b2[e], hidden, self.w2[e].T)
+    def experts(self):
+        """Return one function per expert, from rows (r, width) to its answers (r, out).
+
+        The tensors are taken apart once: a slice for each expert would on the way back cost each of
+        them a gradient of the size of all.
+        """
+        parts = (tensor.unbind() for tensor in (self.w1, self.b1, self.w2, self.b2))
+        return [partial(_answer, *part) for part in zip(*parts, strict=True)]
 
     def forward(self, x, weights):
         """Return the weighted sum of the experts' answers, (n, out).
@@ -60,13 +65,18 @@ class ExpertPool(nn.Module):
         out = x.new_zeros(len(x), self.w2.shape[1])
         rows, experts = weights.detach().T.nonzero(as_tuple=True)[::-1]  # sorted by expert
         counts = torch.bincount(experts, minlength=weights.shape[1]).tolist()
-        for e, mine in enumerate(rows.split(counts)):
+        for e, (expert, mine) in enumerate(zip(self.experts(), rows.split(counts), strict=True)):
             if len(mine):
-                answer = self.expert(e, x.index_select(0, mine))
+                answer = expert(x.index_select(0, mine))
                 out = out.index_add(0, mine, answer * weights[mine, e, None])
         return out
 
     def dense(self, x, weights):
         """Return the same, every expert asked about every row: the plain way, to test against."""
-        answers = torch.stack([self.expert(e, x) for e in range(weights.shape[1])], dim=1)
+        answers = torch.stack([expert(x) for expert in self.experts()], dim=1)
         return (answers * weights[:, :, None]).sum(1)
+
+
+def _answer(w1, b1, w2, b2, x):
+    """Return what one expert makes of rows (r, width), shape (r, out)."""
+    return torch.addmm(b2, torch.addmm(b1, x, w1.T).relu(), w2.T)
