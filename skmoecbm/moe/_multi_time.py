@@ -122,9 +122,18 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
         times = (times - first) / (last - first if last > first else 1.0)
         return times, np.where(mask, (values - self.means_) / self.scales_, 0.0), mask
 
+    def attention_settings(self):
+        """Return the arguments of `TimeAttention`."""
+        return self.n_points, self.n_frequencies, self._heads()
+
     def attention(self):
         """Return the attention as it stands before it has learned anything."""
-        return TimeAttention(self.n_points, self.n_frequencies, self._heads())
+        return TimeAttention(*self.attention_settings())
+
+    @property
+    def n_outputs(self):
+        """Columns of the grid."""
+        return 2 * len(self._heads()) * self.n_points * self.n_variables_
 
     def transform(self, X):
         """Return the series on the grid.
@@ -142,7 +151,7 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         packed, _ = self._packed(X, self.n_variables_)
         attention = self.attention()
-        found = [np.empty((0, len(self._heads()) * self.n_points * self.n_variables_ * 2))]
+        found = [np.empty((0, self.n_outputs))]
         with torch.no_grad():
             for start in range(0, len(packed), _ROWS_AT_ONCE):
                 some = self.scaled(packed[start : start + _ROWS_AT_ONCE])

@@ -10,6 +10,7 @@ from torch import nn
 
 from skmoecbm.moe._pool import ExpertPool
 from skmoecbm.moe._routing import Router, add_noise, route
+from skmoecbm.moe._time_attention import TimeAttention
 
 __all__ = ["Routing", "Shape", "SparseNetwork"]
 
@@ -35,6 +36,8 @@ class Shape:
     noisy : bool
     learned_missing : bool
         Whether an absent modality is stood for by a learned vector.
+    series : tuple of None or (int, int, int, tuple of float)
+        Variables, points, frequencies and sharpness of a modality that is a time series.
     """
 
     widths: tuple
@@ -46,6 +49,7 @@ class Shape:
     gating: str
     noisy: bool
     learned_missing: bool
+    series: tuple = ()
 
     @property
     def n_routers(self):
@@ -87,6 +91,9 @@ class SparseNetwork(nn.Module):
     def __init__(self, shape):
         super().__init__()
         self.shape = shape
+        self.attentions = nn.ModuleDict(
+            {str(m): TimeAttention(*one[1:]) for m, one in enumerate(shape.series) if one}
+        )
         several = len(shape.widths) > 1
         width = shape.hidden if several else shape.widths[0]
         projections = shape.widths if several else ()
@@ -136,7 +143,8 @@ class SparseNetwork(nn.Module):
         if self.log_voice is not None:  # a sum of those that are there: evidence adds up
             n = len(self.log_voice) + 1
             self.log_voice.copy_(torch.log(torch.arange(1, n, dtype=torch.float64) / n))
-        for router, (seen, there) in zip(self.routers, self._seen(x, present), strict=True):
+        parts, _ = self._parts(x, present)
+        for router, (seen, there) in zip(self.routers, self._seen(parts, present), strict=True):
             rows = seen[there].cpu().numpy()
             if len(rows) > _CLUSTERED:
                 rows = rows[rng.permutation(len(rows))[:_CLUSTERED]]
@@ -149,7 +157,7 @@ class SparseNetwork(nn.Module):
 
         Parameters
         ----------
-        x : list of tensors (n, p_m)
+        x : list of tensors (n, p_m), or (n, L, 1 + 2 V) of a time series
             Standardised; anything finite where absent.
         present : tensor of shape (n, M), bool
         generator : torch.Generator or None
@@ -157,7 +165,7 @@ class SparseNetwork(nn.Module):
         """
         parts, share = self._parts(x, present)
         routings = []
-        for router, (seen, there) in zip(self.routers, self._seen(x, present), strict=True):
+        for router, (seen, there) in zip(self.routers, self._seen(parts, present), strict=True):
             logits = router(seen)
             if generator is not None and self.shape.noisy:
                 logits = add_noise(logits, router.deviation(seen), generator)
@@ -176,6 +184,7 @@ class SparseNetwork(nn.Module):
     def _parts(self, x, present):
         """Return each modality at the common width, and its share in each row, (n, M)."""
         there = present
+        x = [self._on_grid(m, part) for m, part in enumerate(x)]
         if not self.projections:
             return x, there.double()
         parts = []
@@ -193,9 +202,15 @@ class SparseNetwork(nn.Module):
             share = share * voices[count - 1, None]
         return parts, share
 
-    def _seen(self, x, present):
+    def _on_grid(self, m, part):
+        """Return a modality as rows of numbers: a time series as what is around points in time."""
+        if str(m) not in self.attentions:
+            return part
+        times, values, mask = part.tensor_split([1, 1 + self.shape.series[m][0]], dim=2)
+        return self.attentions[str(m)](times[:, :, 0], values, mask > 0).flatten(1)
+
+    def _seen(self, parts, present):
         """Return what each router looks at, and in which rows it has something to look at."""
-        parts, _ = self._parts(x, present)
         several = len(parts) > 1
         everywhere = torch.ones_like(present[:, 0])
         if self.shape.router != "joint":

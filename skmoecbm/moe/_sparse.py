@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from skmoecbm._base import fit_task
@@ -9,10 +10,12 @@ from skmoecbm._heads import two_columns
 from skmoecbm._target import Target
 from skmoecbm._validation import check_choice, check_number, parameter_error, resolve_device
 from skmoecbm.moe._base import NetworkClassifier
+from skmoecbm.moe._multi_time import MultiTimeAttention
 from skmoecbm.moe._network import Shape, SparseNetwork
 from skmoecbm.moe._penalties import balance
 from skmoecbm.moe._routing import GATINGS
 from skmoecbm.moe._rows import Rows
+from skmoecbm.moe._time_series import check_width
 from skmoecbm.moe._training import Balancing, MiniBatches, train
 
 __all__ = ["SparseMoEClassifier"]
@@ -47,6 +50,9 @@ class SparseMoEClassifier(NetworkClassifier):
         A modality is absent from a row whose block is all NaN. "mask": it counts nothing there, the
         others renormalise, and the router is told. "learned": a vector that is learned stands for
         it.
+    time_series : dict of str to MultiTimeAttention, default=None
+        Modalities that are irregular time series, packed by `pack_series`, with how they are read;
+        say ``n_variables``. Their attention is trained with all else.
     balancing : Balancing or None, default=None
         None is ``Balancing()``, or where every row goes to every expert
         ``Balancing(loss="importance")``.
@@ -63,6 +69,8 @@ class SparseMoEClassifier(NetworkClassifier):
     ----------
     classes_ : ndarray of shape (K,)
     modality_names_ : list of str, length M
+    time_series_ : dict of str to MultiTimeAttention
+        Fitted: span of time and scales. What the attention has learned is in `weights_`.
     weights_ : dict of str to ndarray
         Every trained tensor, float64.
     history_ : dict
@@ -106,6 +114,7 @@ class SparseMoEClassifier(NetworkClassifier):
         noise=False,
         modalities="auto",
         missing="mask",
+        time_series=None,
         balancing=None,
         training=None,
         class_weight=None,
@@ -122,6 +131,7 @@ class SparseMoEClassifier(NetworkClassifier):
         self.noise = noise
         self.modalities = modalities
         self.missing = missing
+        self.time_series = time_series
         self.balancing = balancing
         self.training = training
         self.class_weight = class_weight
@@ -168,8 +178,12 @@ class SparseMoEClassifier(NetworkClassifier):
         generator = torch.Generator().manual_seed(rng.randint(np.iinfo(np.int32).max))
         is_training, held_out, reason = self._split(training, target, present, groups, rng)
         self._learn_scales(data, weights * is_training)
+        series = [self.time_series_.get(name) for name in self.modality_names_]
         self.network_shape_ = Shape(
-            widths=tuple(expert.shape[1] for expert in data),
+            widths=tuple(
+                one.n_outputs if one else expert.shape[1]
+                for one, expert in zip(series, data, strict=True)
+            ),
             n_outputs=self._n_outputs,
             n_experts=self.n_experts,
             top_k=self.top_k,
@@ -178,6 +192,7 @@ class SparseMoEClassifier(NetworkClassifier):
             gating=self.gating,
             noisy=bool(self.noise),
             learned_missing=self.missing == "learned" and len(data) > 1,
+            series=tuple(one and (one.n_variables_, *one.attention_settings()) for one in series),
         )
         network = SparseNetwork(self.network_shape_).to(device)
         rows = Rows(*self._tensors(data, device), target)
@@ -216,14 +231,37 @@ class SparseMoEClassifier(NetworkClassifier):
         )
         return self
 
+    def _read_series(self, data):
+        """Check `time_series`, and return for each name of one how it is read, not fitted yet."""
+        given = {} if self.time_series is None else self.time_series
+        wanted = f"a dict from modalities ({self.modality_names_}) to MultiTimeAttention(...)"
+        if not isinstance(given, dict):
+            raise parameter_error(self, "time_series", wanted, given)
+        widths = {expert.name: expert.shape[1] for expert in data}
+        for name, one in given.items():
+            if name not in widths or not isinstance(one, MultiTimeAttention):
+                raise parameter_error(self, "time_series", wanted, {name: one})
+            one.check()
+            if one.n_variables is None:
+                wanted = f"said: MultiTimeAttention(n_variables=...) of the time series {name!r}"
+                raise parameter_error(one, "n_variables", wanted, None)
+            check_width(widths[name], one.n_variables, name)
+        return {name: clone(one) for name, one in given.items()}
+
     def _learn_scales(self, data, weights):
         """Keep mean and deviation of each column over the training rows that have it."""
+        self.time_series_ = self._read_series(data)
         self.modality_means_, self.modality_scales_ = [], []
         for expert in data:
             w = weights * expert.present
             if not w.any():  # its only rows are held out
                 w = expert.present.astype(float)
             values = np.where(expert.present[:, None], expert.values, 0.0)
+            if expert.name in self.time_series_:
+                one = self.time_series_[expert.name]
+                one.n_variables_ = one.n_variables
+                one.learn_scales(values, w)
+                values = np.empty((len(values), 0))
             mean = w @ values / w.sum()
             scale = np.sqrt(w @ np.square(values - mean) / w.sum())
             self.modality_means_.append(mean)
@@ -235,7 +273,11 @@ class SparseMoEClassifier(NetworkClassifier):
         for expert, mean, scale in zip(
             data, self.modality_means_, self.modality_scales_, strict=True
         ):
-            z = np.where(expert.present[:, None], (expert.values - mean) / scale, 0.0)
+            if expert.name in self.time_series_:
+                times, cells, mask = self.time_series_[expert.name].scaled(expert.values)
+                z = np.concatenate([times[:, :, None], cells, mask], axis=2)
+            else:
+                z = np.where(expert.present[:, None], (expert.values - mean) / scale, 0.0)
             values.append(torch.as_tensor(z, device=device))
         present = np.stack([expert.present for expert in data], axis=1)
         return values, torch.as_tensor(present, device=device)

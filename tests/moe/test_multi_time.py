@@ -8,11 +8,12 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from skmoecbm.exceptions import InputError
-from skmoecbm.moe import MultiTimeAttention, pack_series
+from skmoecbm.moe import MiniBatches, MultiTimeAttention, SparseMoEClassifier, pack_series
 from skmoecbm.moe._time_attention import TimeAttention
 from skmoecbm.moe._time_series import unpack
 
@@ -274,3 +275,91 @@ def test_blocks_and_slots_that_do_not_fit_are_told():
     fitted = MultiTimeAttention().fit(rows)
     with pytest.raises(InputError, match="variables"):
         fitted.transform(ragged(2, 0, n_variables=3))
+
+
+def fine(n, seed):
+    """Return series with a narrow peak at 21 or at 27 hours, and which it was."""
+    rng = np.random.default_rng(seed)
+    late = rng.integers(2, size=n)
+    rows = []
+    for one in late:
+        times = rng.uniform(0.0, 48.0, rng.integers(20, 30))
+        peak = 3.0 * np.exp(-0.5 * ((times - (27 if one else 21)) / 2.0) ** 2)
+        rows.append((times, peak + rng.normal(0.0, 0.3, len(times))))
+    return rows, late
+
+
+def beside_an_image(rows, seed):
+    """Return three columns that say nothing, and the packed series."""
+    image = np.random.default_rng(seed).normal(size=(len(rows), 3))
+    return np.hstack([image, pack_series(rows, n_slots=30)])
+
+
+def with_series(reads, **settings):
+    """Return a small classifier of an image and a time series."""
+    return SparseMoEClassifier(
+        n_experts=2,
+        top_k=1,
+        expert_hidden=16,
+        modalities={"image": slice(0, 3), "vitals": slice(3, None)},
+        time_series={"vitals": reads},
+        random_state=0,
+        **{"training": MiniBatches(max_epochs=60, patience=10), **settings},
+    )
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_attention_learned_with_the_rest_sees_finer_than_it_started(seed):
+    (rows, y), (others, truth) = fine(600, 2 * seed), fine(600, 2 * seed + 1)
+    X, X_test = beside_an_image(rows, seed), beside_an_image(others, seed + 10)
+    reads = MultiTimeAttention(4, n_frequencies=3, n_variables=1)
+    learned = with_series(reads).fit(X, y)
+    grid = reads.fit(rows)
+    fixed = clone(learned).set_params(time_series=None)
+    fixed.fit(np.hstack([X[:, :3], grid.transform(X[:, 3:])]), y)
+    told = fixed.predict_proba(np.hstack([X_test[:, :3], grid.transform(X_test[:, 3:])]))
+    assert learned.score(X_test, truth) > 0.95
+    assert log_loss(truth, learned.predict_proba(X_test)) < log_loss(truth, told)
+
+
+def test_series_in_the_classifier():
+    """Missing series, rows alone, other paddings, pickles; and every tensor is trained."""
+    rows, y = peaks(150, 4)
+    rows[:30] = [None] * 30
+    X = beside_an_image(rows, 0)
+    settings = {"router": "disjoint", "noise": True, "gating": "laplace"}
+    reads = MultiTimeAttention(4, n_variables=1)
+    epochs = [MiniBatches(max_epochs=n, early_stopping=False) for n in (1, 2)]
+    one, two = (with_series(reads, training=each, **settings).fit(X, y) for each in epochs)
+    for name, value in one.weights_.items():
+        assert not np.array_equal(value, two.weights_[name]), name
+    told = two.predict_proba(X)
+    alone = np.concatenate([two.predict_proba(X[i : i + 1]) for i in range(len(X))])
+    assert np.allclose(alone, told, rtol=0, atol=1e-12)
+    assert (two.routing_weights(X)[:30, 1] == 0).all()
+    backwards = [row and (row[0][::-1], row[1][::-1]) for row in rows]
+    assert np.allclose(two.predict_proba(beside_an_image(backwards, 0)), told, rtol=0, atol=1e-12)
+    dumped = pickle.dumps(two)
+    assert b"torch" not in dumped
+    assert np.array_equal(pickle.loads(dumped).predict_proba(X), told)
+    changed = X.copy()
+    changed[:30, :3] += 1.0
+    assert not np.allclose(two.predict_proba(changed)[:30], told[:30])
+
+
+@pytest.mark.parametrize(
+    ("series", "told"),
+    [
+        ("vitals", "a dict from modalities"),
+        ({"pulse": MultiTimeAttention(n_variables=1)}, "a dict from modalities"),
+        ({"vitals": "mtand"}, "a dict from modalities"),
+        ({"vitals": MultiTimeAttention()}, "n_variables"),
+        ({"vitals": MultiTimeAttention(n_variables=3)}, "not a multiple of the 7"),
+        ({"vitals": MultiTimeAttention(0, n_variables=1)}, "n_points"),
+    ],
+)
+def test_wrong_series_of_the_classifier_are_told(series, told):
+    rows, y = peaks(40, 0)
+    clf = with_series(None).set_params(time_series=series)
+    with pytest.raises(InputError, match=told):
+        clf.fit(beside_an_image(rows, 0), y)
