@@ -1,4 +1,4 @@
-"""The network of `SparseMoEClassifier`: modalities, routers, pools of experts, a linear head."""
+"""The network of `SparseMoEClassifier`: modalities, routers, pools of experts, a linear part."""
 
 import math
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch import nn
 
+from skmoecbm.moe._linear import solve_linear
 from skmoecbm.moe._pool import ExpertPool
 from skmoecbm.moe._routing import Router, add_noise, route
 from skmoecbm.moe._time_attention import TimeAttention
@@ -83,6 +84,9 @@ class Routing:
 class SparseNetwork(nn.Module):
     """Each modality to a common width, routers, the few experts that they choose, a linear head.
 
+    Beside it a linear part sees everything. It begins as a logistic regression, the experts as
+    silent: where there is nothing for experts to find, that is what the network stays.
+
     A modality that is absent from a row has the weight zero there: what the others say is averaged
     over those that are present, as loud as is learned for that number of them, and routers are told
     which those are.
@@ -116,18 +120,19 @@ class SparseNetwork(nn.Module):
         if several and not shape.learned_missing:
             self.log_voice = _empty(len(shape.widths) - 1)
         self.head = _empty(shape.n_outputs, shape.hidden)
+        self.linear = _empty(shape.n_outputs, sum(shape.widths) + len(shape.widths) * several)
         self.intercept = _empty(shape.n_outputs)
 
     @torch.no_grad()
-    def start(self, x, present, log_odds, rng, generator):
-        """Draw the weights, and let each router begin at clusters of what it sees.
+    def start(self, rows, log_odds, rng, generator):
+        """Draw the weights, solve the linear part, let routers begin at clusters of what they see.
 
         Parameters
         ----------
-        x : list of tensors (n, p_m)
-        present : tensor of shape (n, M), bool
+        rows : Rows
+            That the network is trained on.
         log_odds : tensor of shape (K',)
-            Logits of the class frequencies: what is said where the experts say nothing.
+            Logits of the class frequencies.
         rng : numpy.random.RandomState
         generator : torch.Generator
         """
@@ -138,18 +143,21 @@ class SparseNetwork(nn.Module):
         for vector in self.missing:
             vector.copy_(0.1 * torch.randn(vector.shape, generator=generator, dtype=torch.float64))
         for pool in self.pools:
-            pool.start(generator)
-        self.intercept.copy_(log_odds)
+            pool.start(generator, silent=True)
+        x, present = self._on_grids(rows.x), rows.present
+        slopes, intercept = solve_linear(self._all(x, present), rows, log_odds)
+        self.linear.copy_(slopes)
+        self.intercept.copy_(intercept)
         if self.log_voice is not None:  # a sum of those that are there: evidence adds up
             n = len(self.log_voice) + 1
             self.log_voice.copy_(torch.log(torch.arange(1, n, dtype=torch.float64) / n))
         parts, _ = self._parts(x, present)
         for router, (seen, there) in zip(self.routers, self._seen(parts, present), strict=True):
-            rows = seen[there].cpu().numpy()
-            if len(rows) > _CLUSTERED:
-                rows = rows[rng.permutation(len(rows))[:_CLUSTERED]]
-            centres = clusters(rows, self.shape.n_experts, rng)
-            sharpness = _sharpness(rows, centres, self.shape.gating)
+            points = seen[there].cpu().numpy()
+            if len(points) > _CLUSTERED:
+                points = points[rng.permutation(len(points))[:_CLUSTERED]]
+            centres = clusters(points, self.shape.n_experts, rng)
+            sharpness = _sharpness(points, centres, self.shape.gating)
             router.start(torch.as_tensor(centres, device=seen.device), sharpness)
 
     def forward(self, x, present, generator=None):
@@ -163,6 +171,7 @@ class SparseNetwork(nn.Module):
         generator : torch.Generator or None
             Of the noise of training; None is without.
         """
+        x = self._on_grids(x)
         parts, share = self._parts(x, present)
         routings = []
         for router, (seen, there) in zip(self.routers, self._seen(parts, present), strict=True):
@@ -179,12 +188,19 @@ class SparseNetwork(nn.Module):
             for m, (part, routing) in enumerate(zip(parts, routings, strict=True)):
                 pool = self.pools[m % len(self.pools)]
                 answer = answer + pool(part, routing.weights * share[:, m, None])
-        return answer @ self.head.T + self.intercept, routings
+        logits = answer @ self.head.T + self._all(x, present) @ self.linear.T + self.intercept
+        return logits, routings
+
+    def _all(self, x, present):
+        """Return all columns, 0 where absent, and of several modalities which are absent."""
+        if not self.projections:
+            return x[0]
+        parts = [torch.where(present[:, m, None], part, 0.0) for m, part in enumerate(x)]
+        return torch.cat([*parts, (~present).double()], dim=1)
 
     def _parts(self, x, present):
         """Return each modality at the common width, and its share in each row, (n, M)."""
         there = present
-        x = [self._on_grid(m, part) for m, part in enumerate(x)]
         if not self.projections:
             return x, there.double()
         parts = []
@@ -202,12 +218,14 @@ class SparseNetwork(nn.Module):
             share = share * voices[count - 1, None]
         return parts, share
 
-    def _on_grid(self, m, part):
-        """Return a modality as rows of numbers: a time series as what is around points in time."""
-        if str(m) not in self.attentions:
-            return part
-        times, values, mask = part.tensor_split([1, 1 + self.shape.series[m][0]], dim=2)
-        return self.attentions[str(m)](times[:, :, 0], values, mask > 0).flatten(1)
+    def _on_grids(self, x):
+        """Return all modalities as rows of numbers: of a time series what is around its points."""
+        x = list(x)
+        for name, attention in self.attentions.items():
+            m = int(name)
+            times, values, mask = x[m].tensor_split([1, 1 + self.shape.series[m][0]], dim=2)
+            x[m] = attention(times[:, :, 0], values, mask > 0).flatten(1)
+        return x
 
     def _seen(self, parts, present):
         """Return what each router looks at, and in which rows it has something to look at."""
