@@ -88,7 +88,7 @@ class Network:
         with self._pass(precision):
             tower = self._tower(precision)
             visual = tower if isinstance(tower, torch.nn.Module) else self.module.visual
-            return tokens_of(visual, pixels.to(self.device)).float()
+            return tokens_of(visual, pixels.to(self.device))
 
     @contextlib.contextmanager
     def _pass(self, precision):

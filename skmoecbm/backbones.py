@@ -134,10 +134,7 @@ class Backbone:
         if self._network.device.type == "cpu":
             size = min(size, max(1, CPU_PIXELS // self.image_size**2))
 
-        def encode(batch):
-            return self._network.encode(self._pixels(batch), self.precision)
-
-        return self._normalise(self._in_batches(encode, images, size), "image")
+        return self._normalise(self._in_batches(self._encode, images, size), "image")
 
     def embed_texts(self, texts, batch_size=256):
         """Embed texts, in float32 whatever the precision of the images.
@@ -225,6 +222,10 @@ class Backbone:
         threads, or earlier.
         """
         return self._preprocessing.shape(image)
+
+    def _encode(self, images):
+        """Return the features of images, as they leave the network, on its device."""
+        return self._network.encode(self._pixels(images), self.precision)
 
     def _pixels(self, images):
         """Return the preprocessed images, float32 (n, 3, h, w), on the network's device."""
