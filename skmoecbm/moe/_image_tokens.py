@@ -55,7 +55,10 @@ class ImageTokens(Backbone):
         if grid is not None:
             if places is None:
                 raise parameter_error(
-                    "TokenEncoder", "grid", f"None for {self.name!r}, whose tokens have no places", grid
+                    "TokenEncoder",
+                    "grid",
+                    f"None for {self.name!r}, whose tokens have no places",
+                    grid,
                 )
             if grid > min(places):
                 raise parameter_error(
