@@ -255,9 +255,9 @@ class TokenEncoder(TokensOfOneStream):
         store = self._store()
         if store.folder is not None and 4 * model.dim * n > store.max_bytes:
             warnings.warn(
-                f"The tokens of {n:,} images take {4e-9 * model.dim * n:.1f} GB and the store keeps "
-                f"{1e-9 * store.max_bytes:.1f} GB, so some will be computed again when they are "
-                "next asked for. Average the patches with a (smaller) grid, such as grid=4.",
+                f"The tokens of {n:,} images take {4e-9 * model.dim * n:.1f} GB and the store "
+                f"keeps {1e-9 * store.max_bytes:.1f} GB, so some will be computed again when they "
+                "are next asked for. Average the patches with a (smaller) grid, such as grid=4.",
                 SkmoecbmWarning,
                 stacklevel=4,
             )
