@@ -44,9 +44,11 @@ class TokenUnion(NamedEncoders, TransformerMixin, BaseEstimator):
     ...     ("text", TextTokenEncoder("demo-general", cache_dir=None)),
     ... ])
     >>> image = np.zeros((80, 90, 3), dtype=np.uint8)
-    >>> union.fit_transform([(image, "irregular border"), (image, None), (None, "hair")])
-    TokenFeatures(3 rows; 'image': 5 tokens of width 384, 1 without; 'text': 2 to 3 tokens of \
-width 64, 1 without)
+    >>> records = [(image, "irregular border"), (image, None), (None, "hair")]
+    >>> union.fit_transform(records).present
+    array([[ True,  True],
+           [ True, False],
+           [False,  True]])
     """
 
     _encoders = "streams"

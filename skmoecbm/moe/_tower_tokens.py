@@ -48,14 +48,14 @@ def tower_tokens(visual, pixels):
 
 
 def _of_transformer(visual, pixels):
+    if visual.pool_type == "none":
+        raise BackboneError(
+            "its pooling gives no token that sums the image up. Take a backbone with a class "
+            "token, such as 'ViT-B-16/openai'"
+        )
     tokens = all_tokens(visual, pixels)
-    if visual.attn_pool is not None or visual.pool_type == "none":
+    if visual.attn_pool is not None:
         summary, tokens = visual._pool(tokens)  # CoCa: the answers to learned queries
-        if summary.ndim != 2 or visual.pool_type == "none":
-            raise BackboneError(
-                "its attention pool gives no token that sums the image up. Take a backbone with a "
-                "class token, such as 'ViT-B-16/openai'"
-            )
         return summary, tokens, None
     normed = visual.ln_post(tokens)
     if visual.pool_type == "tok":
