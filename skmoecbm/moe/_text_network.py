@@ -49,8 +49,7 @@ class TextNetwork:
             self.module = _model(transformers, self.source).to(device)
         self.n_parameters = sum(weight.numel() for weight in self.module.parameters())
         self.is_small = self.n_parameters < SMALL_NETWORK
-        self.n_tokens = self.module.get_input_embeddings().num_embeddings
-        self.width, self.is_causal = self._probe()
+        self.n_tokens, self.width, self.is_causal = self._probe()
         self.max_length = self._max_length()
         self.content = {
             "model": self.source.model,
@@ -69,10 +68,11 @@ class TextNetwork:
         return self.module(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
 
     def _probe(self):
-        """Return the width of a token, and whether a token sees only those before it."""
+        """Return tokens known, width of one, and whether it sees only those before it."""
         special = set(self.tokenizer.all_special_ids)
-        words = [i for i in range(self.n_tokens) if i not in special][:4]
         try:
+            n_tokens = self.module.get_input_embeddings().num_embeddings
+            words = [i for i in range(n_tokens) if i not in special][:4]
             if len(words) < 4:
                 raise ValueError(f"its vocabulary has {len(words)} words")
             ids = torch.tensor([words[:3], [*words[:2], words[3]]])
@@ -86,7 +86,7 @@ class TextNetwork:
             ) from error
         first, other = states[:, 0]
         change = (first - other).abs().max().item()
-        return states.shape[2], change <= 1e-6 * max(states.abs().max().item(), 1e-30)
+        return n_tokens, states.shape[2], change <= 1e-6 * max(states.abs().max().item(), 1e-30)
 
     def _max_length(self):
         """Return the most tokens that a text may have."""
