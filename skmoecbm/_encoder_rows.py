@@ -17,11 +17,12 @@ from skmoecbm._progress import progress
 from skmoecbm.exceptions import InputError
 from skmoecbm.images import as_image_list, image_keys, iter_images, warn_missing
 
-__all__ = ["as_text_list", "count_rows", "image_rows", "text_rows"]
+__all__ = ["as_text_list", "count_rows", "image_rows", "text_key", "text_rows", "turn"]
 
 # Embedded and stored under one hold of the lock: the most that a kill can cost, and the longest
 # that another process with the same backbone and device waits before it is let in.
 _CHUNK = 512
+_CHUNK_BYTES = 64 * 2**20  # of rows: token rows are a thousand times as long as embeddings
 _PASSES = 4
 
 _thread_locks = {}
@@ -29,7 +30,18 @@ _thread_locks = {}
 logger = logging.getLogger("skmoecbm")
 
 
-def image_rows(backbone, store, X, *, device, value_range, on_error, batch_size, verbose):
+def image_rows(
+    backbone,
+    store,
+    X,
+    *,
+    device,
+    value_range,
+    on_error,
+    batch_size,
+    verbose,
+    none_is_missing=False,
+):
     """Return the embeddings of the images in `X`, and which of them are there.
 
     Parameters
@@ -44,6 +56,8 @@ def image_rows(backbone, store, X, *, device, value_range, on_error, batch_size,
     batch_size : int or "auto"
     verbose : bool
         Show the progress over the images that must be embedded, and tell of images given twice.
+    none_is_missing : bool, default=False
+        A row without an image (None) is missing, and no error whatever `on_error` says.
 
     Returns
     -------
@@ -55,7 +69,20 @@ def image_rows(backbone, store, X, *, device, value_range, on_error, batch_size,
         return X.rows_of(backbone)
     images = as_image_list(X)
     failures = []
-    keys = image_keys(images, value_range=value_range, on_error=on_error, failures=failures)
+    keys = [None] * len(images)
+    given = [i for i, image in enumerate(images) if not (none_is_missing and image is None)]
+    for i, key in zip(
+        given,
+        image_keys(
+            [images[i] for i in given],
+            value_range=value_range,
+            on_error=on_error,
+            rows=given,
+            failures=failures,
+        ),
+        strict=True,
+    ):
+        keys[i] = key
     there = [key for key in keys if key is not None]
     if verbose and len(there) > len(set(there)):
         logger.warning(
@@ -103,12 +130,17 @@ def text_rows(backbone, store, texts, *, device, verbose=False):
 
     Parameters and results are those of `image_rows`.
     """
-    keys = [None if text is None else "text:" + _digest(text) for text in texts]
+    keys = [None if text is None else text_key(text) for text in texts]
 
     def embed(positions):
         yield len(positions), positions, backbone.embed_texts([texts[i] for i in positions])
 
     return _stored(backbone, store, keys, embed, device, verbose, "text")
+
+
+def text_key(text):
+    """Return the key of a text in the store."""
+    return "text:" + _digest(text)
 
 
 def count_rows(X, modality):
@@ -179,17 +211,25 @@ def _stored(backbone, store, keys, embed, device, verbose, unit):
     unique = list(first)
     rows = np.full((len(unique), backbone.dim), np.nan, dtype=np.float32)
 
+    row_bytes = 4 * backbone.dim
+    most = max(_CHUNK_BYTES // row_bytes, 1)
+
     def look_up(wanted):
-        found, known = store.get(backbone.fingerprint, [unique[j] for j in wanted])
-        if found.any():
-            rows[wanted[found]] = known[found]
-        return wanted[~found]
+        missing = [wanted[:0]]
+        for start in range(0, len(wanted), most):
+            part = wanted[start : start + most]
+            found, known = store.get(backbone.fingerprint, [unique[j] for j in part])
+            if found.any():
+                rows[part[found]] = known[found]
+            missing.append(part[~found])
+        return np.concatenate(missing)
 
     misses = look_up(np.arange(len(unique)))
     with progress(len(misses), unit=unit, name=backbone.name, verbose=verbose) as bar:
-        for start in range(0, len(misses), _CHUNK):
-            chunk = misses[start : start + _CHUNK]
-            with _turn(store.folder, backbone.fingerprint, device):
+        step = min(_CHUNK, most)
+        for start in range(0, len(misses), step):
+            chunk = misses[start : start + step]
+            with turn(store.folder, backbone.fingerprint, device):
                 todo = look_up(chunk)  # another process may have been here while we waited
                 bar.update(len(chunk) - len(todo))
                 row_of = {first[unique[j]]: j for j in todo}
@@ -206,6 +246,8 @@ def _stored(backbone, store, keys, embed, device, verbose, unit):
                         where = [unique[j] for j in done]
                         store.put(backbone.fingerprint, where, rows[done], label=backbone.name)
 
+    if len(unique) == len(keys):  # in the order of the keys, and each once
+        return rows, ~np.isnan(rows[:, 0])
     row_of = {key: j for j, key in enumerate(unique)}
     out = np.full((len(keys), backbone.dim), np.nan, dtype=np.float32)
     given = np.array([i for i, key in enumerate(keys) if key is not None], dtype=np.intp)
@@ -214,7 +256,7 @@ def _stored(backbone, store, keys, embed, device, verbose, unit):
 
 
 @contextmanager
-def _turn(folder, fingerprint, device):
+def turn(folder, fingerprint, device):
     """Let one worker of this machine at a time embed for a store, with a backbone, on a device.
 
     Without it two workers of a grid search would embed the same images at the same time.

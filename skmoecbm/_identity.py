@@ -50,7 +50,7 @@ def check_same_backbone(encoder, backbone):
     more = f"; and {len(differences) - _NAMED} more" if len(differences) > _NAMED else ""
     expert = getattr(encoder, "_loaded_as", None)
     who, way_on = (
-        "This ConceptEncoder",
+        f"This {type(encoder).__name__}",
         "Fit it again, set its parameters back, or give the backbone that it was fitted with.",
     )
     if expert is not None:

@@ -1,5 +1,6 @@
 """Loaded networks, shared by the whole process and bounded in number."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -28,7 +29,7 @@ from skmoecbm._validation import one_thread
 from skmoecbm._vision_tower import speed_up
 from skmoecbm.exceptions import BackboneError
 
-__all__ = ["Network", "NetworkCache", "json_sha256"]
+__all__ = ["NETWORKS", "Network", "NetworkCache", "json_sha256"]
 
 CPU_BATCH = 32  # the default of `batch_size`; a pass takes fewer where that is faster
 
@@ -79,10 +80,22 @@ class Network:
 
     def encode(self, pixels, precision):
         """Return the image features, not normalised, on the network's device."""
+        with self._pass(precision):
+            return self._tower(precision)(pixels.to(self.device)).float()
+
+    def encode_tokens(self, tokens_of, pixels, precision):
+        """Return what `tokens_of` makes of the vision tower and the pixels, on its device."""
+        with self._pass(precision):
+            tower = self._tower(precision)
+            visual = tower if isinstance(tower, torch.nn.Module) else self.module.visual
+            return tokens_of(visual, pixels.to(self.device))
+
+    @contextlib.contextmanager
+    def _pass(self, precision):
         if self.device.type == "cpu" and not self.is_small:
             keep_freed_memory()
         with precision_context(precision, self.device), one_thread(self.is_small):
-            return self._tower(precision)(pixels.to(self.device)).float()
+            yield
 
     def _tower(self, precision):
         """Return what encodes images in a format, in the context of that format."""
@@ -155,16 +168,16 @@ class NetworkCache:
         self._lock = threading.Lock()
         self._slots = OrderedDict()  # key -> [lock, network or None]
 
-    def get(self, name, revision, device):
-        """Return the loaded `Network`, and keep it as the one used last."""
-        key = (source_key(name), revision, str(device))
+    def get(self, name, revision, device, make=Network):
+        """Return the network that `make` loads, and keep it as the one used last."""
+        key = (source_key(name), revision, str(device), make)
         with self._lock:
             slot = self._slots.setdefault(key, [threading.Lock(), None])
             self._slots.move_to_end(key)
         with slot[0]:
             if slot[1] is None:
                 try:
-                    slot[1] = Network(name, revision, device)
+                    slot[1] = make(name, revision, device)
                 except BaseException:
                     with self._lock:
                         if self._slots.get(key) is slot:
@@ -173,7 +186,7 @@ class NetworkCache:
         network = slot[1]
         with self._lock:
             # a branch and the commit it stood for are one network: a fitted encoder asks for this
-            commit = (key[0], network.source.revision, key[2])
+            commit = (key[0], network.source.revision, *key[2:])
             if network.source.revision is not None and key in self._slots:
                 self._slots.setdefault(commit, slot)
             for alias in [k for k, other in self._slots.items() if other is slot]:
@@ -197,6 +210,9 @@ class NetworkCache:
         old = set(networks[: max(0, len(networks) - self._size)])
         for key in [key for key, slot in self._slots.items() if id(slot[1]) in old]:
             del self._slots[key]
+
+
+NETWORKS = NetworkCache(2)
 
 
 def source_key(name):

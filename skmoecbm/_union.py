@@ -11,6 +11,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._blocks import check_expert_name
+from skmoecbm._named_encoders import NamedEncoders
 from skmoecbm._union_columns import choose_columns, fixed_columns
 from skmoecbm._union_rows import encoder_concepts, fitted, transformed
 from skmoecbm._validation import parameter_error
@@ -20,7 +21,7 @@ from skmoecbm.features import ExpertFeatures
 __all__ = ["ExpertUnion", "columns_seen"]
 
 
-class ExpertUnion(CallbackSupportMixin, TransformerMixin, BaseEstimator):
+class ExpertUnion(NamedEncoders, CallbackSupportMixin, TransformerMixin, BaseEstimator):
     """Put the features of several experts side by side, each in a block of its own.
 
     Parameters
@@ -68,34 +69,11 @@ class ExpertUnion(CallbackSupportMixin, TransformerMixin, BaseEstimator):
     ExpertFeatures(2 rows; 'age': 1 concept, 'sizes': 2 concepts)
     """
 
+    _encoders = "experts"
+
     def __init__(self, experts, *, n_jobs=None):
         self.experts = experts
         self.n_jobs = n_jobs
-
-    def get_params(self, deep=True):
-        """Return the parameters and, if `deep`, the encoders by name and their parameters."""
-        params = super().get_params(deep=False)
-        if deep:
-            for name, encoder, *_ in self._entries():
-                params[name] = encoder
-                if hasattr(encoder, "get_params") and not isinstance(encoder, type):
-                    for key, value in encoder.get_params(deep=True).items():
-                        params[f"{name}__{key}"] = value
-        return params
-
-    def set_params(self, **params):
-        """Set `experts`, `n_jobs`, an encoder by its name, or `name__parameter`."""
-        if "experts" in params:
-            self.experts = params.pop("experts")
-        names = [entry[0] for entry in self._entries()]
-        for name in names:
-            if name in params:
-                encoder = params.pop(name)
-                self.experts = [
-                    (entry[0], encoder, *entry[2:]) if entry[0] == name else entry
-                    for entry in self.experts
-                ]
-        return super().set_params(**params)
 
     @with_callbacks
     def fit(self, X, y=None):
@@ -181,11 +159,6 @@ class ExpertUnion(CallbackSupportMixin, TransformerMixin, BaseEstimator):
         tags.input_tags.string = True
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-    def _entries(self):
-        """Return the experts that are at least pairs: `get_params` must work before `fit`."""
-        experts = self.experts if isinstance(self.experts, list | tuple) else ()
-        return [one for one in experts if isinstance(one, list | tuple) and len(one) in (2, 3)]
 
     def _check_experts(self):
         entries = self._entries()

@@ -15,7 +15,7 @@ from open_clip.transformer import (
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["quick_forward", "speed_up"]
+__all__ = ["all_tokens", "quick_forward", "speed_up"]
 
 _QUICK = 1.702  # QuickGELU(x) = x * sigmoid(1.702 x)
 
@@ -38,15 +38,8 @@ def speed_up(visual):
     own_forward = visual.forward
 
     def forward(pixels):
-        # the switches of the moment decide, not those of the time of loading
-        plain = (
-            torch.is_grad_enabled()
-            or torch.is_autocast_enabled(pixels.device.type)
-            or pixels.device.type != "cpu"
-            or pixels.dtype != torch.float32
-            or visual.training
-        )
-        return own_forward(pixels) if plain else quick_forward(visual, pixels)
+        quick = _may_be_quick(visual, pixels)
+        return quick_forward(visual, pixels) if quick else own_forward(pixels)
 
     visual.forward = forward
     return True
@@ -78,6 +71,38 @@ def quick_forward(visual, pixels):
     tokens = _block(last, tokens, only_first=visual.pool_type == "tok")
     pooled, _ = visual._pool(tokens)
     return pooled if visual.proj is None else pooled @ visual.proj
+
+
+def all_tokens(visual, pixels):
+    """Return what the last layer gives for every token, before the final norm and the pooling.
+
+    Parameters
+    ----------
+    visual : open_clip.transformer.VisionTransformer
+    pixels : tensor of shape (n, 3, h, w)
+
+    Returns
+    -------
+    tensor of shape (n, 1 + P, w)
+        By the quick pass where it can be.
+    """
+    tokens = visual._embeds(pixels)
+    if not (_is_known(visual) and _may_be_quick(visual, pixels)):
+        return visual.transformer(tokens)
+    for block in visual.transformer.resblocks:
+        tokens = _block(block, tokens)
+    return tokens
+
+
+def _may_be_quick(visual, pixels):
+    # the switches of the moment decide, not those of the time of loading
+    return not (
+        torch.is_grad_enabled()
+        or torch.is_autocast_enabled(pixels.device.type)
+        or pixels.device.type != "cpu"
+        or pixels.dtype != torch.float32
+        or visual.training
+    )
 
 
 def _is_known(visual):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from skmoecbm._ahead import n_decoders
 from skmoecbm._batch_probe import is_out_of_memory
-from skmoecbm._model_cache import NetworkCache, json_sha256
+from skmoecbm._model_cache import NETWORKS, json_sha256
 from skmoecbm._pixels import Preprocessing, move_levels, scale_levels
 from skmoecbm._precision import precision_context
 from skmoecbm._validation import (
@@ -134,10 +134,7 @@ class Backbone:
         if self._network.device.type == "cpu":
             size = min(size, max(1, CPU_PIXELS // self.image_size**2))
 
-        def encode(batch):
-            return self._network.encode(self._pixels(batch), self.precision)
-
-        return self._normalise(self._in_batches(encode, images, size), "image")
+        return self._normalise(self._in_batches(self._encode, images, size), "image")
 
     def embed_texts(self, texts, batch_size=256):
         """Embed texts, in float32 whatever the precision of the images.
@@ -225,6 +222,10 @@ class Backbone:
         threads, or earlier.
         """
         return self._preprocessing.shape(image)
+
+    def _encode(self, images):
+        """Return the features of images, as they leave the network, on its device."""
+        return self._network.encode(self._pixels(images), self.precision)
 
     def _pixels(self, images):
         """Return the preprocessed images, float32 (n, 3, h, w), on the network's device."""
@@ -361,7 +362,7 @@ def load_backbone(name, *, revision=None, precision="auto", resize="crop", devic
         )
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
-    network = _cache.get(name, revision, device)
+    network = NETWORKS.get(name, revision, device)
     with network.lock:
         actual = network.auto_precision if precision == "auto" else precision
         variant = (name, actual, resize)
@@ -374,7 +375,7 @@ def load_backbone(name, *, revision=None, precision="auto", resize="crop", devic
 
 def clear_backbones():
     """Forget the cached networks; a `Backbone` that is still held keeps working."""
-    _cache.clear()
+    NETWORKS.clear()
 
 
 def set_backbone_cache_size(n):
@@ -386,10 +387,9 @@ def set_backbone_cache_size(n):
         2 unless told otherwise. Variants of a network in `precision` and `resize` share it.
     """
     check_number("set_backbone_cache_size", "n", n, low=0, integer=True)
-    _cache.resize(int(n))
+    NETWORKS.resize(int(n))
 
 
-_cache = NetworkCache(2)
 _notices = set()
 
 

@@ -8,7 +8,7 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._blocks import ExpertBlock
-from skmoecbm._decoding import check_value_range
+from skmoecbm._encoder_parameters import check_encoder, check_image_reading, revision_of
 from skmoecbm._encoder_rows import as_text_list, count_rows, image_rows, text_rows
 from skmoecbm._encoder_texts import (
     check_words,
@@ -21,7 +21,7 @@ from skmoecbm._encoder_texts import (
 from skmoecbm._identity import check_same_backbone
 from skmoecbm._provenance import encoder_training, selection_of
 from skmoecbm._union import ExpertUnion
-from skmoecbm._validation import check_choice, check_number, parameter_error, resolve_device
+from skmoecbm._validation import check_choice, resolve_device
 from skmoecbm.backbones import load_backbone
 from skmoecbm.concepts import as_bank
 from skmoecbm.exceptions import InputError
@@ -271,26 +271,14 @@ class ConceptEncoder(CallbackSupportMixin, TransformerMixin, BaseEstimator):
 
     def _check_parameters(self):
         check_choice(self, "modality", self.modality, ("image", "text"))
-        check_choice(self, "resize", self.resize, ("crop", "pad", "squash"))
-        check_choice(self, "precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
-        check_choice(self, "on_error", self.on_error, ("raise", "missing"))
-        check_number(self, "batch_size", self.batch_size, low=1, integer=True, auto=True)
-        check_value_range(self.value_range, self)
-        if not isinstance(self.verbose, bool):
-            check_number(self, "verbose", self.verbose, low=0, integer=True)
-        if not isinstance(self.backbone, str):
-            raise parameter_error(self, "backbone", "the name of a model, a str", self.backbone)
-        if self.cache_dir is not None and not isinstance(self.cache_dir, str | Path):
-            raise parameter_error(self, "cache_dir", "a path, 'auto' or None", self.cache_dir)
+        check_image_reading(self)
+        check_encoder(self)
         check_words(self)
 
     def _load(self, *, to_fit=False):
-        # once fitted it is that commit, whatever a branch or tag has become since
-        asked = (self.backbone, self.revision)
-        fitted = not to_fit and asked == getattr(self, "_fitted_source", None)
         return load_backbone(
             self.backbone,
-            revision=self.backbone_identity_.get("revision") if fitted else self.revision,
+            revision=revision_of(self, to_fit=to_fit),
             precision=self.precision,
             resize=self.resize,
             device=self.device,

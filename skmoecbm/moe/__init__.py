@@ -1,14 +1,25 @@
 """Sparse mixtures: small networks of which each row uses a few."""
 
+from skmoecbm.moe._cross import CrossModalMoEClassifier
 from skmoecbm.moe._multi_time import MultiTimeAttention
 from skmoecbm.moe._sparse import SparseMoEClassifier
+from skmoecbm.moe._text_encoder import TextTokenEncoder
 from skmoecbm.moe._time_series import pack_series
+from skmoecbm.moe._token_encoder import TokenEncoder
+from skmoecbm.moe._token_features import TokenFeatures, TokenStream
+from skmoecbm.moe._token_union import TokenUnion
 from skmoecbm.moe._training import Balancing, MiniBatches
 
 __all__ = [
     "Balancing",
+    "CrossModalMoEClassifier",
     "MiniBatches",
     "MultiTimeAttention",
     "SparseMoEClassifier",
+    "TextTokenEncoder",
+    "TokenEncoder",
+    "TokenFeatures",
+    "TokenStream",
+    "TokenUnion",
     "pack_series",
 ]
