@@ -152,7 +152,7 @@ class SparseNetwork(nn.Module):
             sharpness = _sharpness(points, centres, self.shape.gating)
             router.start(torch.as_tensor(centres, device=seen.device), sharpness)
 
-    def forward(self, x, present, generator=None):
+    def forward(self, x, present, generator=None, without=None):
         """Return logits (n, K') and the `Routing` of each router.
 
         Parameters
@@ -162,13 +162,22 @@ class SparseNetwork(nn.Module):
         present : tensor of shape (n, M), bool
         generator : torch.Generator or None
             Of the noise of training; None is without.
+        without : (int, int) or None
+            Pool and number of an expert that nobody is sent to.
         """
         parts, share = self._parts(x, present)
         routings = []
-        for router, (seen, there) in zip(self.routers, self._seen(x, present), strict=True):
+        for r, (router, (seen, there)) in enumerate(
+            zip(self.routers, self._seen(x, present), strict=True)
+        ):
             logits = router(seen)
             if generator is not None and self.shape.noisy:
                 logits = add_noise(logits, router.deviation(seen), generator)
+            if without is not None and without[0] == r % len(self.pools):
+                gone = torch.arange(logits.shape[1], device=logits.device) == without[1]
+                if len(gone) == 1:
+                    there = torch.zeros_like(there)
+                logits = logits.masked_fill(gone & (len(gone) > 1), -torch.inf)
             weights, probabilities = route(logits, self.shape.top_k)
             routings.append(Routing(logits, probabilities, weights * there[:, None], there))
         if self.shape.router == "joint":

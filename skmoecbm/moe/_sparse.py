@@ -248,16 +248,23 @@ class SparseMoEClassifier(NetworkClassifier):
         )
         return network.to(device)
 
-    def _forward(self, X):
-        """Yield logits and routings of some rows at a time, and who is present, (n, M)."""
+    def _forward(self, X, expert=None, modality=None):
+        """Yield logits and routings of some rows at a time, and who is present, (n, M).
+
+        Of the model without an expert, by number, or a modality.
+        """
         data, _ = self._read(X)
         device = resolve_device(self.device, self)
         values, present = self._tensors(data, device)
+        if modality is not None:
+            present[:, modality] = False
+        without = None if expert is None else divmod(expert, self.n_experts)
         network = self._network(device)
         with torch.no_grad():
             for start in range(0, len(present), _ROWS_AT_ONCE):
                 some = slice(start, start + _ROWS_AT_ONCE)
-                yield *network([part[some] for part in values], present[some]), present[some]
+                given = ([part[some] for part in values], present[some])
+                yield *network(*given, without=without), present[some]
 
     def _class_logits(self, X):
         """Return logits (n, K) at the class frequencies of training."""
@@ -268,6 +275,38 @@ class SparseMoEClassifier(NetworkClassifier):
         if self._n_outputs == 1:
             logits = two_columns(logits)
         return self._fill_absent(logits, present)
+
+    def _logits_without(self, X, *, expert=None, modality=None):
+        """Return the decision (n, K') of the model, or of what is left of it."""
+        parts = [
+            torch.where(there.any(1)[:, None], logits, torch.nan).cpu().numpy()
+            for logits, _, there in self._forward(X, expert, modality)
+        ]
+        logits = np.concatenate(parts)
+        return np.where(np.isnan(logits), self._log_odds(), logits) + self._constant_logits()
+
+    def _routing(self, X):
+        """Return what a `RoutingExplanation` is made of."""
+        weights, seen, present = [], [], []
+        for _, routings, there in self._forward(X):
+            weights.append(torch.stack([one.weights for one in routings], dim=1).cpu().numpy())
+            seen.append(torch.stack([one.present for one in routings], dim=1).cpu().numpy())
+            present.append(there.cpu().numpy())
+        present = np.concatenate(present)
+        one = self.router == "joint"
+        names = [f"expert {e}" for e in range(self.n_experts)]
+        if self.router == "disjoint":
+            names = [
+                f"{modality} {e}" for modality in self.modality_names_ for e in range(len(names))
+            ]
+        some = present.any(axis=1)
+        return {
+            "weights": np.concatenate(weights) * some[:, None, None],
+            "seen": np.concatenate(seen) & some[:, None],
+            "modality_present": present,
+            "router_names": ["all"] if one else list(self.modality_names_),
+            "expert_names": names,
+        }
 
     def routing_weights(self, X):
         """Return how much each expert counts in each row.
@@ -283,9 +322,4 @@ class SparseMoEClassifier(NetworkClassifier):
             "disjoint" experts of its own). Zero for experts that were not chosen, and for a
             modality that is absent.
         """
-        return np.concatenate(
-            [
-                torch.stack([routing.weights for routing in routings], dim=1).cpu().numpy()
-                for _, routings, _ in self._forward(X)
-            ]
-        )
+        return self._routing(X)["weights"]
