@@ -12,7 +12,7 @@ from skmoecbm.moe._linear import solve_linear
 from skmoecbm.moe._pool import ExpertPool
 from skmoecbm.moe._routing import Router, add_noise, route
 
-__all__ = ["Routing", "Shape", "SparseNetwork"]
+__all__ = ["Routing", "Shape", "SparseNetwork", "tensor_shapes"]
 
 # Rows that k-means looks at, at most.
 _CLUSTERED = 5000
@@ -228,6 +228,13 @@ class SparseNetwork(nn.Module):
             return list(zip(parts, there, strict=True))
         marks = [(~present).double()] if several else []
         return [(torch.cat([*parts, *marks], 1), everywhere if several else present[:, 0])]
+
+
+def tensor_shapes(shape):
+    """Return name -> shape of every tensor of a network, without making any."""
+    with torch.device("meta"):
+        network = SparseNetwork(shape)
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 def clusters(rows, n, rng):

@@ -130,8 +130,8 @@ class SparseMoEClassifier(NetworkClassifier):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _check_parameters(self):
-        """Validate what was stored, and return device, balancing and training."""
+    def _check_settings(self):
+        """Validate what was stored, and return balancing and training."""
         for name in ("n_experts", "top_k", "expert_hidden"):
             check_number(self, name, getattr(self, name), low=1, integer=True)
         if self.top_k > self.n_experts:
@@ -153,10 +153,11 @@ class SparseMoEClassifier(NetworkClassifier):
         if not isinstance(balancing, Balancing):
             raise parameter_error(self, "balancing", "Balancing(...) or None", balancing)
         balancing.check(self)
-        return resolve_device(self.device, self), balancing, training
+        return balancing, training
 
     def _fit(self, X, y, sample_weight, groups):
-        device, balancing, training = self._check_parameters()
+        balancing, training = self._check_settings()
+        device = resolve_device(self.device, self)
         blocks = self.modalities
         blocks = list(blocks.items()) if isinstance(blocks, dict) else blocks
         data, _, codes, weights, groups, present = self._start_fit(
@@ -210,6 +211,7 @@ class SparseMoEClassifier(NetworkClassifier):
         }
         run.early_stopping = reason or True
         self.history_ = vars(run).copy()
+        self.training_summary_["device"] = device.type
         self.n_iter_ = len(run.train_loss)
         context.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=self._fitted_attributes()
@@ -258,7 +260,7 @@ class SparseMoEClassifier(NetworkClassifier):
         values, present = self._tensors(data, device)
         if modality is not None:
             present[:, modality] = False
-        without = None if expert is None else divmod(expert, self.n_experts)
+        without = None if expert is None else divmod(expert, self.network_shape_.n_experts)
         network = self._network(device)
         with torch.no_grad():
             for start in range(0, len(present), _ROWS_AT_ONCE):
@@ -293,9 +295,9 @@ class SparseMoEClassifier(NetworkClassifier):
             seen.append(torch.stack([one.present for one in routings], dim=1).cpu().numpy())
             present.append(there.cpu().numpy())
         present = np.concatenate(present)
-        one = self.router == "joint"
-        names = [f"expert {e}" for e in range(self.n_experts)]
-        if self.router == "disjoint":
+        shape = self.network_shape_
+        names = [f"expert {e}" for e in range(shape.n_experts)]
+        if shape.n_pools > 1:
             names = [
                 f"{modality} {e}" for modality in self.modality_names_ for e in range(len(names))
             ]
@@ -304,7 +306,7 @@ class SparseMoEClassifier(NetworkClassifier):
             "weights": np.concatenate(weights) * some[:, None, None],
             "seen": np.concatenate(seen) & some[:, None],
             "modality_present": present,
-            "router_names": ["all"] if one else list(self.modality_names_),
+            "router_names": ["all"] if shape.router == "joint" else list(self.modality_names_),
             "expert_names": names,
         }
 
