@@ -34,6 +34,7 @@ from skmoecbm._validation import parameter_error
 __all__ = ["CardDetails", "ReportedMetrics", "model_card", "with_repository"]
 
 _TITLE = "A concept bottleneck model"
+_NETWORK_TITLE = "A sparse mixture of networks"
 _PARTS = ("description", "intended_use", "out_of_scope", "training_data", "limits")
 
 
@@ -80,7 +81,8 @@ def model_card(
     encoders = encoders_of(config)
     node, prefix = classifier_of(config)
     experts = expert_rows(config, node)
-    title = one_line(details.title or _TITLE, 200)
+    is_network = hasattr(node, "history")
+    title = one_line(details.title or (_NETWORK_TITLE if is_network else _TITLE), 200)
     version = config.library_versions.get("skmoecbm", "")
     view = {
         "front_matter": _front_matter(
