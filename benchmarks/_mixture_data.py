@@ -65,7 +65,9 @@ def ham10000(data, store):
     found = read("ham10000", "lesion", data, backbones=DEMO, store=store)
     image = np.hstack([np.asarray(block.embeddings) for block in found.X.blocks]).astype(float)
     table = pd.read_csv(Path(data) / "ham10000" / "metadata.csv")
-    known = (table["age"].notna() & ~table[["sex", "localization"]].eq("unknown").any(axis=1)).values
+    known = (
+        table["age"].notna() & ~table[["sex", "localization"]].eq("unknown").any(axis=1)
+    ).values
     columns = pd.get_dummies(table[["sex", "localization"]], dtype=float)
     columns = columns.drop(columns=[name for name in columns if name.endswith("_unknown")])
     columns.insert(0, "age", table["age"])

@@ -41,7 +41,9 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
 
     Attributes
     ----------
+    span_ : (float, float), in the unit of the times
     points_ : ndarray of shape (G,), in the unit of the times
+        Regular in the span; of one point its beginning.
     means_, scales_ : ndarray of shape (V,)
         Of each variable over its measurements; the deviation is 1 where it does not vary.
     n_variables_ : int
@@ -107,7 +109,8 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
             low, high = (times[used].min(), times[used].max()) if used.any() else (0.0, 1.0)
         else:
             low, high = self.time_range
-        self.points_ = np.linspace(low, high if high > low else low + 1.0, self.n_points)
+        self.span_ = (float(low), float(high if high > low else low + 1.0))
+        self.points_ = np.linspace(*self.span_, self.n_points)
         w = weights[:, None, None] * mask
         total = np.maximum(w.sum((0, 1)), np.finfo(float).tiny)
         self.means_ = (w * values).sum((0, 1)) / total
@@ -118,8 +121,8 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
     def scaled(self, packed):
         """Return times in units of the span, standardised values and mask, of packed series."""
         times, values, mask = unpack(packed, self.n_variables_)
-        first, last = self.points_[[0, -1]] if self.n_points > 1 else self.points_[[0, 0]]
-        times = (times - first) / (last - first if last > first else 1.0)
+        first, last = self.span_
+        times = (times - first) / (last - first)
         return times, np.where(mask, (values - self.means_) / self.scales_, 0.0), mask
 
     def attention_settings(self):

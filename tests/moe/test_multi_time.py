@@ -12,6 +12,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
+from skmoecbm import load, save
 from skmoecbm.exceptions import InputError
 from skmoecbm.moe import MiniBatches, MultiTimeAttention, SparseMoEClassifier, pack_series
 from skmoecbm.moe._time_attention import TimeAttention
@@ -363,3 +364,16 @@ def test_wrong_series_of_the_classifier_are_told(series, told):
     clf = with_series(None).set_params(time_series=series)
     with pytest.raises(InputError, match=told):
         clf.fit(beside_an_image(rows, 0), y)
+
+
+def test_saved_series_say_the_same(tmp_path):
+    rows, y = peaks(60, 5)
+    X = beside_an_image(rows, 0)
+    reads = MultiTimeAttention(4, sharpness=(8.0, 1.0), n_variables=1)
+    clf = with_series(reads, training=MiniBatches(max_epochs=2)).fit(X, y)
+    save(clf, tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert np.array_equal(again.predict_proba(X), clf.predict_proba(X))
+    assert again.time_series["vitals"].get_params() == reads.get_params()
+    told = clf.time_series_["vitals"].transform(X[:, 3:])
+    assert np.array_equal(again.time_series_["vitals"].transform(X[:, 3:]), told)

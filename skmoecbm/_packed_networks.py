@@ -1,0 +1,130 @@
+"""The classifiers of networks as JSON nodes with arrays beside them, and back."""
+
+from dataclasses import asdict
+
+import numpy as np
+
+from skmoecbm._columns import Layout
+from skmoecbm._packed_arrays import take, take_quantiles
+from skmoecbm._packed_common import build, checked, pack_common, unpack_common
+from skmoecbm._schema_networks import SeriesNode, SparseNode
+from skmoecbm.exceptions import FormatError
+from skmoecbm.moe import MultiTimeAttention, SparseMoEClassifier
+from skmoecbm.moe._network import Shape, tensor_shapes
+
+__all__ = ["pack_sparse", "unpack_sparse"]
+
+# Logarithms of factors: beyond, products with them would leave float64.
+_LARGEST_LOG = 100.0
+_FIELDS = ("n_experts", "top_k", "hidden", "router", "gating", "noisy", "learned_missing")
+
+
+def pack_sparse(model, arrays, prefix, trusted=()):
+    """Return the `SparseNode` of a fitted `SparseMoEClassifier`."""
+    for name, array in model.weights_.items():
+        arrays[f"{prefix}.network.{name}"] = array
+    for m, name in enumerate(model.modality_names_):
+        own = f"{prefix}.modalities.{m}"
+        one = model.time_series_.get(name)
+        arrays[f"{own}.mean"] = one.means_ if one else model.modality_means_[m]
+        arrays[f"{own}.scale"] = one.scales_ if one else model.modality_scales_[m]
+        arrays[f"{own}.concept_quantiles"] = model.concept_quantiles_[m]
+    arrays[f"{prefix}.class_log_prior"] = model.class_log_prior_
+    shape, history = asdict(model.network_shape_), model.history_
+    return SparseNode(
+        **pack_common(model, arrays, prefix),
+        modality_names=model.modality_names_,
+        modality_columns=[columns.tolist() for columns in model._layout.columns],
+        column_names=model._layout.concepts,
+        shape={name: shape[name] for name in _FIELDS} | {"series": _pack_series(model)},
+        history={
+            "train_loss": [float(loss) for loss in history["train_loss"]],
+            "validation_score": [float(score) for score in history["validation_score"]],
+            "best_epoch": int(history["best_epoch"]),
+            "early_stopping": history["early_stopping"],
+        },
+    )
+
+
+def unpack_sparse(node, arrays, prefix, trusted=()):
+    """Return the fitted classifier of a `SparseNode`."""
+    model = build(SparseMoEClassifier, node)
+    checked(model._check_settings)
+    n_classes, widths = len(node.classes.values), [len(part) for part in node.modality_columns]
+    model.class_log_prior_ = take(arrays, f"{prefix}.class_log_prior", (n_classes,), "float64")
+    unpack_common(model, node, arrays, prefix)
+    model.modality_means_, model.modality_scales_, model.concept_quantiles_ = [], [], []
+    model.time_series_ = {}
+    series = node.shape.series or (None,) * len(widths)
+    for m, (width, one) in enumerate(zip(widths, series, strict=True)):
+        own = f"{prefix}.modalities.{m}"
+        model.concept_quantiles_.append(take_quantiles(arrays, own, width))
+        scaled = (width if one is None else one.n_variables,)
+        mean = take(arrays, f"{own}.mean", scaled, "float64")
+        scale = take(arrays, f"{own}.scale", scaled, "float64", positive=True)
+        if one is not None:
+            model.time_series_[node.modality_names[m]] = _unpack_series(one, mean, scale)
+            mean = scale = np.empty(0)
+        model.modality_means_.append(mean)
+        model.modality_scales_.append(scale)
+    shape = node.shape.model_dump(exclude={"series"})
+    model.network_shape_ = Shape(
+        widths=tuple(node.widths),
+        n_outputs=1 if n_classes == 2 and not node.multilabel else n_classes,
+        series=tuple(
+            one and (one.n_variables, one.n_points, one.n_frequencies, one.sharpness)
+            for one in series
+        ),
+        **shape,
+    )
+    model.weights_ = {}
+    for name, shape in tensor_shapes(model.network_shape_).items():
+        array = take(arrays, f"{prefix}.network.{name}", shape, "float64")
+        if "log_" in name and np.abs(array).max(initial=0.0) > _LARGEST_LOG:
+            raise FormatError(
+                f"The array '{prefix}.network.{name}' has logarithms beyond {_LARGEST_LOG:g}; "
+                "save the model again."
+            )
+        model.weights_[name] = array
+    model.history_ = {
+        "train_loss": list(node.history.train_loss),
+        "validation_score": list(node.history.validation_score),
+        "best_epoch": node.history.best_epoch,
+        "early_stopping": node.history.early_stopping,
+    }
+    model.modality_names_ = list(node.modality_names)
+    model._layout = Layout(
+        model.modality_names_,
+        [np.array(columns, dtype=int) for columns in node.modality_columns],
+        [list(names) for names in node.column_names],
+        np.array([], dtype=int),
+    )
+    return model
+
+
+def _pack_series(model):
+    """Return by modality how it is read, or nothing where no one is a time series."""
+    found = []
+    for name, one in zip(model.modality_names_, model.network_shape_.series, strict=True):
+        if one is None:
+            found.append(None)
+            continue
+        first, last = model.time_series_[name].span_
+        keys = ("n_variables", "n_points", "n_frequencies", "sharpness")
+        found.append(SeriesNode(**dict(zip(keys, one, strict=True)), first=first, last=last))
+    return tuple(found) if any(found) else ()
+
+
+def _unpack_series(node, means, scales):
+    """Return the fitted transformer of a `SeriesNode`."""
+    one = MultiTimeAttention(
+        node.n_points,
+        n_frequencies=node.n_frequencies,
+        sharpness=node.sharpness,
+        time_range=(node.first, node.last),
+        n_variables=node.n_variables,
+    )
+    one.n_variables_, one.span_ = node.n_variables, (node.first, node.last)
+    one.points_ = np.linspace(node.first, node.last, node.n_points)
+    one.means_, one.scales_ = means, scales
+    return one
