@@ -23,10 +23,12 @@ _FIT_ONLY = {
     "n_jobs",
     "prior",
     "random_state",
+    "scoring",
     "select",
     "time_series",
     "training",
     "transform_input",
+    "validation_fraction",
     "verbose",
 }
 
