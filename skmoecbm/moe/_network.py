@@ -1,4 +1,4 @@
-"""The network of `SparseMoEClassifier`: modalities, routers, pools of experts, a linear head."""
+"""The network of `SparseMoEClassifier`: modalities, routers, pools of experts, a linear part."""
 
 import math
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch import nn
 
+from skmoecbm.moe._linear import solve_linear
 from skmoecbm.moe._pool import ExpertPool
 from skmoecbm.moe._routing import Router, add_noise, route
 
@@ -79,8 +80,12 @@ class Routing:
 class SparseNetwork(nn.Module):
     """Each modality to a common width, routers, the few experts that they choose, a linear head.
 
+    Beside it a linear part sees everything. It begins as a logistic regression, the experts as
+    silent: where there is nothing for experts to find, that is what the network stays.
+
     A modality that is absent from a row has the weight zero there: what the others say is averaged
-    over those that are present, and routers are told which those are.
+    over those that are present, as loud as is learned for that number of them, and routers are told
+    which those are.
     """
 
     def __init__(self, shape):
@@ -102,22 +107,25 @@ class SparseNetwork(nn.Module):
             ExpertPool(shape.n_experts, width, shape.hidden, shape.hidden)
             for _ in range(shape.n_pools)
         )
-        # How much surer, or less sure, a row is with fewer modalities than all: one that is alone
-        # renormalises to a full voice, but has not seen as much.
-        self.surer = _empty(len(shape.widths) - 1)
+        # How loud the average of the modalities that are there is, by how many they are. Alone a
+        # modality has a full voice, as if it had seen as much as all of them together.
+        self.log_voice = None
+        if several and not shape.learned_missing:
+            self.log_voice = _empty(len(shape.widths) - 1)
         self.head = _empty(shape.n_outputs, shape.hidden)
+        self.linear = _empty(shape.n_outputs, sum(shape.widths) + len(shape.widths) * several)
         self.intercept = _empty(shape.n_outputs)
 
     @torch.no_grad()
-    def start(self, x, present, log_odds, rng, generator):
-        """Draw the weights, and let each router begin at clusters of what it sees.
+    def start(self, rows, log_odds, rng, generator):
+        """Draw the weights, solve the linear part, let routers begin at clusters of what they see.
 
         Parameters
         ----------
-        x : list of tensors (n, p_m)
-        present : tensor of shape (n, M), bool
+        rows : Rows
+            That the network is trained on.
         log_odds : tensor of shape (K',)
-            Logits of the class frequencies: what is said where the experts say nothing.
+            Logits of the class frequencies.
         rng : numpy.random.RandomState
         generator : torch.Generator
         """
@@ -128,14 +136,20 @@ class SparseNetwork(nn.Module):
         for vector in self.missing:
             vector.copy_(0.1 * torch.randn(vector.shape, generator=generator, dtype=torch.float64))
         for pool in self.pools:
-            pool.start(generator)
-        self.intercept.copy_(log_odds)
+            pool.start(generator, silent=True)
+        x, present = rows.x, rows.present
+        slopes, intercept = solve_linear(self._all(x, present), rows, log_odds)
+        self.linear.copy_(slopes)
+        self.intercept.copy_(intercept)
+        if self.log_voice is not None:  # a sum of those that are there: evidence adds up
+            n = len(self.log_voice) + 1
+            self.log_voice.copy_(torch.log(torch.arange(1, n, dtype=torch.float64) / n))
         for router, (seen, there) in zip(self.routers, self._seen(x, present), strict=True):
-            rows = seen[there].cpu().numpy()
-            if len(rows) > _CLUSTERED:
-                rows = rows[rng.permutation(len(rows))[:_CLUSTERED]]
-            centres = clusters(rows, self.shape.n_experts, rng)
-            sharpness = _sharpness(rows, centres, self.shape.gating)
+            points = seen[there].cpu().numpy()
+            if len(points) > _CLUSTERED:
+                points = points[rng.permutation(len(points))[:_CLUSTERED]]
+            centres = clusters(points, self.shape.n_experts, rng)
+            sharpness = _sharpness(points, centres, self.shape.gating)
             router.start(torch.as_tensor(centres, device=seen.device), sharpness)
 
     def forward(self, x, present, generator=None):
@@ -165,10 +179,15 @@ class SparseNetwork(nn.Module):
             for m, (part, routing) in enumerate(zip(parts, routings, strict=True)):
                 pool = self.pools[m % len(self.pools)]
                 answer = answer + pool(part, routing.weights * share[:, m, None])
-        if self.projections:
-            scales = torch.cat([self.surer.exp(), self.surer.new_ones(1)])
-            answer = answer * scales[present.sum(1).clamp_min(1) - 1, None]
-        return answer @ self.head.T + self.intercept, routings
+        logits = answer @ self.head.T + self._all(x, present) @ self.linear.T + self.intercept
+        return logits, routings
+
+    def _all(self, x, present):
+        """Return all columns, 0 where absent, and of several modalities which are absent."""
+        if not self.projections:
+            return x[0]
+        parts = [torch.where(present[:, m, None], part, 0.0) for m, part in enumerate(x)]
+        return torch.cat([*parts, (~present).double()], dim=1)
 
     def _parts(self, x, present):
         """Return each modality at the common width, and its share in each row, (n, M)."""
@@ -183,8 +202,12 @@ class SparseNetwork(nn.Module):
             parts.append(part)
         if self.missing:
             there = torch.ones_like(present)
-        share = there.double()
-        return parts, share / share.sum(1, keepdim=True).clamp_min(1.0)
+        count = there.sum(1).clamp_min(1)
+        share = there.double() / count[:, None]
+        if self.log_voice is not None:
+            voices = torch.cat([self.log_voice.exp(), self.log_voice.new_ones(1)])
+            share = share * voices[count - 1, None]
+        return parts, share
 
     def _seen(self, x, present):
         """Return what each router looks at, and in which rows it has something to look at."""

@@ -183,7 +183,7 @@ class SparseMoEClassifier(NetworkClassifier):
         rows = Rows(*self._tensors(data, device), target)
         mine = rows.take(np.flatnonzero(is_training))
         log_odds = torch.as_tensor(self._log_odds(), device=device)
-        network.start(mine.x, mine.present, log_odds, rng, generator)
+        network.start(mine, log_odds, rng, generator)
         mine.share = mine.share / mine.share.mean()
 
         def batch_loss(batch):
