@@ -14,8 +14,9 @@ from pydantic import (
 )
 
 from skmoecbm._schema_foreign import ForeignHeadNode, ForeignNode, PassthroughNode
-from skmoecbm._schema_parts import Flag, Label, Name, Number, Part, Size, Text
+from skmoecbm._schema_parts import EstimatorNode, Flag, Label, Name, Number, Part, Size, Text
 from skmoecbm._schema_provenance import BackboneIdentity, ClassifierTraining, EncoderTraining
+from skmoecbm._schema_tokens import TextTokenEncoderNode, TokenEncoderNode, TokenUnionNode
 from skmoecbm.concepts import Concept, ConceptBank, ConceptClass
 from skmoecbm.exceptions import InputError
 
@@ -90,13 +91,6 @@ class Labels(Part):
             raise ValueError(f"labels do not fit into dtype {self.dtype}") from error
 
 
-class _Estimator(Part):
-    """What every estimator has: constructor parameters, and the names of those left out."""
-
-    parameters: Annotated[dict[Name, JsonValue], Field(max_length=64)]
-    not_saved: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
-
-
 class TableNode(Part):
     """A small table: the names of its columns, and its rows; null is NaN."""
 
@@ -138,7 +132,7 @@ class _StoredBank(ConceptBank):
     concepts: tuple[Concept, ...] = Field(min_length=1, fail_fast=True)
 
 
-class EncoderNode(_Estimator):
+class EncoderNode(EstimatorNode):
     """A fitted `ConceptEncoder`.
 
     `bank` holds the concepts in use, `all_concepts` those given to the constructor where they
@@ -186,7 +180,7 @@ class UnionExpert(Part):
     has_columns: StrictBool = False
 
 
-class UnionNode(_Estimator):
+class UnionNode(EstimatorNode):
     """A fitted `ExpertUnion`."""
 
     kind: Literal["ExpertUnion"] = "ExpertUnion"
@@ -221,7 +215,7 @@ class EditNode(Part):
         return self
 
 
-class _Classifier(_Estimator):
+class _Classifier(EstimatorNode):
     classes: Labels
     multilabel: Flag = False
     alpha: Number
@@ -314,12 +308,20 @@ class Step(Part):
 
     name: Name
     node: Annotated[
-        EncoderNode | UnionNode | HeadNode | GatedNode | ForeignNode | PassthroughNode,
+        EncoderNode
+        | UnionNode
+        | TokenEncoderNode
+        | TextTokenEncoderNode
+        | TokenUnionNode
+        | HeadNode
+        | GatedNode
+        | ForeignNode
+        | PassthroughNode,
         Field(discriminator="kind"),
     ]
 
 
-class PipelineNode(_Estimator):
+class PipelineNode(EstimatorNode):
     """A fitted `sklearn.pipeline.Pipeline` of an encoder or union and a classifier."""
 
     kind: Literal["Pipeline"] = "Pipeline"
