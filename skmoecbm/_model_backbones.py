@@ -24,7 +24,7 @@ _ENCODERS = (ConceptEncoder, TextTokenEncoder, TokenEncoder)
 def encoders_of(model):
     """Return the fitted encoders of a model that have a backbone, expert's name -> encoder.
 
-    Of a union the names are its experts' or streams'; that of an encoder beside no others is its step's, or
+    Of a union the names are its experts' or streams'; that of an encoder alone is its step's, or
     its class's where it is the whole model.
     """
     if isinstance(model, Pipeline):
