@@ -173,7 +173,10 @@ def test_a_text_that_is_too_long_is_cut_and_counted_each_time(models, tmp_path):
     fitted = encoder(folder, max_length=8, cache_dir=tmp_path).fit(NOTES)
     assert fitted.max_length_ == 8
     for _ in range(2):  # the second time nothing is read, and it is true all the same
-        with pytest.warns(SkmoecbmWarning, match=rf"1 of 2 texts .* 8 tokens.*{len(WORDS) + 2}\)"):
+        with pytest.warns(
+            SkmoecbmWarning,
+            match=rf"1 of 2 texts .* 8 tokens that max_length asks for.*{len(WORDS) + 2}\)",
+        ):
             tokens = fitted.transform([long, None, "cough"])
     expected = expected_tokens("bert", folder, network, " ".join(WORDS[:6]))
     np.testing.assert_allclose(tokens[0]["text"], expected, rtol=1e-4, atol=1e-5)
@@ -185,7 +188,9 @@ def test_a_text_that_is_too_long_is_cut_and_counted_each_time(models, tmp_path):
 def test_a_text_tower_may_read_less_than_it_could(tmp_path):
     write_clip(tmp_path / "clip")
     fitted = encoder(tmp_path / "clip", max_length=4).fit(["hair"])
-    with pytest.warns(SkmoecbmWarning, match="1 of 1 texts are longer than the 4 tokens"):
+    with pytest.warns(
+        SkmoecbmWarning, match="1 of 1 texts are longer than the 4 tokens that max_length"
+    ):
         cut = fitted.transform(["red dots and hair"])[0]["text"]
     np.testing.assert_allclose(cut, fitted.transform(["red dots"])[0]["text"], atol=1e-6)
     with pytest.raises(InputError, match=r"'max_length'.*at most 12"):
@@ -371,7 +376,9 @@ def test_masked_notes_of_radiographs(data_dir):
     notes = mask_terms(table["clinical_notes"].iloc[:40], "covid_radiography")
     assert any("___" in note for note in notes)
     fitted = TextTokenEncoder("demo-general", cache_dir=None).fit(notes)
-    with pytest.warns(SkmoecbmWarning, match="of 40 texts are longer than the 24 tokens"):
+    with pytest.warns(
+        SkmoecbmWarning, match="of 40 texts are longer than the 24 tokens that .demo-general. reads"
+    ):
         tokens = fitted.transform(notes)
     assert tokens.present.all() and tokens.shape == (40, 64)
     plain = [len(row["text"]) for row in tokens]
