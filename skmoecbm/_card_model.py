@@ -19,6 +19,8 @@ __all__ = [
     "network_words",
     "takes_images",
     "takes_images_alone",
+    "token_nodes",
+    "token_rows",
 ]
 
 SHOWN_EXPERTS = 8  # with a table and a picture
@@ -184,6 +186,26 @@ def expert_rows(config, classifier):
     return [_expert(name or alone or "expert", encoder) for name, encoder in encoders]
 
 
+def token_nodes(config):
+    """Return the node of each encoder of tokens."""
+    return [node for _, node in _token_encoders(config)]
+
+
+def token_rows(config):
+    """Return one dict of text for each encoder of tokens, as `expert_rows` does for experts."""
+    return [_expert(name, node) for name, node in _token_encoders(config)]
+
+
+def _token_encoders(config):
+    found = []
+    for node, _ in _parts_of(config):
+        if node.kind == "TokenUnion":
+            found += [(stream.name, stream.encoder) for stream in node.streams]
+        elif node.kind in ("TokenEncoder", "TextTokenEncoder"):
+            found.append(("tokens", node))
+    return found
+
+
 def foreign_classes(config):
     """Return the classes of other libraries that a model holds by way of skops, sorted."""
     found, level = set(), [config.model.model_dump(mode="json")]
@@ -233,12 +255,17 @@ def _expert(name, encoder):
     settings = identity.get("preprocessing")
     settings = settings if isinstance(settings, dict) else {}
     size = settings.get("size")
+    without = "fp32" if encoder.kind == "TextTokenEncoder" else "not recorded"
     told = []
     if isinstance(size, list) and len(size) == 2:
         told.append(f"{size[0]} × {size[1]} pixels")
     told += [parameters.get("resize"), settings.get("interpolation")]
     if parameters.get("modality", "image") != "image":
         told = [parameters["modality"]]
+    if encoder.kind == "TokenEncoder":
+        told.append(f"{encoder.n_tokens} tokens of width {encoder.width}")
+    if encoder.kind == "TextTokenEncoder":
+        told = [f"texts of up to {identity['tokens']['max_length']} tokens"]
     return {
         "name": code(name),
         "backbone": code(backbone),
@@ -246,9 +273,9 @@ def _expert(name, encoder):
         "revision": _short(identity.get("revision")),
         "weights": _short(identity.get("weights_sha256")),
         "preprocessing": code(", ".join(str(one) for one in told if one)),
-        "precision": code(identity.get("precision") or "not recorded"),
+        "precision": code(identity.get("precision") or without),
         "licence": licence_of(backbone),
-        "n_concepts": len(encoder.bank["concepts"]),
+        "n_concepts": len(getattr(encoder, "bank", {}).get("concepts", ())),
     }
 
 

@@ -189,7 +189,20 @@ def as_text_list(X):
             )
         elif not text.strip():
             texts[row] = None
+        elif not _is_whole(text):
+            raise InputError(
+                f"text {row:,} holds half a character, which no file can: {text!r:.60}. Read the "
+                "text again with the right encoding."
+            )
     return texts
+
+
+def _is_whole(text):
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_na(value):

@@ -11,17 +11,20 @@ from skmoecbm._identity import check_same_backbone
 from skmoecbm._validation import parameter_error, resolve_device
 from skmoecbm.encoder import ConceptEncoder
 from skmoecbm.exceptions import InputError
+from skmoecbm.moe import TextTokenEncoder, TokenEncoder
 
 __all__ = ["check_backbones", "check_places", "encoders_of", "set_backbones", "set_device"]
 
 # "ViT-B-16/openai" is a name; these begin a path
 _PATH = re.compile(r"[/~\\]|\.{1,2}[/\\]|[A-Za-z]:[/\\]")
 
+_ENCODERS = (ConceptEncoder, TextTokenEncoder, TokenEncoder)
+
 
 def encoders_of(model):
-    """Return the fitted `ConceptEncoder`s of a model, expert's name -> encoder.
+    """Return the fitted encoders of a model that have a backbone, expert's name -> encoder.
 
-    Of a union the names are its experts'; that of an encoder beside no others is its step's, or
+    Of a union the names are its experts' or streams'; that of an encoder alone is its step's, or
     its class's where it is the whole model.
     """
     if isinstance(model, Pipeline):
@@ -94,7 +97,7 @@ def set_device(model, device):
     resolve_device(device, "load")
     steps = [step for _, step in model.steps] if isinstance(model, Pipeline) else [model]
     for part in [*steps, *encoders_of(model).values()]:
-        if isinstance(part, ConceptEncoder | ConceptClassifier):
+        if isinstance(part, (*_ENCODERS, ConceptClassifier)):
             part.set_params(device=str(device))
 
 
@@ -118,7 +121,7 @@ def check_backbones(model):
 
 
 def _inside(part, name):
-    if isinstance(part, ConceptEncoder):
+    if isinstance(part, _ENCODERS):
         return {name: part}
-    experts = getattr(part, "experts_", ())
-    return {key: one for key, one in experts if isinstance(one, ConceptEncoder)}
+    members = getattr(part, "experts_", getattr(part, "streams_", ()))
+    return {key: one for key, one in members if isinstance(one, _ENCODERS)}

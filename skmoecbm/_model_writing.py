@@ -117,6 +117,8 @@ def _notices(node):
         found = [notice for step in node.steps for notice in _notices(step.node)]
     elif node.kind == "ExpertUnion":
         found = [notice for expert in node.experts for notice in _notices(expert.encoder)]
+    elif node.kind == "TokenUnion":
+        found = [notice for stream in node.streams for notice in _notices(stream.encoder)]
     else:
-        found = [node.notice] if node.kind == "ConceptEncoder" and node.notice else []
+        found = [node.notice] if getattr(node, "notice", None) else []
     return tuple(dict.fromkeys(found))

@@ -4,13 +4,22 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from skmoecbm._backbone_names import is_portable_name, is_portable_revision, portable_name
 from skmoecbm._foreign_steps import pack_step, passthrough, unpack_passthrough, unpack_step
-from skmoecbm._model_cache import json_sha256
 from skmoecbm._packed_arrays import take
 from skmoecbm._packed_classifiers import pack_gated, pack_head, unpack_gated, unpack_head
 from skmoecbm._packed_common import OBJECTS, build, checked
 from skmoecbm._packed_networks import pack_sparse, unpack_sparse
+from skmoecbm._packed_tokens import (
+    check_fingerprint,
+    check_place,
+    pack_text_tokens,
+    pack_token_union,
+    pack_tokens,
+    placed_parameters,
+    unpack_text_tokens,
+    unpack_token_union,
+    unpack_tokens,
+)
 from skmoecbm._parameters import pack_parameters, pack_value, unpack_value
 from skmoecbm._schema_foreign import ForeignNode, PassthroughNode
 from skmoecbm._schema_nodes import (
@@ -25,12 +34,13 @@ from skmoecbm._schema_nodes import (
     UnionNode,
     VectorsNode,
 )
+from skmoecbm._schema_tokens import TextTokenEncoderNode, TokenEncoderNode, TokenUnionNode
 from skmoecbm._vectors import ConceptVectors
 from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
 from skmoecbm.concepts import ConceptBank, as_bank
 from skmoecbm.encoder import ConceptEncoder, ExpertUnion
 from skmoecbm.exceptions import FormatError, InputError
-from skmoecbm.moe import SparseMoEClassifier
+from skmoecbm.moe import SparseMoEClassifier, TextTokenEncoder, TokenEncoder, TokenUnion
 
 __all__ = ["pack", "unpack"]
 
@@ -110,7 +120,7 @@ def _pack_part(what, part, arrays, prefix, trusted):
 
 def _unpack_pipeline(node, arrays, prefix, trusted):
     for step in node.steps:
-        _check_fingerprint(f"step {step.name!r:.80}", step.node)
+        check_fingerprint(f"step {step.name!r:.80}", step.node)
     steps = [
         (step.name, unpack(step.node, arrays, f"{prefix}.{i}", trusted))
         for i, step in enumerate(node.steps)
@@ -152,7 +162,7 @@ def _pack_union(model, arrays, prefix, trusted):
 def _unpack_union(node, arrays, prefix, trusted):
     experts = []
     for e, expert in enumerate(node.experts):
-        _check_fingerprint(f"expert {expert.name!r:.80}", expert.encoder)
+        check_fingerprint(f"expert {expert.name!r:.80}", expert.encoder)
         encoder = unpack(expert.encoder, arrays, f"{prefix}.{e}", trusted)
         columns = [_columns_of(expert)] if expert.has_columns else []
         experts.append((expert.name, encoder, *columns))
@@ -183,13 +193,7 @@ def _pack_encoder(model, arrays, prefix, trusted):
     skipped = ["backbone", "cache_dir", "concepts"]
     skipped += [] if model.concept_vectors is None else ["concept_vectors"]
     parameters, left_out = pack_parameters(model, OBJECTS, skip=skipped)
-    # what it was fitted with; where that lies on this machine since is not of the model
-    backbone, revision = getattr(model, "_fitted_source", (model.backbone, model.revision))
-    parameters |= {
-        "backbone": portable_name(backbone),
-        "revision": revision,
-        "cache_dir": None if model.cache_dir is None else "auto",
-    }
+    parameters |= placed_parameters(model)
     try:
         given = as_bank(model.concepts)
     except (FormatError, InputError):  # a file that is gone; what was fitted is still here
@@ -221,15 +225,7 @@ def _unpack_encoder(node, arrays, prefix, trusted):
         vectors["concept_vectors"] = _unpack_vectors(node, arrays, f"{prefix}.concept_vectors")
     model = build(ConceptEncoder, node, concepts=given, **vectors)
     checked(model._check_parameters)
-    if model.cache_dir not in (None, "auto"):
-        raise FormatError(
-            "config.json names a folder for the cache of embeddings, which a saved model may not."
-        )
-    if not is_portable_name(model.backbone) or not is_portable_revision(model.revision):
-        raise FormatError(
-            "config.json names a path, an address or nothing known for a backbone or its revision, "
-            f"which a saved model may not: {model.backbone!r:.80}, {model.revision!r:.80}."
-        )
+    check_place(model)
     model.bank_ = bank
     model.n_concepts_ = len(bank)
     model.concept_embeddings_ = take(
@@ -241,7 +237,7 @@ def _unpack_encoder(node, arrays, prefix, trusted):
             arrays, f"{prefix}.class_embeddings", (len(bank.classes), node.dim), "float32"
         )
     model.backbone_identity_ = node.backbone_identity.model_dump(mode="json")
-    _check_fingerprint("the encoder", node)
+    check_fingerprint("the encoder", node)
     model.fingerprint_ = node.fingerprint
     model.notice_ = node.notice
     if node.training_summary is not None:
@@ -249,17 +245,6 @@ def _unpack_encoder(node, arrays, prefix, trusted):
     model.select_ = None
     model._fitted_source = (model.backbone, model.revision)
     return _with_output(model, node)
-
-
-def _check_fingerprint(what, node):
-    """Raise `FormatError` unless a part that names a backbone has the fingerprint of it."""
-    if node.kind != "ConceptEncoder":
-        return
-    if json_sha256(node.backbone_identity.model_dump(mode="json")) != node.fingerprint:
-        raise FormatError(
-            f"The fingerprint of {what} is not that of its backbone_identity: config.json was "
-            "edited or is damaged; fetch it again."
-        )
 
 
 def _pack_vectors(vectors, arrays, prefix):
@@ -319,6 +304,9 @@ _PACKERS = {
     GatedConceptBottleneckClassifier: pack_gated,
     Pipeline: _pack_pipeline,
     SparseMoEClassifier: pack_sparse,
+    TextTokenEncoder: pack_text_tokens,
+    TokenEncoder: pack_tokens,
+    TokenUnion: pack_token_union,
 }
 _UNPACKERS = {
     EncoderNode: _unpack_encoder,
@@ -328,5 +316,8 @@ _UNPACKERS = {
     PassthroughNode: unpack_passthrough,
     PipelineNode: _unpack_pipeline,
     SparseNode: unpack_sparse,
+    TextTokenEncoderNode: unpack_text_tokens,
+    TokenEncoderNode: unpack_tokens,
+    TokenUnionNode: unpack_token_union,
     UnionNode: _unpack_union,
 }

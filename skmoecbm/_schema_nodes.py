@@ -24,6 +24,7 @@ from skmoecbm._schema_foreign import ForeignHeadNode, ForeignNode, PassthroughNo
 from skmoecbm._schema_networks import SparseNode
 from skmoecbm._schema_parts import Flag, Label, Name, Number, Part, Size, Text
 from skmoecbm._schema_provenance import BackboneIdentity, EncoderTraining
+from skmoecbm._schema_tokens import TextTokenEncoderNode, TokenEncoderNode, TokenUnionNode
 from skmoecbm.concepts import Concept, ConceptBank, ConceptClass
 from skmoecbm.exceptions import InputError
 
@@ -220,7 +221,16 @@ class Step(Part):
 
     name: Name
     node: Annotated[
-        EncoderNode | UnionNode | HeadNode | GatedNode | SparseNode | ForeignNode | PassthroughNode,
+        EncoderNode
+        | UnionNode
+        | TokenEncoderNode
+        | TextTokenEncoderNode
+        | TokenUnionNode
+        | HeadNode
+        | GatedNode
+        | SparseNode
+        | ForeignNode
+        | PassthroughNode,
         Field(discriminator="kind"),
     ]
 

@@ -27,6 +27,8 @@ from skmoecbm._card_model import (
     network_words,
     takes_images,
     takes_images_alone,
+    token_nodes,
+    token_rows,
 )
 from skmoecbm._card_words import Inert, code, fenced, one_line, prose
 from skmoecbm._validation import parameter_error
@@ -80,15 +82,14 @@ def model_card(
     reported = reported_metrics(metrics)
     encoders = encoders_of(config)
     node, prefix = classifier_of(config)
-    experts = expert_rows(config, node)
-    is_network = hasattr(node, "history")
-    title = one_line(details.title or (_NETWORK_TITLE if is_network else _TITLE), 200)
+    experts, tokens = expert_rows(config, node), token_rows(config)
+    title = one_line(details.title or _title(node, tokens), 200)
     version = config.library_versions.get("skmoecbm", "")
     view = {
         "front_matter": _front_matter(
             details,
             repo_id.rpartition("/")[2] if repo_id else title,
-            experts,
+            experts + tokens,
             encoders,
             node,
             reported,
@@ -106,7 +107,8 @@ def model_card(
         "mixed": mixture_lines(config, node),
         "plain_experts": plain_experts(config),
         "experts": experts,
-        "backed": [expert for expert in experts if "weights" in expert],
+        "tokens": tokens,
+        "backed": [expert for expert in experts if "weights" in expert] + tokens,
         "banks": banks(encoders),
         "classifier": node,
         "n_concepts": sum(expert.get("n_concepts", 0) for expert in experts),
@@ -170,15 +172,22 @@ def _of_classifier(node, prefix, arrays, encoders):
     }
 
 
+def _title(node, tokens):
+    """Return what a card is called that nobody has named."""
+    if node is not None and hasattr(node, "history"):
+        return _NETWORK_TITLE
+    return "Encoders of tokens" if tokens else _TITLE
+
+
 def _front_matter(details, name, experts, encoders, node, reported):
     """Return the YAML block of the card, as the Hub reads it."""
     images = takes_images(encoders)
     task = "image-classification" if images else "tabular-classification"
     bases = list(dict.fromkeys(e["repository"] for e in experts if e["repository"]))
-    tags = ["skmoecbm", "concept-bottleneck", "interpretability"]
-    if node is not None and hasattr(node, "history"):
-        tags = ["skmoecbm"]
-    if node is not None and node.kind != "ConceptBottleneckClassifier":
+    is_network = node is not None and hasattr(node, "history")
+    concepts = [] if experts and not encoders else ["concept-bottleneck"]
+    tags = ["skmoecbm", *([] if is_network else [*concepts, "interpretability"])]
+    if is_network or (node is not None and node.kind == "GatedConceptBottleneckClassifier"):
         tags.append("mixture-of-experts")
     results = eval_results(reported, task)
     data = ModelCardData(
@@ -225,7 +234,8 @@ def _load_line(repo_id, revision):
 
 def _install_line(config, encoders):
     """Return what installs skmoecbm, in a checkout of it, with the extras that a model needs."""
-    backbones = [getattr(node, "parameters", {}).get("backbone") for _, node in encoders]
+    nodes = [node for _, node in encoders] + token_nodes(config)
+    backbones = [getattr(node, "parameters", {}).get("backbone") for node in nodes]
     extras = [
         ("biomed", any(may_need_transformers(name) for name in backbones if name)),
         ("skops", bool(foreign_classes(config))),

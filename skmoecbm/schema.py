@@ -24,6 +24,7 @@ from skmoecbm._schema_nodes import (
     Text,
     UnionNode,
 )
+from skmoecbm._schema_tokens import TextTokenEncoderNode, TokenEncoderNode, TokenUnionNode
 from skmoecbm.exceptions import FormatError
 
 __all__ = [
@@ -52,7 +53,15 @@ class ModelConfig(Part):
     notices: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
     label_map: Annotated[dict[Name, Label], Field(max_length=100_000)] | None = None
     model: Annotated[
-        PipelineNode | EncoderNode | UnionNode | HeadNode | GatedNode | SparseNode,
+        PipelineNode
+        | EncoderNode
+        | UnionNode
+        | TokenEncoderNode
+        | TextTokenEncoderNode
+        | TokenUnionNode
+        | HeadNode
+        | GatedNode
+        | SparseNode,
         Field(discriminator="kind"),
     ]
     arrays: Annotated[dict[Name, ArrayEntry], Field(max_length=10_000)]

@@ -142,11 +142,13 @@ class TextTokenEncoder(TokensOfOneStream):
         )
         n_cut = int((lengths > model.max_length).sum())
         if n_cut:
+            reader, way_on = f"{self.backbone!r} reads", "Shorten them, or take one that reads more"
+            if self.max_length is not None:
+                reader, way_on = "max_length asks for", "Shorten them, or raise max_length"
             warnings.warn(
                 f"{n_cut:,} of {(lengths > 0).sum():,} texts are longer than the "
-                f"{model.max_length} tokens that are read of a text, and were cut (the longest has "
-                f"{lengths.max():,}). Shorten them, or take a larger max_length where "
-                f"{self.backbone!r} reads more.",
+                f"{model.max_length} tokens that {reader}, and were cut (the longest has "
+                f"{lengths.max():,}). {way_on}.",
                 SkmoecbmWarning,
                 stacklevel=4,
             )

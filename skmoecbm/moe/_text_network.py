@@ -29,6 +29,9 @@ _OFFSET_POSITIONS = (
     "roberta-prelayernorm",
 )
 
+_MOST = 2**20  # what is beyond says that there is no limit
+_UNSTATED = 512  # tokens of a text under a model that states none
+
 
 class TextNetwork:
     """A language model with its tokenizer; see `NetworkCache`."""
@@ -97,7 +100,8 @@ class TextNetwork:
                 taken = config.get("pad_token_id") or 0
                 offset = taken + 1 if config["model_type"] in _OFFSET_POSITIONS else 0
                 limits.append(config[key] - offset)
-        return int(min(limits))
+        most = min(limits)
+        return int(most) if most <= _MOST else _UNSTATED
 
 
 def _tokenizer(transformers, source):

@@ -22,8 +22,9 @@ from skmoecbm.exceptions import BackboneError
 
 __all__ = ["TextSource", "is_language_model", "locate_text"]
 
-_SAFE = ("model*.safetensors",)
-_TORCH = ("pytorch_model*.bin",)
+# Whole, or in parts; not the variants beside, such as model.fp16.safetensors.
+_SAFE = ("model.safetensors", "model-*-of-*.safetensors")
+_TORCH = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +151,7 @@ def _from_folder(folder, name, model, revision):
 
 def _weights(folder):
     """Return the files of the weights, safetensors where there are such."""
-    for patterns in (_SAFE, _TORCH):
-        found = sorted(path for pattern in patterns for path in folder.glob(pattern))
-        if found:
+    for pattern in (*_SAFE, *_TORCH):
+        if found := sorted(folder.glob(pattern)):
             return found
     return []

@@ -3,7 +3,7 @@
 import warnings
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._encoder_parameters import check_encoder, check_image_reading, revision_of
@@ -14,12 +14,13 @@ from skmoecbm._validation import check_number, resolve_device
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 from skmoecbm.moe._image_tokens import load_image_tokens
 from skmoecbm.moe._token_features import TokenFeatures
+from skmoecbm.moe._without_columns import WithoutColumns
 from skmoecbm.store import EmbeddingStore
 
 __all__ = ["TokenEncoder", "TokensOfOneStream"]
 
 
-class TokensOfOneStream(TransformerMixin, BaseEstimator):
+class TokensOfOneStream(WithoutColumns, BaseEstimator):
     """What encoders of images and of texts share: a backbone, and tokens instead of columns."""
 
     _stream = "tokens"
@@ -85,13 +86,6 @@ class TokensOfOneStream(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         return np.array([f"{self._stream}__{i}" for i in range(self.width_)], dtype=object)
-
-    def set_output(self, *, transform=None):
-        """Change nothing: tokens have no columns that a DataFrame could hold.
-
-        Here so that a whole pipeline may be told `set_output(transform="pandas")`.
-        """
-        return self
 
     def __sklearn_tags__(self):
         """Tell scikit-learn that the input is one column of images or texts."""
@@ -253,7 +247,7 @@ class TokenEncoder(TokensOfOneStream):
     def _tokens(self, model, X):
         n = self._count(X)
         store = self._store()
-        if store.folder is not None and 4 * model.dim * n > store.max_bytes:
+        if 4 * model.dim * n > store.max_bytes:
             warnings.warn(
                 f"The tokens of {n:,} images take {4e-9 * model.dim * n:.1f} GB and the store "
                 f"keeps {1e-9 * store.max_bytes:.1f} GB, so some will be computed again when they "

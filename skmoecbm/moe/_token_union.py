@@ -1,7 +1,7 @@
 """Records of an image and a report, each part to the encoder that reads it."""
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
@@ -9,11 +9,12 @@ from skmoecbm._named_encoders import NamedEncoders
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import InputError
 from skmoecbm.moe._token_features import TokenFeatures
+from skmoecbm.moe._without_columns import WithoutColumns
 
 __all__ = ["TokenUnion"]
 
 
-class TokenUnion(NamedEncoders, TransformerMixin, BaseEstimator):
+class TokenUnion(NamedEncoders, WithoutColumns, BaseEstimator):
     """Put the tokens of several encoders side by side, each in a stream of its own.
 
     Parameters
@@ -132,10 +133,6 @@ class TokenUnion(NamedEncoders, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return Bunch(**dict(self.streams_))
 
-    def set_output(self, *, transform=None):
-        """Change nothing: tokens have no columns that a DataFrame could hold."""
-        return self
-
     def __sklearn_tags__(self):
         """Tell scikit-learn that rows are records."""
         tags = super().__sklearn_tags__()
@@ -183,8 +180,8 @@ def _parts(X, names):
                 f"{list(X.columns)[:10]}."
             )
         return [X[name] for name in names]
-    if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype == object:
-        X = [tuple(row) for row in X]
+    if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "OU":
+        X = [tuple(row) for row in X.astype(object)]
     elif isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype == object:
         X = list(X)
     if not isinstance(X, list | tuple):

@@ -9,6 +9,7 @@ import open_clip
 import pandas as pd
 import pytest
 import torch
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
@@ -172,18 +173,24 @@ def test_a_text_that_is_too_long_is_cut_and_counted_each_time(models, tmp_path):
     fitted = encoder(folder, max_length=8, cache_dir=tmp_path).fit(NOTES)
     assert fitted.max_length_ == 8
     for _ in range(2):  # the second time nothing is read, and it is true all the same
-        with pytest.warns(SkmoecbmWarning, match=rf"1 of 2 texts .* 8 tokens.*{len(WORDS) + 2}\)"):
+        with pytest.warns(
+            SkmoecbmWarning,
+            match=rf"1 of 2 texts .* 8 tokens that max_length asks for.*{len(WORDS) + 2}\)",
+        ):
             tokens = fitted.transform([long, None, "cough"])
     expected = expected_tokens("bert", folder, network, " ".join(WORDS[:6]))
     np.testing.assert_allclose(tokens[0]["text"], expected, rtol=1e-4, atol=1e-5)
     whole = encoder(folder).fit(NOTES)
+    assert encoder(models["gpt"][0]).fit(NOTES).max_length_ == 16  # as its config says
     assert whole.max_length_ == 20 and whole.fingerprint_ != fitted.fingerprint_
 
 
 def test_a_text_tower_may_read_less_than_it_could(tmp_path):
     write_clip(tmp_path / "clip")
     fitted = encoder(tmp_path / "clip", max_length=4).fit(["hair"])
-    with pytest.warns(SkmoecbmWarning, match="1 of 1 texts are longer than the 4 tokens"):
+    with pytest.warns(
+        SkmoecbmWarning, match="1 of 1 texts are longer than the 4 tokens that max_length"
+    ):
         cut = fitted.transform(["red dots and hair"])[0]["text"]
     np.testing.assert_allclose(cut, fitted.transform(["red dots"])[0]["text"], atol=1e-6)
     with pytest.raises(InputError, match=r"'max_length'.*at most 12"):
@@ -254,6 +261,24 @@ def test_weights_that_are_not_there_are_no_random_numbers(models, tmp_path):
         encoder(tmp_path / "other").fit(NOTES)
 
 
+def test_parts_of_weights_and_no_variants_beside_them(models, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    write_bert(tmp_path / "parts")
+    whole = tmp_path / "parts" / "model.safetensors"
+    state = load_file(whole)
+    names = sorted(state)
+    whole.unlink()
+    for part, chosen in enumerate((names[::2], names[1::2]), 1):
+        path = tmp_path / "parts" / f"model-0000{part}-of-00002.safetensors"
+        save_file({name: state[name] for name in chosen}, path)
+    zeros = {name: torch.zeros_like(values) for name, values in state.items()}
+    save_file(zeros, tmp_path / "parts" / "model.fp16.safetensors")
+    found = encoder(tmp_path / "parts").fit_transform(NOTES)
+    expected = expected_tokens("bert", *models["bert"], NOTES[0])
+    np.testing.assert_allclose(found[0]["text"], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_code_that_comes_with_a_model_is_not_run(tmp_path):
     write_bert(tmp_path / "coded")
     (tmp_path / "coded" / "modeling.py").write_text("raise SystemExit('was run')")
@@ -303,6 +328,7 @@ def test_a_model_that_reads_no_texts_is_refused(tmp_path):
         ([], "Found 0 texts"),
         ("cough", "A single text goes in a list"),
         (["cough", 3], "text 1 must be a str"),
+        (["cough", "fe\ud800ver"], "text 1 holds half a character"),
         (np.zeros((2, 2)), "one column of texts"),
     ],
 )
@@ -330,6 +356,8 @@ def test_contract_of_a_transformer(models):
     assert len(content) < 3000
     assert pickle.loads(content).transform(NOTES) == tokens
     assert fitted.set_output(transform="pandas") is fitted and fitted.transform(NOTES) == tokens
+    with config_context(transform_output="pandas"):
+        assert fitted.transform(NOTES) == tokens
     assert repr(fitted).startswith("TextTokenEncoder(")
     assert fitted.transform([None, None]).present.sum() == 0
 
@@ -348,7 +376,9 @@ def test_masked_notes_of_radiographs(data_dir):
     notes = mask_terms(table["clinical_notes"].iloc[:40], "covid_radiography")
     assert any("___" in note for note in notes)
     fitted = TextTokenEncoder("demo-general", cache_dir=None).fit(notes)
-    with pytest.warns(SkmoecbmWarning, match="of 40 texts are longer than the 24 tokens"):
+    with pytest.warns(
+        SkmoecbmWarning, match="of 40 texts are longer than the 24 tokens that .demo-general. reads"
+    ):
         tokens = fitted.transform(notes)
     assert tokens.present.all() and tokens.shape == (40, 64)
     plain = [len(row["text"]) for row in tokens]

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import get_tags
@@ -79,6 +80,8 @@ def test_contract_of_a_transformer():
     assert len(content) < 3000
     assert pickle.loads(content).transform(images) == tokens
     assert given.set_output(transform="pandas") is given and given.transform(images) == tokens
+    with config_context(transform_output="pandas"):
+        assert given.transform(images) == tokens
     assert repr(given) == "TokenEncoder(backbone='demo-general', cache_dir=None)"
     tags = get_tags(given)
     assert tags.no_validation and tags.input_tags.one_d_array and not tags.target_tags.required

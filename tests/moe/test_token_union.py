@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -114,7 +115,10 @@ def test_contract_of_a_transformer(tmp_path):
     found = given.fit_transform([(X[0][0], " ".join(WORDS[:4]))])
     assert found.streams["text"].width == 24 and found[0]["image"].shape == (2, 384)
     assert pickle.loads(pickle.dumps(given)).transform(X[:1]).present.tolist() == [[True, True]]
-    assert given.set_output(transform="pandas") is given
+    pipeline = Pipeline([("tokens", given)]).set_output(transform="pandas")
+    assert isinstance(pipeline.fit_transform(X[:1]), TokenFeatures)
+    with config_context(transform_output="pandas"):
+        assert isinstance(given.transform(X[:1]), TokenFeatures)
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,14 @@ def test_half_precision_stays_near(clip):
     assert cosines.min() > 0.999
 
 
+def test_half_precision_of_a_resnet_and_of_timm(tmp_path):
+    write_biomedclip(tmp_path / "timm")
+    for name in ("demo-general", f"local-dir:{tmp_path / 'timm'}"):
+        one, other = (load(name, precision=p).embed_images(images()) for p in ("fp32", "bf16"))
+        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+        assert ((one * other).sum(axis=1) / lengths).min() > 0.99 and (one != other).any()
+
+
 def test_a_grid_that_the_patches_do_not_have_is_refused(clip, tmp_path):
     with pytest.raises(InputError, match=r"'grid'.*at most 4 for.*4 x 4. Got 5"):
         load(clip, 5)
