@@ -1,7 +1,15 @@
 """Sparse mixtures: small networks of which each row uses a few."""
 
+from skmoecbm.moe._cross import CrossModalMoEClassifier
 from skmoecbm.moe._sparse import SparseMoEClassifier
 from skmoecbm.moe._token_features import TokenFeatures, TokenStream
 from skmoecbm.moe._training import Balancing, MiniBatches
 
-__all__ = ["Balancing", "MiniBatches", "SparseMoEClassifier", "TokenFeatures", "TokenStream"]
+__all__ = [
+    "Balancing",
+    "CrossModalMoEClassifier",
+    "MiniBatches",
+    "SparseMoEClassifier",
+    "TokenFeatures",
+    "TokenStream",
+]

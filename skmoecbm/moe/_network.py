@@ -11,7 +11,7 @@ from torch import nn
 from skmoecbm.moe._pool import ExpertPool
 from skmoecbm.moe._routing import Router, add_noise, route
 
-__all__ = ["Routing", "Shape", "SparseNetwork"]
+__all__ = ["Routing", "Shape", "SparseNetwork", "clusters", "sharpness"]
 
 # Rows that k-means looks at, at most.
 _CLUSTERED = 5000
@@ -135,8 +135,8 @@ class SparseNetwork(nn.Module):
             if len(rows) > _CLUSTERED:
                 rows = rows[rng.permutation(len(rows))[:_CLUSTERED]]
             centres = clusters(rows, self.shape.n_experts, rng)
-            sharpness = _sharpness(rows, centres, self.shape.gating)
-            router.start(torch.as_tensor(centres, device=seen.device), sharpness)
+            sharp = sharpness(rows, centres, self.shape.gating)
+            router.start(torch.as_tensor(centres, device=seen.device), sharp)
 
     def forward(self, x, present, generator=None):
         """Return logits (n, K') and the `Routing` of each router.
@@ -209,7 +209,7 @@ def clusters(rows, n, rng):
     return np.concatenate([distinct, extra + 0.1 * spread * rng.standard_normal(extra.shape)])
 
 
-def _sharpness(rows, centres, gating):
+def sharpness(rows, centres, gating):
     """Return s at which the median row gives its own expert the head start."""
     if len(centres) == 1:
         return 1.0
