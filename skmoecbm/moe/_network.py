@@ -80,7 +80,8 @@ class SparseNetwork(nn.Module):
     """Each modality to a common width, routers, the few experts that they choose, a linear head.
 
     A modality that is absent from a row has the weight zero there: what the others say is averaged
-    over those that are present, and routers are told which those are.
+    over those that are present, as loud as is learned for that number of them, and routers are told
+    which those are.
     """
 
     def __init__(self, shape):
@@ -102,9 +103,11 @@ class SparseNetwork(nn.Module):
             ExpertPool(shape.n_experts, width, shape.hidden, shape.hidden)
             for _ in range(shape.n_pools)
         )
-        # How much surer, or less sure, a row is with fewer modalities than all: one that is alone
-        # renormalises to a full voice, but has not seen as much.
-        self.surer = _empty(len(shape.widths) - 1)
+        # How loud the average of the modalities that are there is, by how many they are. Alone a
+        # modality has a full voice, as if it had seen as much as all of them together.
+        self.log_voice = None
+        if several and not shape.learned_missing:
+            self.log_voice = _empty(len(shape.widths) - 1)
         self.head = _empty(shape.n_outputs, shape.hidden)
         self.intercept = _empty(shape.n_outputs)
 
@@ -130,6 +133,9 @@ class SparseNetwork(nn.Module):
         for pool in self.pools:
             pool.start(generator)
         self.intercept.copy_(log_odds)
+        if self.log_voice is not None:  # a sum of those that are there: evidence adds up
+            n = len(self.log_voice) + 1
+            self.log_voice.copy_(torch.log(torch.arange(1, n, dtype=torch.float64) / n))
         for router, (seen, there) in zip(self.routers, self._seen(x, present), strict=True):
             rows = seen[there].cpu().numpy()
             if len(rows) > _CLUSTERED:
@@ -165,9 +171,6 @@ class SparseNetwork(nn.Module):
             for m, (part, routing) in enumerate(zip(parts, routings, strict=True)):
                 pool = self.pools[m % len(self.pools)]
                 answer = answer + pool(part, routing.weights * share[:, m, None])
-        if self.projections:
-            scales = torch.cat([self.surer.exp(), self.surer.new_ones(1)])
-            answer = answer * scales[present.sum(1).clamp_min(1) - 1, None]
         return answer @ self.head.T + self.intercept, routings
 
     def _parts(self, x, present):
@@ -183,8 +186,12 @@ class SparseNetwork(nn.Module):
             parts.append(part)
         if self.missing:
             there = torch.ones_like(present)
-        share = there.double()
-        return parts, share / share.sum(1, keepdim=True).clamp_min(1.0)
+        count = there.sum(1).clamp_min(1)
+        share = there.double() / count[:, None]
+        if self.log_voice is not None:
+            voices = torch.cat([self.log_voice.exp(), self.log_voice.new_ones(1)])
+            share = share * voices[count - 1, None]
+        return parts, share
 
     def _seen(self, x, present):
         """Return what each router looks at, and in which rows it has something to look at."""
