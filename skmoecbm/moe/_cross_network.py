@@ -76,7 +76,8 @@ class CrossNetwork(nn.Module):
     U_m = tokens P_m' + c_m + g_m positions; F_m = softmax(U_m Q_m (U_o K_o)' / sqrt(d)) U_o V_o
     over the tokens of the partner o that are there (of a stream alone in the model, its own);
     H_m = pooled(U_m + F_m); gamma = sigmoid(W H + b); F' = sum_m gamma_m H_m / sum_m gamma_m over
-    the streams that are there; O = F' + MoE(F'); logits = scale * O head' + intercept.
+    the streams that are there, in a voice by how many they are; O = F' + MoE(F'); logits = O head'
+    + intercept.
     """
 
     def __init__(self, shape):
@@ -98,8 +99,9 @@ class CrossNetwork(nn.Module):
             self.pool = ExpertPool(shape.n_experts, d, shape.hidden, d)
         else:
             self.pool = ExpertPool(1, d, shape.top_k * shape.hidden, d)
-        # How much surer, or less sure, a row is with fewer streams than all.
-        self.surer = _empty(n - 1)
+        # How loud the average of the streams that are there is, by how many they are: alone a
+        # stream has a full voice, as if it had seen as much as both.
+        self.log_voice = _empty(n - 1)
         self.head = _empty(shape.n_outputs, d)
         self.intercept = _empty(shape.n_outputs)
 
@@ -125,6 +127,7 @@ class CrossNetwork(nn.Module):
             drawn = torch.rand(matrix.shape, generator=generator, dtype=torch.float64)
             matrix.copy_(bound * (2 * drawn - 1))
         self.gains.fill_(_POSITIONS)
+        self.log_voice.fill_(math.log(0.5))  # a sum of those that are there: evidence adds up
         self.pool.start(generator)
         self.intercept.copy_(log_odds)
 
@@ -170,9 +173,6 @@ class CrossNetwork(nn.Module):
         else:
             weights = torch.ones_like(fused[:, :1])
         answer = fused + self.pool(fused, weights)
-        if len(self.surer):
-            scales = torch.cat([self.surer.exp(), self.surer.new_ones(1)])
-            answer = answer * scales[present.sum(1).clamp_min(1) - 1, None]
         return answer @ self.head.T + self.intercept, routings
 
     def fuse(self, x, present, positions=None):
@@ -202,7 +202,9 @@ class CrossNetwork(nn.Module):
             looked_at.append(weights[:, 0])
         pooled = [one.double() for one in pooled]
         shares = self._shares(pooled, present)
-        vector = sum(shares[:, m, None] * one for m, one in enumerate(pooled))
+        voices = torch.cat([self.log_voice.exp(), self.log_voice.new_ones(1)])
+        voice = voices[present.sum(1).clamp_min(1) - 1, None]
+        vector = sum(voice * shares[:, m, None] * one for m, one in enumerate(pooled))
         return Fused(vector, shares, looked_at)
 
     def _embed(self, m, z, positions):

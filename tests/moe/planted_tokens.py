@@ -46,9 +46,9 @@ def two_parts(n, seed, missing=0.0, zeros=False):
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 3, n)
     centres = np.random.default_rng(3).standard_normal((2, 3, 5))
-    patches = centres[0][y][:, None] + 3.0 * rng.standard_normal((n, 6, 5)) + 1.0
+    patches = centres[0][y][:, None] + 3.0 * rng.standard_normal((n, 6, 5))
     words = [
-        centres[1][label] + 2.5 * rng.standard_normal((length, 5)) + 1.0
+        centres[1][label] + 2.5 * rng.standard_normal((length, 5))
         for label, length in zip(y, rng.integers(2, 7, n), strict=True)
     ]
     for i in np.flatnonzero(rng.random(n) < missing):

@@ -102,6 +102,8 @@ def brute_force(network, row, positions=None):
         gamma = 1 / (1 + np.exp(-(w["gates"] @ np.concatenate(pooled) + w["gate_offsets"])))
     gamma = gamma * [u is not None for u in embedded]
     fused = sum(g * h for g, h in zip(gamma / gamma.sum(), pooled, strict=True))
+    if n_streams == 2 and sum(u is not None for u in embedded) == 1:
+        fused = fused * np.exp(w["log_voice"][0])
     weights = np.ones(1)
     if shape.moe:
         absent = [float(u is None) for u in embedded] if n_streams == 2 else []
@@ -116,8 +118,6 @@ def brute_force(network, row, positions=None):
     for e, weight in enumerate(weights):
         hidden = np.maximum(w["pool.w1"][e] @ fused + w["pool.b1"][e], 0)
         answer = answer + weight * (w["pool.w2"][e] @ hidden + w["pool.b2"][e])
-    if n_streams == 2 and sum(u is not None for u in embedded) == 1:
-        answer = answer * np.exp(w["surer"][0])
     return w["head"] @ answer + w["intercept"]
 
 

@@ -149,7 +149,10 @@ def test_an_absent_modality_routes_nowhere(router):
 def test_masking_beats_zeros_in_the_place_of_what_is_missing(router, missing):
     training = MiniBatches(learning_rate=5e-3, max_epochs=100, patience=10)
     for seed in (0, 1):
-        (X, y), (X_test, y_test) = three(1200, 2 * seed, missing), three(3000, 2 * seed + 1, missing)
+        (X, y), (X_test, y_test) = (
+            three(1200, 2 * seed, missing),
+            three(3000, 2 * seed + 1, missing),
+        )
         clf = SparseMoEClassifier(
             n_experts=4,
             expert_hidden=16,
