@@ -241,9 +241,10 @@ def _of_features(owner, X, known):
                 f"{list(known)}. Pick them with features.select(names)."
             )
         return {name: stream for name, stream in X.streams.items() if name in known}
-    names = X.names if isinstance(wanted, str) and wanted == "auto" else wanted
+    auto = isinstance(wanted, str) and wanted == "auto"
+    names = X.names if auto else wanted
     if not isinstance(names, list | tuple) or not 1 <= len(names) <= 2:
-        if names is X.names:
+        if auto:
             raise InputError(
                 f"{type(owner).__name__} lets two streams attend to each other. Got {len(names)}: "
                 f"{list(names)}. Name one or two of them in the parameter 'streams'."

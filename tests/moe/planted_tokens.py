@@ -8,7 +8,7 @@ FINDINGS = 4
 
 
 def asked_finding(n, seed, noise=0.3):
-    """Return tokens (n rows), labels, and which patch the report asks for, (n,).
+    """Return tokens of n rows, and labels.
 
     An image has a patch for each of four findings, in any order, of which two are positive; the
     report has three words, of which one names a finding. The class is that finding's value: neither
@@ -28,9 +28,8 @@ def asked_finding(n, seed, noise=0.3):
     words[np.arange(n), rng.integers(1, 4, n)] = names[asked]
     patches += noise * rng.standard_normal(patches.shape)
     words += noise * rng.standard_normal(words.shape)
-    place = 1 + (order == asked[:, None]).argmax(axis=1)
-    y = (values[np.arange(n), place - 1] > 0).astype(int)
-    return TokenFeatures({"image": patches, "text": words}), y, place
+    y = (values[order == asked[:, None]] > 0).astype(int)
+    return TokenFeatures({"image": patches, "text": words}), y
 
 
 def two_parts(n, seed, missing=0.0, zeros=False):

@@ -60,7 +60,9 @@ def rows_of(features):
 
 
 def brute_force(network, row, positions=None):
-    """Logits of one row, a list of tokens (T_m, d_m) or None, loop by loop; numpy alone."""
+    """Logits of one row, a list of tokens (T_m, d_m) or None, and how each stream looks at its
+    partner, (T_o,): loop by loop, in numpy alone.
+    """
     shape = network.shape
     w = {name: value.numpy() for name, value in network.state_dict().items()}
     d, n_streams = shape.width, len(shape.widths)
@@ -82,17 +84,19 @@ def brute_force(network, row, positions=None):
                 wave[i] = math.sin(place * rate) if i % 2 == 0 else math.cos(place * rate)
             u = w[f"projections.{m}"] @ token + w[f"offsets.{m}"] + w["gains"][m] * wave
             embedded[m].append(u)
-    pooled = [np.zeros(d) for _ in range(n_streams)]
+    pooled, looked = [np.zeros(d) for _ in range(n_streams)], [0.0] * n_streams
     for m in range(n_streams):
         if embedded[m] is None:
             continue
         o = 1 - m if n_streams == 2 else m
         answers = []
-        for u in embedded[m] if shape.pooling == "mean" else embedded[m][:1]:
+        asking = embedded[m] if shape.pooling == "mean" else embedded[m][:1]
+        for u in asking:
             answer = u
             if shape.fusion == "attention" and embedded[o] is not None:
                 q = u @ w[f"queries.{m}"]
                 scores = [q @ (v @ w[f"keys.{o}"]) / math.sqrt(d) for v in embedded[o]]
+                looked[m] = looked[m] + softmax(np.array(scores)) / len(asking)
                 for share, v in zip(softmax(np.array(scores)), embedded[o], strict=True):
                     answer = answer + share * (v @ w[f"values.{o}"])
             answers.append(answer)
@@ -118,7 +122,7 @@ def brute_force(network, row, positions=None):
     for e, weight in enumerate(weights):
         hidden = np.maximum(w["pool.w1"][e] @ fused + w["pool.b1"][e], 0)
         answer = answer + weight * (w["pool.w2"][e] @ hidden + w["pool.b2"][e])
-    return w["head"] @ answer + w["intercept"]
+    return w["head"] @ answer + w["intercept"], looked
 
 
 @pytest.mark.parametrize(
@@ -140,7 +144,12 @@ def test_the_network_says_what_the_equations_say(settings):
     features, network = some_tokens(widths=shape.widths), network_of(shape)
     logits = network(*rows_of(features))[0].detach().numpy()
     expected = [brute_force(network, list(row.values())) for row in features]
-    assert np.allclose(logits, expected, rtol=0, atol=1e-10)
+    assert np.allclose(logits, [told for told, _ in expected], rtol=0, atol=1e-10)
+    for m, found in enumerate(network.fuse(*rows_of(features)).looked_at):
+        for shares, (_, looked) in zip(found.detach().numpy(), expected, strict=True):
+            size = np.size(looked[m])
+            assert np.allclose(shares[:size], looked[m], rtol=0, atol=1e-10)
+            assert (shares[size:] == 0).all()
 
 
 def test_columns_are_tokens_at_unit_vectors():
@@ -149,7 +158,7 @@ def test_columns_are_tokens_at_unit_vectors():
     stream = ColumnStream(values, np.ones(N, dtype=bool))
     x = [StreamRows(stream, np.zeros(4), np.ones(4), device)]
     logits = network(x, torch.ones(N, 1, dtype=torch.bool))[0].detach().numpy()
-    expected = [brute_force(network, [np.diag(row)]) for row in values]
+    expected = [brute_force(network, [np.diag(row)])[0] for row in values]
     assert np.allclose(logits, expected, rtol=0, atol=1e-10)
 
 
