@@ -152,6 +152,8 @@ class Reading:
 class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """What both classifiers share: checks, and from logits to labels and probabilities."""
 
+    _sums_concepts = True  # whether a decision is a sum over concepts
+
     @with_callbacks
     def fit(self, X, y, *, sample_weight=None, groups=None):
         """Learn from similarities and labels.

@@ -16,6 +16,7 @@ __all__ = [
     "encoders_of",
     "expert_rows",
     "foreign_classes",
+    "network_words",
     "takes_images",
     "takes_images_alone",
 ]
@@ -193,6 +194,32 @@ def foreign_classes(config):
         if isinstance(node, dict | list):
             level += node.values() if isinstance(node, dict) else node
     return sorted(found)
+
+
+def network_words(node):
+    """Return what a classifier of networks is, in words; None of another."""
+    shape = getattr(node, "shape", None)
+    if shape is None:
+        return None
+    names = [code(name) for name in node.modality_names]
+    few = f"{shape.top_k:,} of {shape.n_experts:,}"
+    if len(names) == 1:
+        routed = f"A router sends each row to {few}"
+    elif shape.router == "joint":
+        routed = f"One router sees all modalities and sends each row to {few}"
+    elif shape.router == "disjoint":
+        routed = f"Each modality has a router and experts of its own, and goes to {few}"
+    else:
+        routed = f"Each modality has a router of its own over the same experts, and goes to {few}"
+    missing = (
+        "a learned vector stands for it" if shape.learned_missing else "it has no weight there"
+    )
+    return {
+        "routed": Inert(f"{routed} small networks of {shape.hidden:,} hidden units"),
+        "modalities": names[:_SHOWN_CLASSES],
+        "missing": missing if len(names) > 1 else None,
+        "epochs": f"{node.history.best_epoch:,} of {len(node.history.train_loss):,}",
+    }
 
 
 def _expert(name, encoder):

@@ -8,15 +8,9 @@ from skmoecbm._backbone_names import is_portable_name, is_portable_revision, por
 from skmoecbm._foreign_steps import pack_step, passthrough, unpack_passthrough, unpack_step
 from skmoecbm._model_cache import json_sha256
 from skmoecbm._packed_arrays import take
-from skmoecbm._packed_classifiers import (
-    OBJECTS,
-    build,
-    checked,
-    pack_gated,
-    pack_head,
-    unpack_gated,
-    unpack_head,
-)
+from skmoecbm._packed_classifiers import pack_gated, pack_head, unpack_gated, unpack_head
+from skmoecbm._packed_common import OBJECTS, build, checked
+from skmoecbm._packed_networks import pack_sparse, unpack_sparse
 from skmoecbm._parameters import pack_parameters, pack_value, unpack_value
 from skmoecbm._schema_foreign import ForeignNode, PassthroughNode
 from skmoecbm._schema_nodes import (
@@ -24,6 +18,7 @@ from skmoecbm._schema_nodes import (
     GatedNode,
     HeadNode,
     PipelineNode,
+    SparseNode,
     Step,
     TableNode,
     UnionExpert,
@@ -35,6 +30,7 @@ from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottlen
 from skmoecbm.concepts import ConceptBank, as_bank
 from skmoecbm.encoder import ConceptEncoder, ExpertUnion
 from skmoecbm.exceptions import FormatError, InputError
+from skmoecbm.moe import SparseMoEClassifier
 
 __all__ = ["pack", "unpack"]
 
@@ -322,6 +318,7 @@ _PACKERS = {
     ExpertUnion: _pack_union,
     GatedConceptBottleneckClassifier: pack_gated,
     Pipeline: _pack_pipeline,
+    SparseMoEClassifier: pack_sparse,
 }
 _UNPACKERS = {
     EncoderNode: _unpack_encoder,
@@ -330,5 +327,6 @@ _UNPACKERS = {
     HeadNode: unpack_head,
     PassthroughNode: unpack_passthrough,
     PipelineNode: _unpack_pipeline,
+    SparseNode: unpack_sparse,
     UnionNode: _unpack_union,
 }

@@ -20,6 +20,7 @@ from skmoecbm._schema_nodes import (
     Name,
     Part,
     PipelineNode,
+    SparseNode,
     Text,
     UnionNode,
 )
@@ -51,7 +52,8 @@ class ModelConfig(Part):
     notices: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
     label_map: Annotated[dict[Name, Label], Field(max_length=100_000)] | None = None
     model: Annotated[
-        PipelineNode | EncoderNode | UnionNode | HeadNode | GatedNode, Field(discriminator="kind")
+        PipelineNode | EncoderNode | UnionNode | HeadNode | GatedNode | SparseNode,
+        Field(discriminator="kind"),
     ]
     arrays: Annotated[dict[Name, ArrayEntry], Field(max_length=10_000)]
     arrays_sha256: Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -1,6 +1,8 @@
 """Sparse mixtures: small networks of which each row uses a few."""
 
 from skmoecbm.moe._cross import CrossModalMoEClassifier
+from skmoecbm.moe._routing_explanation import RoutingExplanation
+from skmoecbm.moe._routing_summary import RoutingSummary
 from skmoecbm.moe._sparse import SparseMoEClassifier
 from skmoecbm.moe._token_features import TokenFeatures, TokenStream
 from skmoecbm.moe._training import Balancing, MiniBatches
@@ -9,6 +11,8 @@ __all__ = [
     "Balancing",
     "CrossModalMoEClassifier",
     "MiniBatches",
+    "RoutingExplanation",
+    "RoutingSummary",
     "SparseMoEClassifier",
     "TokenFeatures",
     "TokenStream",

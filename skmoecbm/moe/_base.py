@@ -5,6 +5,7 @@ import torch
 from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import get_scorer
+from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._base import ConceptClassifier, fit_task
 from skmoecbm._heads import two_columns
@@ -12,13 +13,36 @@ from skmoecbm._joint_fit import split_rows
 from skmoecbm._validation import check_choice, check_number, parameter_error
 from skmoecbm.exceptions import InputError
 from skmoecbm.moe._routing import GATINGS
+from skmoecbm.moe._routing_explanation import explain_routing
 from skmoecbm.moe._training import Balancing, MiniBatches, train
 
 __all__ = ["NetworkClassifier"]
 
 
 class NetworkClassifier(ConceptClassifier):
-    """A classifier that trains a network by mini-batches and keeps its best epoch."""
+    """A classifier that trains a network by mini-batches and keeps its best epoch.
+
+    To be explained one has `_routing` and `_logits_without`, as of `SparseMoEClassifier`.
+    """
+
+    _sums_concepts = False
+
+    def explain(self, X, *, images=None):
+        """Tell whom each row was sent to, and what each modality did to the decision.
+
+        Parameters
+        ----------
+        X : as of `predict`
+        images : ignored
+            Here so that the method is called as that of other classifiers.
+
+        Returns
+        -------
+        RoutingExplanation
+            Its `summary` tells whether routing differs by class, and who is missed.
+        """
+        check_is_fitted(self)
+        return explain_routing(self, X)
 
     def _split(self, training, target, present, groups, rng):
         """Return which rows train, which are held out, and why none are (or None)."""

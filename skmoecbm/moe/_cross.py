@@ -160,8 +160,13 @@ class CrossModalMoEClassifier(NetworkClassifier):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _check_parameters(self):
-        """Validate what was stored, and return device, balancing and training."""
+    @property
+    def modality_names_(self):
+        """Names of the streams, as explanations call them."""
+        return list(self.streams_)
+
+    def _check_settings(self):
+        """Validate what was stored, and return balancing and training."""
         check_number(self, "width", self.width, low=1, integer=True)
         check_choice(self, "fusion", self.fusion, ("attention", "concat"))
         check_choice(self, "pooling", self.pooling, ("mean", "cls"))
@@ -172,7 +177,7 @@ class CrossModalMoEClassifier(NetworkClassifier):
             wanted = "less than 1: with 1 no row would ever have both streams"
             raise parameter_error(self, "stream_dropout", wanted, self.stream_dropout)
         check_number(self, "attention_rate", self.attention_rate, low=0, low_open=True)
-        return resolve_device(self.device, self), *self._check_mixture()
+        return self._check_mixture()
 
     def _start_streams(self, X, y, sample_weight, groups):
         """Validate everything that comes with `fit`."""
@@ -185,7 +190,8 @@ class CrossModalMoEClassifier(NetworkClassifier):
         return list(streams.values()), *found
 
     def _fit(self, X, y, sample_weight, groups):
-        device, balancing, training = self._check_parameters()
+        balancing, training = self._check_settings()
+        device = resolve_device(self.device, self)
         streams, codes, weights, _, groups, present = self._start_streams(
             X, y, sample_weight, groups
         )
@@ -247,18 +253,23 @@ class CrossModalMoEClassifier(NetworkClassifier):
         )
         return network.to(device)
 
-    def _outputs(self, X, method="forward"):
-        """Yield what the network says of some rows at a time, and who is present, (n, M)."""
+    def _outputs(self, X, method="forward", modality=None, **options):
+        """Yield what the network says of some rows at a time, and these rows, (x, present).
+
+        Of the model without a stream, given by number, if there is a `modality`.
+        """
         check_is_fitted(self)
         streams = read_streams(self, X, self.streams_)
         device = resolve_device(self.device, self)
         x, present = self._rows(list(streams.values()), device)
         for name in getattr(self, "masked_streams_", ()):
             present[:, list(self.streams_).index(name)] = False
+        if modality is not None:
+            present[:, modality] = False
         network = self._network(device)
         with torch.no_grad():
-            for some in pieces(x, present, self.width):
-                yield getattr(network, method)(*some), some
+            for some in pieces(x, present, self.network_shape_.width):
+                yield getattr(network, method)(*some, **options), some
 
     def _class_logits(self, X):
         """Return logits (n, K) at the class frequencies of training."""
@@ -270,6 +281,31 @@ class CrossModalMoEClassifier(NetworkClassifier):
         if self._n_outputs == 1:
             logits = two_columns(logits)
         return self._fill_absent(logits, present)
+
+    def _logits_without(self, X, *, expert=None, modality=None):
+        """Return the decision (n, K') of the model, or of what is left of it."""
+        parts = [
+            torch.where(present.any(1)[:, None], logits, torch.nan).cpu().numpy()
+            for (logits, _), (_, present) in self._outputs(X, modality=modality, without=expert)
+        ]
+        logits = np.concatenate(parts)
+        return np.where(np.isnan(logits), self._log_odds(), logits) + self._constant_logits()
+
+    def _routing(self, X):
+        """Return what a `RoutingExplanation` is made of."""
+        weights, present = [], []
+        for (logits, routings), (_, there) in self._outputs(X):
+            own = routings[0].weights if routings else torch.ones_like(logits[:, :1])
+            weights.append((own * there.any(1, keepdim=True)).cpu().numpy()[:, None])
+            present.append(there.cpu().numpy())
+        weights, present = np.concatenate(weights), np.concatenate(present)
+        return {
+            "weights": weights,
+            "seen": present.any(axis=1, keepdims=True),
+            "modality_present": present,
+            "router_names": ["all"],
+            "expert_names": [f"expert {e}" for e in range(weights.shape[2])],
+        }
 
     def without(self, name):
         """Return a view of this fitted model that never looks at one stream.
@@ -315,13 +351,7 @@ class CrossModalMoEClassifier(NetworkClassifier):
             In [0, 1], zero for experts that were not chosen; of the one router. With ``moe=False``
             one expert of weight 1.
         """
-        found = []
-        for (logits, routings), _ in self._outputs(X):
-            weights = (
-                routings[0].weights[:, None] if routings else logits.new_ones(len(logits), 1, 1)
-            )
-            found.append(weights.cpu().numpy())
-        return np.concatenate(found)
+        return self._routing(X)["weights"]
 
     def stream_weights(self, X):
         """Return how much each stream counts in each row.

@@ -12,7 +12,7 @@ from skmoecbm.moe._network import Routing, clusters, sharpness
 from skmoecbm.moe._pool import ExpertPool
 from skmoecbm.moe._routing import Router, route
 
-__all__ = ["CrossNetwork", "CrossShape", "Fused", "drop_streams"]
+__all__ = ["CrossNetwork", "CrossShape", "Fused", "cross_tensor_shapes", "drop_streams"]
 
 # Rows that k-means looks at, at most.
 _CLUSTERED = 2000
@@ -153,7 +153,7 @@ class CrossNetwork(nn.Module):
             torch.as_tensor(centres, device=seen.device), sharpness(rows, centres, gating)
         )
 
-    def forward(self, x, present, positions=None):
+    def forward(self, x, present, positions=None, without=None):
         """Return logits (n, K') and a list of the `Routing` of the router.
 
         Parameters
@@ -163,15 +163,20 @@ class CrossNetwork(nn.Module):
             A stream that is not is never looked at.
         positions : list of tensors (n, T_m), int, or None
             Where each token stands; None counts from 0.
+        without : int or None
+            An expert that nobody is sent to.
         """
         fused = self.fuse(x, present, positions).vector
         routings = []
+        gone = torch.arange(len(self.pool.w1), device=fused.device) == without
         if self.shape.moe:
             logits = self.router(self._seen(fused, present))
+            logits = logits.masked_fill(gone & (len(gone) > 1), -torch.inf)
             weights, probabilities = route(logits, self.shape.top_k)
+            weights = weights * ~gone  # of one expert alone nothing is left
             routings.append(Routing(logits, probabilities, weights, present.any(1)))
         else:
-            weights = torch.ones_like(fused[:, :1])
+            weights = (~gone).double().expand(len(fused), 1)
         answer = fused + self.pool(fused, weights)
         return answer @ self.head.T + self.intercept, routings
 
@@ -238,6 +243,13 @@ class CrossNetwork(nn.Module):
         if present.shape[1] == 1:
             return fused
         return torch.cat([fused, (~present).double()], 1)
+
+
+def cross_tensor_shapes(shape):
+    """Return name -> shape of every tensor of a network, without making any."""
+    with torch.device("meta"):
+        network = CrossNetwork(shape)
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 def drop_streams(present, probability, generator):

@@ -1,4 +1,4 @@
-"""The network of `SparseMoEClassifier`: modalities, routers, pools of experts, a linear head."""
+"""The network of `SparseMoEClassifier`: modalities, routers, pools of experts, a linear part."""
 
 import math
 from dataclasses import dataclass
@@ -8,10 +8,11 @@ import torch
 from sklearn.cluster import KMeans
 from torch import nn
 
+from skmoecbm.moe._linear import solve_linear
 from skmoecbm.moe._pool import ExpertPool
 from skmoecbm.moe._routing import Router, add_noise, route
 
-__all__ = ["Routing", "Shape", "SparseNetwork", "clusters", "sharpness"]
+__all__ = ["Routing", "Shape", "SparseNetwork", "clusters", "sharpness", "tensor_shapes"]
 
 # Rows that k-means looks at, at most.
 _CLUSTERED = 5000
@@ -79,6 +80,9 @@ class Routing:
 class SparseNetwork(nn.Module):
     """Each modality to a common width, routers, the few experts that they choose, a linear head.
 
+    Beside it a linear part sees everything. It begins as a logistic regression, the experts as
+    silent: where there is nothing for experts to find, that is what the network stays.
+
     A modality that is absent from a row has the weight zero there: what the others say is averaged
     over those that are present, as loud as is learned for that number of them, and routers are told
     which those are.
@@ -109,18 +113,19 @@ class SparseNetwork(nn.Module):
         if several and not shape.learned_missing:
             self.log_voice = _empty(len(shape.widths) - 1)
         self.head = _empty(shape.n_outputs, shape.hidden)
+        self.linear = _empty(shape.n_outputs, sum(shape.widths) + len(shape.widths) * several)
         self.intercept = _empty(shape.n_outputs)
 
     @torch.no_grad()
-    def start(self, x, present, log_odds, rng, generator):
-        """Draw the weights, and let each router begin at clusters of what it sees.
+    def start(self, rows, log_odds, rng, generator):
+        """Draw the weights, solve the linear part, let routers begin at clusters of what they see.
 
         Parameters
         ----------
-        x : list of tensors (n, p_m)
-        present : tensor of shape (n, M), bool
+        rows : Rows
+            That the network is trained on.
         log_odds : tensor of shape (K',)
-            Logits of the class frequencies: what is said where the experts say nothing.
+            Logits of the class frequencies.
         rng : numpy.random.RandomState
         generator : torch.Generator
         """
@@ -131,20 +136,23 @@ class SparseNetwork(nn.Module):
         for vector in self.missing:
             vector.copy_(0.1 * torch.randn(vector.shape, generator=generator, dtype=torch.float64))
         for pool in self.pools:
-            pool.start(generator)
-        self.intercept.copy_(log_odds)
+            pool.start(generator, silent=True)
+        x, present = rows.x, rows.present
+        slopes, intercept = solve_linear(self._all(x, present), rows, log_odds)
+        self.linear.copy_(slopes)
+        self.intercept.copy_(intercept)
         if self.log_voice is not None:  # a sum of those that are there: evidence adds up
             n = len(self.log_voice) + 1
             self.log_voice.copy_(torch.log(torch.arange(1, n, dtype=torch.float64) / n))
         for router, (seen, there) in zip(self.routers, self._seen(x, present), strict=True):
-            rows = seen[there].cpu().numpy()
-            if len(rows) > _CLUSTERED:
-                rows = rows[rng.permutation(len(rows))[:_CLUSTERED]]
-            centres = clusters(rows, self.shape.n_experts, rng)
-            sharp = sharpness(rows, centres, self.shape.gating)
+            points = seen[there].cpu().numpy()
+            if len(points) > _CLUSTERED:
+                points = points[rng.permutation(len(points))[:_CLUSTERED]]
+            centres = clusters(points, self.shape.n_experts, rng)
+            sharp = sharpness(points, centres, self.shape.gating)
             router.start(torch.as_tensor(centres, device=seen.device), sharp)
 
-    def forward(self, x, present, generator=None):
+    def forward(self, x, present, generator=None, without=None):
         """Return logits (n, K') and the `Routing` of each router.
 
         Parameters
@@ -154,13 +162,22 @@ class SparseNetwork(nn.Module):
         present : tensor of shape (n, M), bool
         generator : torch.Generator or None
             Of the noise of training; None is without.
+        without : (int, int) or None
+            Pool and number of an expert that nobody is sent to.
         """
         parts, share = self._parts(x, present)
         routings = []
-        for router, (seen, there) in zip(self.routers, self._seen(x, present), strict=True):
+        for r, (router, (seen, there)) in enumerate(
+            zip(self.routers, self._seen(x, present), strict=True)
+        ):
             logits = router(seen)
             if generator is not None and self.shape.noisy:
                 logits = add_noise(logits, router.deviation(seen), generator)
+            if without is not None and without[0] == r % len(self.pools):
+                gone = torch.arange(logits.shape[1], device=logits.device) == without[1]
+                if len(gone) == 1:
+                    there = torch.zeros_like(there)
+                logits = logits.masked_fill(gone & (len(gone) > 1), -torch.inf)
             weights, probabilities = route(logits, self.shape.top_k)
             routings.append(Routing(logits, probabilities, weights * there[:, None], there))
         if self.shape.router == "joint":
@@ -171,7 +188,15 @@ class SparseNetwork(nn.Module):
             for m, (part, routing) in enumerate(zip(parts, routings, strict=True)):
                 pool = self.pools[m % len(self.pools)]
                 answer = answer + pool(part, routing.weights * share[:, m, None])
-        return answer @ self.head.T + self.intercept, routings
+        logits = answer @ self.head.T + self._all(x, present) @ self.linear.T + self.intercept
+        return logits, routings
+
+    def _all(self, x, present):
+        """Return all columns, 0 where absent, and of several modalities which are absent."""
+        if not self.projections:
+            return x[0]
+        parts = [torch.where(present[:, m, None], part, 0.0) for m, part in enumerate(x)]
+        return torch.cat([*parts, (~present).double()], dim=1)
 
     def _parts(self, x, present):
         """Return each modality at the common width, and its share in each row, (n, M)."""
@@ -203,6 +228,13 @@ class SparseNetwork(nn.Module):
             return list(zip(parts, there, strict=True))
         marks = [(~present).double()] if several else []
         return [(torch.cat([*parts, *marks], 1), everywhere if several else present[:, 0])]
+
+
+def tensor_shapes(shape):
+    """Return name -> shape of every tensor of a network, without making any."""
+    with torch.device("meta"):
+        network = SparseNetwork(shape)
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 def clusters(rows, n, rng):

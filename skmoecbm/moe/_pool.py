@@ -32,13 +32,19 @@ class ExpertPool(nn.Module):
             setattr(self, name, nn.Parameter(torch.zeros(shape, dtype=torch.float64)))
 
     @torch.no_grad()
-    def start(self, generator):
-        """Draw the weights as torch's own layers do: uniform, by the width of what comes in."""
+    def start(self, generator, silent=False):
+        """Draw the weights as torch's own layers do: uniform, by the width of what comes in.
+
+        With `silent` all answers are 0 at first: experts add to what is there already.
+        """
         for weight, bias in ((self.w1, self.b1), (self.w2, self.b2)):
             bound = 1.0 / math.sqrt(weight.shape[2])
             for tensor in (weight, bias):
                 drawn = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
                 tensor.copy_(bound * (2 * drawn - 1))
+        if silent:
+            self.w2.zero_()
+            self.b2.zero_()
 
     def expert(self, e, x):
         """Return what expert e makes of rows (r, width), shape (r, out)."""

@@ -392,3 +392,21 @@ def test_streams_that_are_not_there_cannot_be_left_out(fitted):
         fitted.without("sound")
     with pytest.raises(InputError, match="last stream"):
         fitted.without("image").without("text")
+
+
+def test_rows_are_explained_by_whom_they_were_sent_to_and_by_stream(fitted, reports):
+    X, y = reports
+    told = fitted.explain(X)
+    assert np.array_equal(told.weights, fitted.routing_weights(X))
+    assert told.modality_names == ["image", "text"] and len(told.expert_names) == 4
+    logits = fitted.decision_function(X)
+    assert np.allclose(told.logits, logits, rtol=0, atol=1e-10)
+    both = X.present.all(axis=1)
+    for m, name in enumerate(told.modality_names):
+        left = fitted.without(name).decision_function(X[both])
+        assert np.allclose(told.modality_effects[both, m], logits[both] - left, rtol=0, atol=1e-10)
+        assert np.isnan(told.modality_effects[~both, m]).all()
+    summary = told.summary(y, n_bootstrap=20, n_permutations=20, random_state=0)
+    assert "expert 0" in repr(told) and repr(summary)
+    told = small(moe=False).fit(X, y).explain(X)
+    assert (told.weights == 1).all() and told.summary(y, n_bootstrap=0, n_permutations=0)
