@@ -168,7 +168,8 @@ class CrossNetwork(nn.Module):
         """
         fused = self.fuse(x, present, positions).vector
         routings = []
-        gone = torch.arange(len(self.pool.w1), device=fused.device) == without
+        nobody = -1 if without is None else without
+        gone = torch.arange(len(self.pool.w1), device=fused.device) == nobody
         if self.shape.moe:
             logits = self.router(self._seen(fused, present))
             logits = logits.masked_fill(gone & (len(gone) > 1), -torch.inf)
