@@ -23,9 +23,11 @@ _FIT_ONLY = {
     "n_jobs",
     "prior",
     "random_state",
+    "scoring",
     "select",
     "training",
     "transform_input",
+    "validation_fraction",
     "verbose",
 }
 
