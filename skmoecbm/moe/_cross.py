@@ -13,7 +13,8 @@ from skmoecbm._validation import check_choice, check_number, parameter_error, re
 from skmoecbm.exceptions import InputError
 from skmoecbm.moe._base import NetworkClassifier
 from skmoecbm.moe._cross_network import CrossNetwork, CrossShape, drop_streams
-from skmoecbm.moe._cross_streams import NamedStream, StreamRows, moments, pieces, read_streams
+from skmoecbm.moe._cross_rows import StreamRows, moments, pieces
+from skmoecbm.moe._cross_streams import NamedStream, read_streams, streams_as_fitted
 from skmoecbm.moe._penalties import balance
 from skmoecbm.moe._rows import Rows
 
@@ -23,10 +24,9 @@ __all__ = ["CrossModalMoEClassifier"]
 class CrossModalMoEClassifier(NetworkClassifier):
     """Classifier of images and reports whose patches and words attend to each other.
 
-    Tokens of both streams are projected to a common width, where they stand is added, each patch
-    looks at the words and each word at the patches; the streams are pooled, weighed by a gate, and
-    what they make together goes through a sparse mixture of small networks to a linear head. The
-    backbones that made the tokens stay as they are.
+    Tokens are projected to a common width, patches look at words and words at patches, the streams
+    are pooled and weighed by a gate, and what they make together goes through a sparse mixture of
+    small networks to a linear head. The backbones that made the tokens stay as they are.
 
     Parameters
     ----------
@@ -39,22 +39,19 @@ class CrossModalMoEClassifier(NetworkClassifier):
     width : int, default=128
         What tokens are projected to.
     fusion : {"attention", "concat"}, default="attention"
-        "concat" leaves attention and gate out: the pooled streams stand side by side before one
-        linear layer.
+        "concat" is without attention and gate: pooled streams side by side before a linear layer.
     pooling : {"mean", "cls"}, default="mean"
         What stands for a stream: the mean of its tokens, or its first token, which by contract is
         the one that sums it up.
     moe : bool, default=True
-        False puts one network of as many hidden units as a row uses (``top_k * expert_hidden``) in
-        the place of the mixture.
+        False puts one network of ``top_k * expert_hidden`` hidden units in the mixture's place.
     gating : {"softmax", "laplace", "gaussian"}, default="softmax"
         As of `SparseMoEClassifier`.
     streams : "auto", list of str, or dict of str to (columns, width), default="auto"
-        "auto" takes the streams of a `TokenFeatures`, and of an array makes one stream
-        ("columns") in which each column is a token with a projection of its own. A list names one
-        or two streams of a `TokenFeatures`. A dict cuts columns of an array into tokens, such as
-        ``{"image": (slice(0, 640), 64), "text": (slice(640, 960), 32)}``: ten of width 64, and
-        ten of width 32.
+        "auto" takes the streams of a `TokenFeatures`, and of an array makes one stream ("columns")
+        in which each column is a token with a projection of its own. A list names one or two
+        streams of a `TokenFeatures`. A dict cuts columns of an array into tokens, such as
+        ``{"image": (slice(0, 640), 64), "text": (slice(640, 960), 32)}``: ten of each.
     stream_dropout : float in [0, 1), default=0.1
         In training a row that has both streams loses one of them, either, with this probability, so
         that rows of one stream alone are known even if training had few.
@@ -78,6 +75,8 @@ class CrossModalMoEClassifier(NetworkClassifier):
     classes_ : ndarray of shape (K,)
     streams_ : dict of str to int
         Streams and the widths of their tokens.
+    modality_names_ : list of str
+        Of the streams, as explanations call them.
     weights_ : dict of str to ndarray
         Every trained tensor, float64.
     history_ : dict
@@ -160,11 +159,6 @@ class CrossModalMoEClassifier(NetworkClassifier):
         self.random_state = random_state
         self.verbose = verbose
 
-    @property
-    def modality_names_(self):
-        """Names of the streams, as explanations call them."""
-        return list(self.streams_)
-
     def _check_settings(self):
         """Validate what was stored, and return balancing and training."""
         check_number(self, "width", self.width, low=1, integer=True)
@@ -181,12 +175,13 @@ class CrossModalMoEClassifier(NetworkClassifier):
 
     def _start_streams(self, X, y, sample_weight, groups):
         """Validate everything that comes with `fit`."""
-        streams = read_streams(self, X)
+        streams, layout = read_streams(self, X)
         named = [NamedStream(name, stream) for name, stream in streams.items()]
         nothing = np.empty((len(named[0].present), 0))
         found = self._start_rows(named, nothing, y, sample_weight, groups, self.class_weight)
         vars(self).pop("masked_streams_", None)
         self.streams_ = {name: stream.width for name, stream in streams.items()}
+        self._layout, self.modality_names_ = layout, list(streams)
         return list(streams.values()), *found
 
     def _fit(self, X, y, sample_weight, groups):
@@ -259,7 +254,7 @@ class CrossModalMoEClassifier(NetworkClassifier):
         Of the model without a stream, given by number, if there is a `modality`.
         """
         check_is_fitted(self)
-        streams = read_streams(self, X, self.streams_)
+        streams = streams_as_fitted(self, X)
         device = resolve_device(self.device, self)
         x, present = self._rows(list(streams.values()), device)
         for name in getattr(self, "masked_streams_", ()):

@@ -108,7 +108,7 @@ def test_predictions_depend_on_no_other_row(pooling, reports):
 def test_rows_in_pieces_are_the_rows_at_once(fitted, reports, monkeypatch):
     X, y = reports
     expected = fitted.decision_function(X), fitted.attention(X)
-    monkeypatch.setattr("skmoecbm.moe._cross_streams._AT_ONCE", 3000)
+    monkeypatch.setattr("skmoecbm.moe._cross_rows._AT_ONCE", 3000)
     assert np.allclose(fitted.decision_function(X), expected[0], rtol=0, atol=1e-10)
     for name, rows in fitted.attention(X).items():
         for found, one in zip(rows, expected[1][name], strict=True):
@@ -379,7 +379,7 @@ def test_cls_alone_may_be_put_side_by_side():
         (TokenFeatures({"image": tokens(), "sound": tokens()}), "was fitted on"),
         (TokenFeatures({"image": tokens(width=7)}), "was fitted on width 5"),
         (TokenFeatures({"image": tokens(), "text": tokens()})[:0], "0 sample"),
-        (np.ones((20, 10)), "X is a table"),
+        (np.ones((20, 10)), "X is a table, but .* TokenFeatures with the streams"),
     ],
 )
 def test_other_streams_than_those_of_the_fit_are_told(X, told, fitted):

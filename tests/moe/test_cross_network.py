@@ -9,7 +9,8 @@ import torch
 from skmoecbm.moe import TokenFeatures
 from skmoecbm.moe._cross_attention import attend, sinusoids
 from skmoecbm.moe._cross_network import CrossNetwork, CrossShape, drop_streams
-from skmoecbm.moe._cross_streams import ColumnStream, StreamRows
+from skmoecbm.moe._cross_rows import StreamRows
+from skmoecbm.moe._cross_streams import ColumnStream
 
 N = 7
 
