@@ -1,5 +1,6 @@
 """Sparse mixtures: small networks of which each row uses a few."""
 
+from skmoecbm.moe._cross import CrossModalMoEClassifier
 from skmoecbm.moe._multi_time import MultiTimeAttention
 from skmoecbm.moe._routing_explanation import RoutingExplanation
 from skmoecbm.moe._routing_summary import RoutingSummary
@@ -13,6 +14,7 @@ from skmoecbm.moe._training import Balancing, MiniBatches
 
 __all__ = [
     "Balancing",
+    "CrossModalMoEClassifier",
     "MiniBatches",
     "MultiTimeAttention",
     "RoutingExplanation",

@@ -13,7 +13,7 @@ from skmoecbm.moe._pool import ExpertPool
 from skmoecbm.moe._routing import Router, add_noise, route
 from skmoecbm.moe._time_attention import TimeAttention
 
-__all__ = ["Routing", "Shape", "SparseNetwork", "tensor_shapes"]
+__all__ = ["Routing", "Shape", "SparseNetwork", "clusters", "sharpness", "tensor_shapes"]
 
 # Rows that k-means looks at, at most.
 _CLUSTERED = 5000
@@ -157,8 +157,8 @@ class SparseNetwork(nn.Module):
             if len(points) > _CLUSTERED:
                 points = points[rng.permutation(len(points))[:_CLUSTERED]]
             centres = clusters(points, self.shape.n_experts, rng)
-            sharpness = _sharpness(points, centres, self.shape.gating)
-            router.start(torch.as_tensor(centres, device=seen.device), sharpness)
+            sharp = sharpness(points, centres, self.shape.gating)
+            router.start(torch.as_tensor(centres, device=seen.device), sharp)
 
     def forward(self, x, present, generator=None, without=None):
         """Return logits (n, K') and the `Routing` of each router.
@@ -265,7 +265,7 @@ def clusters(rows, n, rng):
     return np.concatenate([distinct, extra + 0.1 * spread * rng.standard_normal(extra.shape)])
 
 
-def _sharpness(rows, centres, gating):
+def sharpness(rows, centres, gating):
     """Return s at which the median row gives its own expert the head start."""
     if len(centres) == 1:
         return 1.0
