@@ -51,6 +51,8 @@ class Tokens:
     parts : list of (train, test)
         Row numbers. Of several parts each row is judged once, by models that did not see it.
     note : str
+    texts : ndarray of shape (n,) or None
+        What the tokens of the last stream were made of, for models that read words.
     """
 
     X: TokenFeatures
@@ -58,6 +60,7 @@ class Tokens:
     groups: np.ndarray
     parts: list
     note: str
+    texts: np.ndarray | None = None
 
 
 def ham10000(data, store):
@@ -126,4 +129,5 @@ def covid(data, store, folds):
         list(folds.split(y, y, groups)),
         f"{len(y)} films with notes of {len(set(groups))} patients, {y.sum()} of COVID-19; "
         "findings, tests, places and treatments are masked in the notes",
+        np.array(list(notes), dtype=object),
     )

@@ -23,8 +23,11 @@ import torch
 from scipy.stats import t
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
 from threadpoolctl import threadpool_limits
 
 from benchmarks import _mixture_data
@@ -170,6 +173,8 @@ def on_tokens(dataset, read, seeds, runs):
         for name in names:
             models["logistic regression of mean tokens", name] = (None, means[name])
             models["cross-modal mixture", name] = (cross, problem.X.select(name))
+        if problem.texts is not None:
+            models["logistic regression of words (TF-IDF)", names[-1]] = (words(), problem.texts)
         for (model, given), (clf, X) in models.items():
             row = {"dataset": dataset, "model": model, "given": given, "seed": seed}
             if row in runs:
@@ -180,11 +185,12 @@ def on_tokens(dataset, read, seeds, runs):
                 y, groups = problem.y[train], problem.groups[train]
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    fitted = (
-                        probe(y, groups).fit(X[train], y)
-                        if clf is None
-                        else clone(clf).fit(X[train], y, groups=groups)
-                    )
+                    if clf is None:
+                        fitted = probe(y, groups).fit(X[train], y)
+                    elif isinstance(clf, CrossModalMoEClassifier):
+                        fitted = clone(clf).fit(X[train], y, groups=groups)
+                    else:
+                        fitted = clone(clf).fit(X[train], y)
                     proba[test] = fitted.predict_proba(X[test])
             seconds = time.process_time() - clock
             judged = np.concatenate([test for _, test in problem.parts])
@@ -193,12 +199,21 @@ def on_tokens(dataset, read, seeds, runs):
             print(row, {k: round(v, 3) for k, v in found.items()}, f"{seconds:.0f} s", flush=True)
 
 
+def words():
+    """Return a classifier of texts that knows nothing but their words."""
+    return make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True),
+        LogisticRegression(C=10, max_iter=1000),
+    )
+
+
 def pooled(X, name):
     """Return the mean of a stream's tokens, (n, d); 0 where a row lacks it."""
     rows = X.select(name)
     width = rows.shape[1]
     tokens = [rows[i][name] for i in range(len(rows))]
-    return np.array([np.zeros(width) if one is None else np.mean(one, axis=0) for one in tokens])
+    means = [np.zeros(width) if one is None else np.mean(one, axis=0) for one in tokens]
+    return np.array(means, dtype=np.float64)
 
 
 def report(out, runs):
