@@ -13,7 +13,17 @@ import pandas as pd
 from skmoecbm import ConceptBank, ConceptEncoder, ExpertFeatures, load_concepts
 from skmoecbm.backbones import load_backbone
 
-__all__ = ["DEMO", "ROLES", "SPLITS", "Experiment", "Photographs", "encode", "photographs", "read"]
+__all__ = [
+    "DEMO",
+    "ROLES",
+    "SPLITS",
+    "Experiment",
+    "Photographs",
+    "bank_of",
+    "encode",
+    "photographs",
+    "read",
+]
 
 # Of each data set its splits, the first one the fairer.
 SPLITS = {"ham10000": ("lesion", "community"), "retinamnist": ("official",)}
@@ -153,7 +163,7 @@ def read(name, split, data, *, backbones, store, concepts=None):
         small lexicon does not know half of it.
     """
     photos = photographs(name, data)
-    bank = _bank(name, backbones, concepts)
+    bank = bank_of(name, backbones, concepts)
     blocks = [
         encode(photos.images, backbone, bank, store, role)
         for role, backbone in zip(ROLES, backbones, strict=True)
@@ -178,7 +188,8 @@ def read(name, split, data, *, backbones, store, concepts=None):
     )
 
 
-def _bank(name, backbones, concepts):
+def bank_of(name, backbones, concepts=None):
+    """Return the bank for a data set and these models; parameters as of `read`."""
     if concepts is not None:
         from_file = concepts.endswith(".json")
         return ConceptBank.from_json(concepts) if from_file else load_concepts(concepts)
