@@ -261,6 +261,7 @@ def _beside(found):
     table = published().merge(found, on=["dataset", "split", "shots", "variant"], how="left")
     rows = [
         {
+            "dataset": row["dataset"],
             "variant": row["variant"],
             "shots": row["shots"],
             "published accuracy": f"{row['published']:.3f}",
@@ -273,10 +274,10 @@ def _beside(found):
     ]
     known = table[(table["draws"] >= LEAST) | (table["shots"] == "all")].dropna(subset=["accuracy"])
     agreement = []
-    for shots, part in known.groupby("shots", sort=False):
+    for (dataset, shots), part in known.groupby(["dataset", "shots"], sort=False):
         if len(part) > 2:
             rho = stats.spearmanr(part["published"], part["accuracy"]).statistic
-            agreement.append(f"{shots}: {rho:+.2f}")
+            agreement.append(f"{dataset}, {shots}: {rho:+.2f}")
     told = "Rank correlation of the variants' accuracies, published with ours, by shots: "
     return ["## Beside the published numbers", NOTES, markdown(pd.DataFrame(rows))] + (
         [told + ", ".join(agreement) + "."] if agreement else []
