@@ -1,7 +1,7 @@
 """Data sets of `reproduce` and `peers`: photographs, labels, parts, and what experts see of them.
 
-`photographs` is the one place that knows folders and files; whoever has the data elsewhere, or by a
-fetcher, changes that function alone.
+`photographs` is the one place that knows folders and files: it asks the functions of
+`skmoecbm.datasets`.
 """
 
 from dataclasses import dataclass, field, replace
@@ -12,11 +12,27 @@ import pandas as pd
 
 from skmoecbm import ConceptBank, ConceptEncoder, ExpertFeatures, load_concepts
 from skmoecbm.backbones import load_backbone
+from skmoecbm.datasets import fetch_covid_radiography, fetch_ham10000, fetch_medmnist
+from skmoecbm.exceptions import InputError
 
-__all__ = ["DEMO", "ROLES", "SPLITS", "Experiment", "Photographs", "encode", "photographs", "read"]
+__all__ = [
+    "DEMO",
+    "ROLES",
+    "SPLITS",
+    "Experiment",
+    "Photographs",
+    "bank_of",
+    "encode",
+    "photographs",
+    "read",
+]
 
 # Of each data set its splits, the first one the fairer.
-SPLITS = {"ham10000": ("lesion", "community"), "retinamnist": ("official",)}
+SPLITS = {
+    "ham10000": ("lesion", "community"),
+    "retinamnist": ("official",),
+    "covid_radiography": ("official",),
+}
 ROLES = ("generalist", "specialist")
 DEMO = ("demo-general", "demo-structures")
 
@@ -43,31 +59,45 @@ class Photographs:
 
 
 def photographs(name, data):
-    """Return the `Photographs` of a data set; `data` is the folder of the real data sets."""
-    data = Path(data)
+    """Return the `Photographs` of a data set.
+
+    Parameters
+    ----------
+    name : str
+        As in `SPLITS`.
+    data : path or None
+        A folder with "ham10000" in any layout that `fetch_ham10000` knows, "medmnist", and
+        "covid_radiography", which is COVID-QU-Ex. None downloads the first two.
+    """
+    if name == "covid_radiography":
+        return _covid(data)
     if name == "retinamnist":
-        return _retinamnist(data / "medmnist" / "retinamnist.npz")
-    return _ham10000(data / "ham10000")
+        return _retinamnist(data)
+    return _ham10000(data)
 
 
-def _ham10000(folder):
-    table = pd.read_csv(folder / "metadata.csv")
-    files = {path.stem: str(path) for path in sorted(folder.rglob("*.jpg"))}
-    where = {name: table[f"split_{name}"].to_numpy() for name in ("lesion", "community")}
-    lesions = pd.factorize(table["lesion_id"])[0]
-    train, test = (np.flatnonzero(where["community"] == part) for part in ("train", "test"))
+def _ham10000(data):
+    root = None if data is None else Path(data) / "ham10000"
+    found = fetch_ham10000(root)
+    if "community" not in found.splits:  # LaBo's files, to be read or downloaded
+        found = fetch_ham10000(root, split="community")
+    lesions = pd.factorize(found.groups)[0]
+    fair = found.splits.rows("lesion" if "lesion" in found.splits else "group")
+    note = "no lesion on both sides"
+    if "test" not in fair:
+        note += (
+            "; the test images of this split are not in the folder, so the validation part judges. "
+            "Nothing is chosen on it"
+        )
+    community = found.splits.rows("community")
+    train, test = community["train"], community["test"]
     shared = np.isin(lesions[test], lesions[train]).sum()
     return Photographs(
-        [files[name] for name in table["image_id"]],
-        table["dx"].to_numpy(dtype=str),
+        list(found.images),
+        found.metadata["dx"].to_numpy(dtype=str),
         lesions,
         {
-            "lesion": (
-                np.flatnonzero(where["lesion"] == "train"),
-                np.flatnonzero(where["lesion"] == "val"),
-                "no lesion on both sides; the test images of this split are not in the folder, so "
-                "the validation part judges. Nothing is chosen on it",
-            ),
+            "lesion": (fair["train"], fair["test" if "test" in fair else "val"], note),
             "community": (
                 train,
                 test,
@@ -78,15 +108,29 @@ def _ham10000(folder):
     )
 
 
-def _retinamnist(path):
-    stored = np.load(path)
-    names = ("train", "val", "test")
-    images = np.concatenate([stored[f"{part}_images"] for part in names])
-    y = np.concatenate([stored[f"{part}_labels"] for part in names]).ravel().astype(int)
-    ends = np.cumsum([len(stored[f"{part}_labels"]) for part in names])
-    train, test = np.arange(ends[0]), np.arange(ends[1], ends[2])
+def _covid(data):
+    found = fetch_covid_radiography(None if data is None else Path(data) / "covid_radiography")
+    if "official" not in found.splits:
+        raise InputError(
+            "The tables of the sources are of COVID-QU-Ex, and this is another edition. Get "
+            "anasmohammedtahir/covidqu from Kaggle."
+        )
+    rows = found.splits.rows("official")
+    note = "patients are not named; each class comes from hospitals of its own"
+    parts = {"official": (rows["train"], rows["test"], note)}
+    return Photographs(list(found.images), found.target, np.arange(len(found.images)), parts)
+
+
+def _retinamnist(data):
+    found = fetch_medmnist("retinamnist", root=None if data is None else Path(data) / "medmnist")
+    rows = found.splits.rows("official")
     note = "images of 28 x 28 pixels; the official validation part is not used"
-    return Photographs(list(images), y, np.arange(len(y)), {"official": (train, test, note)})
+    return Photographs(
+        list(found.images),
+        found.metadata["label"].to_numpy(dtype=int),
+        np.arange(len(found.images)),
+        {"official": (rows["train"], rows["test"], note)},
+    )
 
 
 @dataclass
@@ -153,7 +197,7 @@ def read(name, split, data, *, backbones, store, concepts=None):
         small lexicon does not know half of it.
     """
     photos = photographs(name, data)
-    bank = _bank(name, backbones, concepts)
+    bank = bank_of(name, backbones, concepts)
     blocks = [
         encode(photos.images, backbone, bank, store, role)
         for role, backbone in zip(ROLES, backbones, strict=True)
@@ -178,7 +222,8 @@ def read(name, split, data, *, backbones, store, concepts=None):
     )
 
 
-def _bank(name, backbones, concepts):
+def bank_of(name, backbones, concepts=None):
+    """Return the bank for a data set and these models; parameters as of `read`."""
     if concepts is not None:
         from_file = concepts.endswith(".json")
         return ConceptBank.from_json(concepts) if from_file else load_concepts(concepts)

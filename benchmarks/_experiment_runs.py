@@ -127,6 +127,14 @@ class GrowingTable:
             writer.writerows({k: _short(v) for k, v in row.items()} for row in rows)
         self.done.update(map(self._key, rows))
 
+    def drop(self, row):
+        """Remove the row of this key: what could not be run may be tried again."""
+        with open(self.path, newline="", encoding="utf-8") as file:
+            kept = [one for one in csv.DictReader(file) if self._key(one) != self._key(row)]
+        self.path.unlink()
+        self.done.clear()
+        self.add(kept)
+
     def read(self):
         """Return the table as a DataFrame; shots are text."""
         return pd.read_csv(self.path, dtype={"shots": str}, keep_default_na=False, na_values=[""])

@@ -24,6 +24,14 @@ SHOTS = ("1", "2", "4", "8", "16", "all", "all, balanced")
 # Draws of few shots from which on a cell counts for a question.
 LEAST = 5
 WANTED = 20
+# Of each question the comparisons that answer it.
+DECIDING = {
+    "separate concept spaces": (
+        ("list each", "generalist's list for both"),
+        ("list each", "specialist's list for both"),
+    ),
+    "learned fusion": (("gate, no guard", "average"), ("joint, right sign", "average")),
+}
 LISTS = ("list each", "one list", "'s list for both")
 STYLES = {
     "generalist": ("#888888", "-"),
@@ -137,6 +145,9 @@ def _questions(pairs, classes):
                 row[metric.replace("_", " ")] = signed(value)
                 counts.setdefault((key[3], key[4], metric), []).append(verdict(value, sign))
             rows.append(row)
+        if not rows:
+            parts += [title, f"Not answered: no cell has {LEAST} draws yet."]
+            continue
         table = pd.DataFrame(rows)
         cells = []
         for metric in ("macro auroc", "balanced accuracy"):
@@ -159,8 +170,24 @@ def _questions(pairs, classes):
                 for (a, b, metric), seen in counts.items()
             ]
         )
-        parts += [title, EXPLAINED[question], markdown(verdicts), *cells]
+        answer = _answer(counts, DECIDING[question])
+        parts += [title, answer, EXPLAINED[question], markdown(verdicts), *cells]
     return parts + _rare(classes)
+
+
+def _answer(counts, deciding):
+    """Return yes, in part or no, and how many intervals say so, of all cells and metrics."""
+    told, yes = [], []
+    for first, second in deciding:
+        seen = [v for key, cells in counts.items() if key[:2] == (first, second) for v in cells]
+        better, worse = seen.count("better"), seen.count("worse")
+        yes.append(better > len(seen) / 2)
+        told.append(
+            f"{first!r} is clearly better than {second!r} in {better} of {len(seen)} cells and "
+            f"metrics, clearly worse in {worse}"
+        )
+    word = "yes" if all(yes) else "in part" if any(yes) else "no"
+    return f"**With these experts: {word}.** {'; '.join(told)}."
 
 
 EXPLAINED = {
@@ -176,8 +203,30 @@ start at the published head.""",
 }
 
 
+def _rare_answer(classes):
+    """Return yes, in part or no: of falling shares, or of single classes of the rarer half."""
+    more, less, rarer, depends, falls, splits = 0, 0, 0, 0, 0, 0
+    for _, part in classes.groupby(["dataset", "split"], sort=False):
+        half = part.nsmallest(len(part) // 2, "train_rows")
+        clear = half["p_adjusted"] < 0.05
+        more += int((clear & (half["difference"] > 0)).sum())
+        less += int((clear & (half["difference"] < 0)).sum())
+        rarer, splits = rarer + len(half), splits + 1
+        first = part.iloc[0]
+        depends += int(first["p_overall"] < 0.05)
+        falls += int(first["spearman"] < 0 and first["spearman_p_value"] < 0.05)
+    word = "yes" if splits and falls == splits else "in part" if more > less else "no"
+    return (
+        f"**With these experts: {word}.** The share depends on the class in {depends} of {splits} "
+        f"splits; of the rarer half of the classes it is clearly larger than with exchanged labels "
+        f"on {more} of {rarer}, clearly smaller on {less}; that it falls as classes grow is clear "
+        f"in {falls} of {splits}."
+    )
+
+
 def _rare(classes):
-    parts = ["### 3. Does the specialist speak more on rare classes?", RARE]
+    title = "### 3. Does the specialist speak more on rare classes?"
+    parts = [title, _rare_answer(classes), RARE]
     for (dataset, split), part in classes.groupby(["dataset", "split"], sort=False):
         part = part.sort_values("train_rows")
         weights = [f"{r.weight:.3f} ({r.low:.3f} to {r.high:.3f})" for _, r in part.iterrows()]
@@ -212,6 +261,7 @@ def _beside(found):
     table = published().merge(found, on=["dataset", "split", "shots", "variant"], how="left")
     rows = [
         {
+            "dataset": row["dataset"],
             "variant": row["variant"],
             "shots": row["shots"],
             "published accuracy": f"{row['published']:.3f}",
@@ -224,10 +274,10 @@ def _beside(found):
     ]
     known = table[(table["draws"] >= LEAST) | (table["shots"] == "all")].dropna(subset=["accuracy"])
     agreement = []
-    for shots, part in known.groupby("shots", sort=False):
+    for (dataset, shots), part in known.groupby(["dataset", "shots"], sort=False):
         if len(part) > 2:
             rho = stats.spearmanr(part["published"], part["accuracy"]).statistic
-            agreement.append(f"{shots}: {rho:+.2f}")
+            agreement.append(f"{dataset}, {shots}: {rho:+.2f}")
     told = "Rank correlation of the variants' accuracies, published with ours, by shots: "
     return ["## Beside the published numbers", NOTES, markdown(pd.DataFrame(rows))] + (
         [told + ", ".join(agreement) + "."] if agreement else []

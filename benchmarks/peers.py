@@ -38,7 +38,7 @@ def table(out):
     """Return the table of runs."""
     bounds = [f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")]
     less = [f"ours_less_{metric}{end}" for metric in SHOWN for end in ("", "_low", "_high")]
-    columns = [*KEY, *bounds, *less, "concepts_in_use", "concepts", "seconds", "additive", "note"]
+    columns = [*KEY, *bounds, *less, "concepts_in_use", "seconds", "additive", "note"]
     return GrowingTable(out / "runs.csv", columns, KEY)
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import _reproduce_report
-from benchmarks._experiment_data import DEMO, SPLITS, Photographs, photographs, read
+from benchmarks._experiment_data import DEMO, SPLITS, Photographs, bank_of, photographs, read
 from benchmarks._experiment_runs import (
     METRICS,
     GrowingTable,
@@ -40,11 +40,12 @@ from skmoecbm import (
     GatedConceptBottleneckClassifier,
     LinearGate,
     global_explanation,
-    load_concepts,
 )
 from skmoecbm.exceptions import BackboneError
 
 SHOTS = ("1", "2", "4", "8", "16", "all", "all, balanced")
+# COVID-QU-Ex must be fetched by hand, and asked for by its name, covid_radiography.
+DEFAULT = ("ham10000", "retinamnist")
 # Lists of concepts are compared at these, on the first split of a data set.
 LISTS_AT = ("1", "4", "16", "all", "all, balanced")
 # Resamples of the test rows; over many draws the error of few of them averages out.
@@ -179,13 +180,19 @@ def run_classes(experiment, told, table, n_permutations=2000):
 
 
 def run_large(experiment, name, options, told, runs):
-    """Run a larger generalist alone on all rows, or write why it was not run."""
+    """Run a larger generalist alone on all rows, or write why it was not run.
+
+    Where it was not, it is tried again: another machine may have a network.
+    """
     cell = {**told, "shots": "all", "draw": 0, "variant": LARGE}
     if cell in runs:
-        return
+        found = runs.read()
+        if found[found["variant"] == LARGE]["accuracy"].notna().all():
+            return
+        runs.drop(cell)
     photos: Photographs = photographs(experiment.name, options.data)
-    bank = load_concepts(options.concepts or experiment.name)
     try:
+        bank = bank_of(experiment.name, [name], options.concepts)
         X = large(experiment, photos.images, name, bank, options.store)
     except BackboneError as error:
         reason = re.split(r"\.\s", " ".join(str(error).split()))[0]
@@ -209,7 +216,7 @@ def main(argv=None):
     parser.add_argument("--specialist", default=DEMO[1])
     parser.add_argument("--large", default="ViT-L-14/openai", help="a larger generalist")
     parser.add_argument("--concepts", help="a bundled bank or a file; else the data set's own")
-    parser.add_argument("--datasets", nargs="+", default=list(SPLITS), choices=list(SPLITS))
+    parser.add_argument("--datasets", nargs="+", default=DEFAULT, choices=list(SPLITS))
     parser.add_argument("--splits", nargs="+")
     parser.add_argument("--shots", nargs="+", default=SHOTS, choices=SHOTS)
     parser.add_argument("--draws", type=int, default=20)

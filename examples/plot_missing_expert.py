@@ -54,13 +54,30 @@ same = without.predict_proba(model[:-1].transform(table[200:]))
 print(f"largest difference: {np.abs(model.predict_proba(silent) - same).max():.1e}")
 
 # %%
-# Who speaks
-# ----------
-# How much each expert speaks, with all three and without the report.
-figure, axes = pyplot.subplots(1, 2, figsize=(8, 3), sharey=True)
-for ax, rows, title in zip(axes, (table[200:], silent), ("all", "no report"), strict=True):
-    weights = classifier.expert_weights(model[:-1].transform(rows))
-    ax.bar(classifier.expert_names_, weights.mean(axis=0))
-    ax.set(title=title, ylabel="mean share in the decision")
-figure.tight_layout()
-figure.savefig("missing_expert.png")
+# Who speaks, and what it costs to be without
+# -------------------------------------------
+# Left: how much each expert speaks, with all three and without the report; bars of a row sum to
+# one. Right: how good the decisions are where an expert is missing for all rows. A share is no
+# merit: the age speaks too, and nothing is lost without it.
+figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+names = classifier.expert_names_
+colors = dict(zip(names, ("tab:blue", "tab:orange", "tab:gray"), strict=True))
+for row, one in {"no report": silent, "all": table[200:]}.items():
+    weights = classifier.expert_weights(model[:-1].transform(one)).mean(axis=0)
+    starts = np.cumsum(weights) - weights
+    for name, weight, start in zip(names, weights, starts, strict=True):
+        left.barh(row, weight, left=start, color=colors[name])
+        if weight > 0:
+            left.text(start + weight / 2, row, f"{name}\n{weight:.0%}", ha="center", va="center")
+left.set(xlim=(0, 1), xlabel="mean share in the decision")
+
+features = model[:-1].transform(table[200:])
+costs = {"nothing is missing": told}
+for name in names:
+    guess = classifier.without(name).predict(features)
+    costs[f"no {name}"] = balanced_accuracy_score(lesions.target[200:], guess)
+bars = right.barh(list(costs)[::-1], list(costs.values())[::-1], color="tab:green")
+right.bar_label(bars, fmt="%.2f", padding=3)
+right.axvline(1 / 7, color="k", linestyle="--", linewidth=1)
+right.set(xlim=(0, 1), xlabel="balanced accuracy (dashed: chance)")
+figure.savefig("missing_expert.png", dpi=120)

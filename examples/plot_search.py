@@ -75,7 +75,9 @@ error = table.pivot(
 figure, axes = plt.subplots(figsize=(6, 4.5), layout="constrained")
 image = axes.imshow(mean.to_numpy(dtype=float), cmap="GnBu", aspect="auto")
 for (i, j), value in np.ndenumerate(mean.to_numpy(dtype=float)):
-    axes.text(j, i, f"{value:.3f}\n± {error.iloc[i, j]:.3f}", ha="center", va="center")
+    color = "white" if image.norm(value) > 0.6 else "black"
+    text = f"{value:.3f}\n± {error.iloc[i, j]:.3f}"
+    axes.text(j, i, text, color=color, ha="center", va="center")
 axes.set_xticks(range(len(strengths)), strengths)
 axes.set_yticks(range(len(penalties)), penalties)
 axes.set(xlabel="strength of the language prior", ylabel="penalty (alpha)")

@@ -93,7 +93,10 @@ class LeakReport:
         words = {"group": "share a group", "identical": "are identical", "near": "are nearly equal"}
         told = ", ".join(f"{n:,} {words[kind]}" for kind, n in self.counts().items())
         total = f"{int(self.leaking.sum()):,} of {self.n_test:,} test rows"
-        return f"LeakReport({total} share something with {self.n_train:,} training rows: {told})"
+        rest = "" if "near" in self.looked_for else "; near-duplicates: not looked for"
+        return (
+            f"LeakReport({total} share something with {self.n_train:,} training rows: {told}{rest})"
+        )
 
 
 def check_leak(
@@ -148,8 +151,11 @@ def check_leak(
     >>> from skmoecbm.datasets import check_leak, make_lesions
     >>> images = make_lesions(6, random_state=0).images
     >>> report = check_leak(images[:4], images[3:])
-    >>> report
-    LeakReport(1 of 3 test rows share something with 4 training rows: 1 are identical)
+    >>> report.counts()
+    {'identical': 1}
+    >>> report  # doctest: +NORMALIZE_WHITESPACE
+    LeakReport(1 of 3 test rows share something with 4 training rows: 1 are identical;
+    near-duplicates: not looked for)
     >>> report.leaking
     array([ True, False, False])
     >>> check_leak(images, ["a", "a", "b", "b", "c", "c"], ([0, 2], [1, 4])).counts()

@@ -15,6 +15,9 @@ from benchmarks._published import published
 from benchmarks._variants import COMPARISONS
 from benchmarks.derm7pt import read as read_derm7pt
 from benchmarks.derm7pt import zero_shot
+from benchmarks.reproduce import DEFAULT
+from skmoecbm.exceptions import InputError
+from tests.datasets import trees
 
 
 def three_classes(n=90, seed=0):
@@ -115,11 +118,11 @@ def test_markdown_aligns_numbers_and_leaves_out_nan():
 def test_published_numbers_are_shares_of_known_variants():
     table = published()
     assert table["published"].between(0, 1).all()
-    assert not table.duplicated(["shots", "variant"]).any()
+    assert not table.duplicated(["dataset", "shots", "variant"]).any()
     assert set(COMPARISONS) == {"separate concept spaces", "learned fusion"}
 
 
-@pytest.mark.parametrize("name", sorted(SPLITS))
+@pytest.mark.parametrize("name", DEFAULT)
 def test_parts_are_disjoint_and_the_fair_split_shares_no_group(data_dir, name):
     photos = photographs(name, data_dir)
     assert len(photos.images) == len(photos.y) == len(photos.groups)
@@ -130,6 +133,33 @@ def test_parts_are_disjoint_and_the_fair_split_shares_no_group(data_dir, name):
     train, test, _ = photos.parts[SPLITS[name][0]]
     assert not set(photos.groups[train]) & set(photos.groups[test])
     assert set(photos.y[train]) == set(photos.y[test])
+
+
+def test_a_folder_as_kaggle_gives_it_has_both_splits(tmp_path):
+    rows = trees.lesions(70)
+    trees.kaggle_ham(tmp_path / "ham10000", rows)
+    for part, chosen in {"train": range(50), "val": range(50, 60), "test": range(60, 70)}.items():
+        names = " ".join(rows[k][0] for k in chosen)
+        (tmp_path / "ham10000" / f"class2images_{part}.p").write_text(names)
+    photos = photographs("ham10000", tmp_path)
+    assert photos.y.tolist() == [code for _, _, code in rows]
+    train, test, note = photos.parts["lesion"]
+    assert not set(photos.groups[train]) & set(photos.groups[test])
+    assert note == "no lesion on both sides"  # its test part is there, and judges
+    train, test, note = photos.parts["community"]
+    assert train.tolist() == list(range(50)) and test.tolist() == list(range(60, 70))
+    assert "0 of its 10 test images" in note
+
+
+def test_the_folders_of_covid_qu_ex_are_its_parts(tmp_path):
+    trees.qu_ex(tmp_path / "covid_radiography", n=4)
+    photos = photographs("covid_radiography", tmp_path)
+    train, test, _ = photos.parts[SPLITS["covid_radiography"][0]]
+    assert all("/Train/" in photos.images[row] for row in train) and len(train) == 12
+    assert all("/Test/" in photos.images[row] for row in test) and len(test) == 12
+    trees.radiography(tmp_path / "b" / "covid_radiography")
+    with pytest.raises(InputError, match="are of COVID-QU-Ex, and this is another edition"):
+        photographs("covid_radiography", tmp_path / "b")
 
 
 def test_zero_shot_is_the_softmax_of_cosines(data_dir):

@@ -12,7 +12,7 @@ from skmoecbm.exceptions import InputError, SkmoecbmWarning
 __all__ = ["ImageBunch", "describe_data", "image_bunch"]
 
 # What has one entry a row, and goes with the rows of a part.
-_BY_ROW = ("images", "target", "groups", "reports", "metadata")
+_BY_ROW = ("images", "target", "groups", "reports", "metadata", "attributes", "captions")
 
 
 class ImageBunch(Bunch):
@@ -65,10 +65,18 @@ class ImageBunch(Bunch):
                 f"{', '.join(map(repr, parts))}."
             )
         if not len(parts[part]):
+            if self.get("uncertain") == "ignore":
+                why = (
+                    "each of its films is missing or has a label that is unsure. Name fewer "
+                    "labels=, or decide on the unsure (uncertain='ones')."
+                )
+            else:
+                why = (
+                    "all of its images are missing and were left out, or there are too few. "
+                    "Complete the folder, or take another split."
+                )
             warnings.warn(
-                f"The part {part!r} of the split {name!r} of {self.name} has no rows here: all of "
-                "its images are missing and were left out. Complete the folder, or take another "
-                "split.",
+                f"The part {part!r} of the split {name!r} of {self.name} has no rows here: {why}",
                 SkmoecbmWarning,
                 stacklevel=2,
             )
@@ -117,6 +125,8 @@ class ImageBunch(Bunch):
             if key in _BY_ROW and value is not None:
                 if hasattr(value, "iloc"):
                     value = value.iloc[where].reset_index(drop=True)
+                elif isinstance(value, list):
+                    value = [value[row] for row in rows]
                 else:
                     value = value[where]
             taken[key] = value
@@ -160,10 +170,12 @@ def _in_words(key, value, data):
         return f"DataFrame: {', '.join(map(str, value.columns))}"
     if key == "DESCR":
         return f"{len(value.split()):,} words: licence, citation, traps"
-    if key in ("reports", "rows"):
+    if key in ("reports", "rows", "captions"):
         return f"{len(value):,}"
-    if key == "target_names":
+    if key in ("target_names", "attribute_names"):
         return f"{len(value)} names"
+    if key == "attributes":
+        return f"{value.dtype} of shape {value.shape}"
     return repr(value)
 
 

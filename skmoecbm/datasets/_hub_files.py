@@ -3,7 +3,7 @@
 from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from skmoecbm._hub_errors import hub_error, patiently
+from skmoecbm._hub_errors import hub_error, is_outage, patiently
 from skmoecbm.datasets._download import RemoteFile
 from skmoecbm.exceptions import DownloadError
 
@@ -41,7 +41,10 @@ def hub_files(repo, revision, wanted, *, remedy):
                 repo, list(wanted), revision=revision, repo_type="dataset"
             )
         )
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except Exception as error:  # those of a missing network have no class in common
+        known = isinstance(error, HfHubHTTPError | OfflineModeIsEnabled | OSError)
+        if not (known or is_outage(error)):
+            raise
         raise DownloadError(str(hub_error(problem, error, remedy=remedy))) from error
     found = {}
     for entry in told:

@@ -2,14 +2,16 @@
 
 import numpy as np
 import torch
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import check_random_state
 
 from skmoecbm._validation import check_choice, check_number, one_thread, parameter_error
 from skmoecbm.datasets import _lesion_attributes as known
+from skmoecbm.datasets._bunch import image_bunch
 from skmoecbm.datasets._lesion_canvas import Canvas, enlarge, noise, uniform
 from skmoecbm.datasets._lesion_photo import add_camera, add_hair, add_vignette, draw_skin
 from skmoecbm.datasets._lesion_structures import DRAWERS
 from skmoecbm.datasets._lesion_text import caption
+from skmoecbm.datasets._splits import PARTS
 
 __all__ = ["draw_lesions", "make_lesions"]
 
@@ -125,7 +127,18 @@ def make_lesions(n, *, image_size=64, mode="class", photographic=False, random_s
             Twelve of colour, shape, size and border, then thirteen structures and vessels.
         captions : list of str
             A sentence for each image that names some of its attributes.
+        metadata : pandas.DataFrame of n rows
+            The attributes under their names.
+        groups : None
+            Every drawing is a lesion of its own.
+        splits : mapping with "random": part ("train", "val", "test") -> rows
+            The first 70, the next 10 and the last 20 in 100.
+        part, take : methods
+            ``data.part("train")`` is a Bunch of the rows of that part.
+        task, metric, scoring : str
+            "multi-class"; "balanced_accuracy" of `evaluate` and scikit-learn.
         DESCR : str
+            Licence, classes, traps.
 
     Raises
     ------
@@ -140,6 +153,8 @@ def make_lesions(n, *, image_size=64, mode="class", photographic=False, random_s
     ((3, 64, 64, 3), (3, 25))
     >>> sorted(set(data.target) - set(data.target_names))
     []
+    >>> make_lesions(20, random_state=0).part("train").images.shape
+    (14, 64, 64, 3)
     """
     owner = "make_lesions"
     check_number(owner, "n", n, low=1, integer=True)
@@ -160,16 +175,21 @@ def make_lesions(n, *, image_size=64, mode="class", photographic=False, random_s
             )
             pixels = drawn.mul_(255).add_(0.5).to(torch.uint8)
             images[part] = pixels.permute(0, 2, 3, 1).numpy()
+    import pandas as pd
+
     names = np.array([f"{code}-like" for code in known.CLASSES])
-    return Bunch(
+    ends = [round(0.7 * n), round(0.8 * n)]  # whole at any n; what is drawn has no order
+    parts = np.split(np.arange(n), ends)
+    return image_bunch(
+        name="lesions",
         images=images,
         target=names[target],
-        target_names=list(names),
-        attributes=attributes,
-        attribute_names=list(known.ATTRIBUTES),
-        captions=[caption(row, rng) for row in attributes],
-        DESCR=(
-            "Synthetic dermoscopy-like drawings of seven overlapping classes with 25 attributes. "
-            "Not photographs; not for clinical use."
-        ),
+        target_names=names.tolist(),
+        metadata=pd.DataFrame(attributes, columns=list(known.ATTRIBUTES)),
+        splits={"random": dict(zip(PARTS, parts, strict=True))},
+        more={
+            "attributes": attributes,
+            "attribute_names": list(known.ATTRIBUTES),
+            "captions": [caption(row, rng) for row in attributes],
+        },
     )

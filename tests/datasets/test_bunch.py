@@ -192,7 +192,10 @@ def test_it_is_copied_and_pickled():
             data.splits["old"]
 
 
-@pytest.mark.parametrize("name", ["ham10000", "chestxray14", "covid_radiography", "medmnist"])
+@pytest.mark.parametrize(
+    "name",
+    "ham10000 chestxray14 chexpert covid_radiography lesions medmnist mimic_cxr".split(),
+)
 def test_every_description_has_licence_citation_and_groups(name):
     text = describe_data(name)
     for title in ("**Licence.**", "**Cite.**", "**Classes.**", "**Groups.**", "**Splits.**"):

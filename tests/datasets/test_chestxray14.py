@@ -175,6 +175,14 @@ def test_a_hub_that_may_not_be_asked_is_one_sentence(tmp_path, monkeypatch):
         fetch_chestxray14(data_home=tmp_path)
 
 
+def test_no_network_is_one_sentence(tmp_path, monkeypatch):
+    with served() as server:  # nobody listens there once it is left
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.address)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(DownloadError, match=r"the Hub cannot be reached .*\. By hand: get the arc"):
+        fetch_chestxray14(data_home=tmp_path)
+
+
 def test_the_real_data_set(data_dir):
     root = data_dir / "chestxray14_1000"
     data = fetch_chestxray14(root)

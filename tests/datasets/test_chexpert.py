@@ -69,6 +69,13 @@ def test_ignored_labels_leave_films_out_of_the_splits_and_a_classifier_takes_the
     assert head.classes_.tolist() == data.target_names
 
 
+def test_a_part_that_only_unsure_labels_left_empty_says_so(tmp_path):
+    chexpert(tmp_path)  # of 14 labels every film of the training part has unsure ones
+    data = load_chexpert(tmp_path, uncertain="ignore")
+    with pytest.warns(SkmoecbmWarning, match=r"no rows here: .* a label that is unsure. Name few"):
+        assert len(data.part("train").images) == 0
+
+
 def test_views_and_labels_are_chosen(tmp_path):
     chexpert(tmp_path)
     both = load_chexpert(tmp_path, view="all")

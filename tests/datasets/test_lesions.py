@@ -43,6 +43,24 @@ def test_shapes_and_types(size, photographic):
     assert data.target_names == [f"{code}-like" for code in CLASSES]
 
 
+def test_parts_hold_the_rows_of_everything_and_each_drawing_once():
+    data = make_lesions(21, random_state=3)
+    parts = [data.part(part) for part in ("train", "val", "test")]
+    assert [len(part.images) for part in parts] == [15, 2, 4]
+    assert sorted(np.concatenate([part.rows for part in parts])) == list(range(21))
+    for part in parts:
+        for k, row in enumerate(part.rows):
+            np.testing.assert_array_equal(part.images[k], data.images[row])
+            np.testing.assert_array_equal(part.attributes[k], data.attributes[row])
+            np.testing.assert_array_equal(part.metadata.iloc[k], data.attributes[row])
+            assert (part.target[k], part.captions[k]) == (data.target[row], data.captions[row])
+    assert data.groups is None and data.metric == "balanced_accuracy"
+    assert list(data.metadata) == data.attribute_names
+    assert all(type(name) is str for name in data.target_names)
+    assert all(len(line) < 500 for line in repr(data).splitlines())
+    assert len(make_lesions(1, random_state=0).part("train").images) == 1
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_seed_fixes_everything_and_another_changes_it(mode):
     first, again, other = (make_lesions(6, mode=mode, random_state=s) for s in (3, 3, 4))
