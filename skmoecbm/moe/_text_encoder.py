@@ -2,13 +2,15 @@
 
 import warnings
 
+from sklearn.utils.validation import check_is_fitted
+
 from skmoecbm._encoder_parameters import check_encoder, revision_of
 from skmoecbm._encoder_rows import as_text_list
 from skmoecbm._validation import check_number
 from skmoecbm.exceptions import SkmoecbmWarning
 from skmoecbm.moe._text_rows import text_token_rows
 from skmoecbm.moe._text_tokens import load_text_tokens
-from skmoecbm.moe._token_encoder import TokensOfOneStream
+from skmoecbm.moe._token_encoder import SUMMARY, TokensOfOneStream
 from skmoecbm.moe._token_features import TokenFeatures
 
 __all__ = ["TextTokenEncoder"]
@@ -110,6 +112,31 @@ class TextTokenEncoder(TokensOfOneStream):
         self.cache_dir = cache_dir
         self.device = device
         self.verbose = verbose
+
+    def token_names(self, X):
+        """Return what each token stands for: word pieces, as the model reads them.
+
+        Parameters
+        ----------
+        X : sequence of n texts
+
+        Returns
+        -------
+        list of n lists of str
+            "[summary]", then the pieces; None for a missing text.
+
+        Examples
+        --------
+        >>> from skmoecbm.moe import TextTokenEncoder
+        >>> encoder = TextTokenEncoder("demo-general", cache_dir=None).fit(["hair"])
+        >>> encoder.token_names(["Irregular border", None])
+        [['[summary]', 'irregular', 'border'], None]
+        """
+        check_is_fitted(self)
+        texts = as_text_list(X)
+        given = [text for text in texts if text is not None]
+        pieces = iter(self._load().pieces(given) if given else ())
+        return [None if text is None else [SUMMARY, *next(pieces)] for text in texts]
 
     def _check_parameters(self):
         check_encoder(self)

@@ -130,7 +130,9 @@ def _model(transformers, source):
     """Return the network, float32, every weight of it that is read from the files."""
     kind = source.config["model_type"]
     try:
-        config = transformers.AutoConfig.for_model(**source.config)
+        # not in the format of training: float32 weights would be rounded to it
+        given = {k: v for k, v in source.config.items() if k not in ("dtype", "torch_dtype")}
+        config = transformers.AutoConfig.for_model(**given)
         model_class = transformers.MODEL_MAPPING.get(type(config), None)
         if isinstance(model_class, tuple | list):
             model_class = model_class[0]
@@ -164,7 +166,7 @@ def _model(transformers, source):
         )
     if getattr(model.config, "is_encoder_decoder", False):
         model = model.get_encoder()
-    return model.float().eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
 
 
 def _state(source):
@@ -177,7 +179,7 @@ def _state(source):
             state.update(load_file(path))
         else:
             state.update(torch.load(path, map_location="cpu", weights_only=True))
-    return state
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
 @contextlib.contextmanager

@@ -82,7 +82,8 @@ def is_language_model(name, revision=None):
 
 @lru_cache(maxsize=64)  # the Hub is asked once, and not in every `transform`
 def _is_language_repository(name, revision):
-    folder = snapshot(_repository(name), revision, [CONFIG_NAME], access_of(name))
+    patterns = [CONFIG_NAME, "config.json"]
+    folder = snapshot(_repository(name), revision, patterns, access_of(name))
     return not (folder / CONFIG_NAME).is_file()
 
 
@@ -122,7 +123,7 @@ def _repository(name):
 
 
 def _from_folder(folder, name, model, revision):
-    if not folder.is_dir():
+    if revision is None and not folder.is_dir():
         raise BackboneError(
             f"The model folder {str(folder)!r} does not exist. Give the path of a folder with "
             "config.json, the weights and the tokenizer of a transformers model."

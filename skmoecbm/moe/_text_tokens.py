@@ -88,6 +88,19 @@ class _TextTokens(Backbone):
                 found[row] = np.concatenate([one[:1], one[1:][np.asarray(words[row], dtype=bool)]])
         return found, lengths
 
+    def pieces(self, texts):
+        """Return the word pieces of texts, as they are read: a list of str each."""
+        tokenizer = getattr(self._network.tokenizer, "tokenizer", self._network.tokenizer)
+        ids, words, _ = self._read(texts)
+        return [
+            [
+                tokenizer.decode([one]).strip() or "[space]"
+                for one, is_word in zip(row, kept, strict=True)
+                if is_word
+            ]
+            for row, kept in zip(ids, words, strict=True)
+        ]
+
     def _encode_ids(self, batch):
         """Return (n, 1 + T, d): what sums each text up, and the states of all of its ids."""
         network = self._network

@@ -17,7 +17,9 @@ from skmoecbm.moe._token_features import TokenFeatures
 from skmoecbm.moe._without_columns import WithoutColumns
 from skmoecbm.store import EmbeddingStore
 
-__all__ = ["TokenEncoder", "TokensOfOneStream"]
+__all__ = ["SUMMARY", "TokenEncoder", "TokensOfOneStream"]
+
+SUMMARY = "[summary]"  # the name of a first token
 
 
 class TokensOfOneStream(WithoutColumns, BaseEstimator):
@@ -215,6 +217,26 @@ class TokenEncoder(TokensOfOneStream):
         self.device = device
         self.on_error = on_error
         self.verbose = verbose
+
+    def token_names(self, X=None):
+        """Return what each token of an image stands for, the same for all images.
+
+        Parameters
+        ----------
+        X : ignored
+
+        Returns
+        -------
+        list of 1 + P str
+            "[summary]", then "row 0, column 0" and so on from the upper left; "query 1" and so on
+            where the tokens have no places.
+        """
+        check_is_fitted(self)
+        if self.grid_ is None:
+            return [SUMMARY, *(f"query {i}" for i in range(1, self.n_tokens_))]
+        rows, columns = self.grid_
+        places = [f"row {r}, column {c}" for r in range(rows) for c in range(columns)]
+        return [SUMMARY, *places]
 
     def _check_parameters(self):
         check_encoder(self)

@@ -89,6 +89,29 @@ def test_tokens_are_the_last_hidden_states_of_the_text_alone(models, kind):
     assert fitted.get_feature_names_out()[[0, -1]].tolist() == ["text__0", "text__23"]
 
 
+@pytest.mark.parametrize("kind", list(WRITERS))
+def test_each_token_has_a_name(models, kind):
+    fitted = encoder(models[kind][0]).fit(NOTES)
+    texts = ["patchy OPACITY and fever", None, "lower"]
+    names = fitted.token_names(texts)
+    lengths = [None if row["text"] is None else len(row["text"]) for row in fitted.transform(texts)]
+    assert [None if row is None else len(row) for row in names] == lengths
+    if kind == "biogpt":
+        assert names[2] == ["[summary]", "lower"]
+    else:
+        assert names == [
+            ["[summary]", "patchy", "[UNK]", "and", "fever"],
+            None,
+            ["[summary]", "lower"],
+        ]
+
+
+def test_words_of_clip_have_names(tmp_path):
+    write_clip(tmp_path / "clip")
+    fitted = encoder(tmp_path / "clip", max_length=5).fit(["hair"])
+    assert fitted.token_names(["Red dots, no hair"]) == [["[summary]", "red", "dots", ","]]
+
+
 def test_only_the_last_token_of_a_causal_model_knows_the_end_of_a_text(models):
     for kind, is_causal in [("bert", False), ("gpt", True), ("t5", False), ("biogpt", True)]:
         fitted = encoder(models[kind][0]).fit(NOTES)

@@ -73,6 +73,10 @@ def test_contract_of_a_transformer():
     assert isinstance(tokens, TokenFeatures) and tokens.names == ("image",)
     assert (given.n_tokens_, given.width_, given.grid_) == (5, 384, (2, 2))
     assert tokens.streams["image"].values.dtype == np.float32 and len(tokens) == 3
+    assert given.token_names() == [
+        "[summary]",
+        *("row 0, column 0", "row 0, column 1", "row 1, column 0", "row 1, column 1"),
+    ]
     assert given.get_feature_names_out()[-1] == "image__383" and tokens.shape == (3, 384)
     assert "not for clinical use" in given.notice_
     assert clone(given).get_params() == given.get_params()
