@@ -10,10 +10,11 @@ from skmoecbm._model_cache import json_sha256
 from skmoecbm._packed_arrays import take
 from skmoecbm._packed_classifiers import pack_gated, pack_head, unpack_gated, unpack_head
 from skmoecbm._packed_common import OBJECTS, build, checked
-from skmoecbm._packed_networks import pack_sparse, unpack_sparse
+from skmoecbm._packed_networks import pack_cross, pack_sparse, unpack_cross, unpack_sparse
 from skmoecbm._parameters import pack_parameters, pack_value, unpack_value
 from skmoecbm._schema_foreign import ForeignNode, PassthroughNode
 from skmoecbm._schema_nodes import (
+    CrossNode,
     EncoderNode,
     GatedNode,
     HeadNode,
@@ -30,7 +31,7 @@ from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottlen
 from skmoecbm.concepts import ConceptBank, as_bank
 from skmoecbm.encoder import ConceptEncoder, ExpertUnion
 from skmoecbm.exceptions import FormatError, InputError
-from skmoecbm.moe import SparseMoEClassifier
+from skmoecbm.moe import CrossModalMoEClassifier, SparseMoEClassifier
 
 __all__ = ["pack", "unpack"]
 
@@ -318,6 +319,7 @@ _PACKERS = {
     ExpertUnion: _pack_union,
     GatedConceptBottleneckClassifier: pack_gated,
     Pipeline: _pack_pipeline,
+    CrossModalMoEClassifier: pack_cross,
     SparseMoEClassifier: pack_sparse,
 }
 _UNPACKERS = {
@@ -327,6 +329,7 @@ _UNPACKERS = {
     HeadNode: unpack_head,
     PassthroughNode: unpack_passthrough,
     PipelineNode: _unpack_pipeline,
+    CrossNode: unpack_cross,
     SparseNode: unpack_sparse,
     UnionNode: _unpack_union,
 }

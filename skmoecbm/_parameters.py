@@ -25,6 +25,7 @@ _FIT_ONLY = {
     "random_state",
     "scoring",
     "select",
+    "streams",
     "training",
     "transform_input",
     "validation_fraction",

@@ -12,6 +12,7 @@ from skmoecbm._config_bytes import read_object
 from skmoecbm._conversions import convert
 from skmoecbm._schema_nodes import (
     ArrayEntry,
+    CrossNode,
     EncoderNode,
     GatedNode,
     HeadNode,
@@ -52,7 +53,7 @@ class ModelConfig(Part):
     notices: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
     label_map: Annotated[dict[Name, Label], Field(max_length=100_000)] | None = None
     model: Annotated[
-        PipelineNode | EncoderNode | UnionNode | HeadNode | GatedNode | SparseNode,
+        PipelineNode | EncoderNode | UnionNode | HeadNode | GatedNode | SparseNode | CrossNode,
         Field(discriminator="kind"),
     ]
     arrays: Annotated[dict[Name, ArrayEntry], Field(max_length=10_000)]
