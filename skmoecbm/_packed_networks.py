@@ -7,12 +7,14 @@ import numpy as np
 from skmoecbm._columns import Layout
 from skmoecbm._packed_arrays import take, take_quantiles
 from skmoecbm._packed_common import build, checked, pack_common, unpack_common
-from skmoecbm._schema_networks import SeriesNode, SparseNode
+from skmoecbm._schema_networks import CrossNode, CrossShapeNode, SeriesNode, SparseNode
 from skmoecbm.exceptions import FormatError
-from skmoecbm.moe import MultiTimeAttention, SparseMoEClassifier
+from skmoecbm.moe import CrossModalMoEClassifier, MultiTimeAttention, SparseMoEClassifier
+from skmoecbm.moe._cross_network import CrossShape, cross_tensor_shapes
+from skmoecbm.moe._cross_streams import StreamLayout
 from skmoecbm.moe._network import Shape, tensor_shapes
 
-__all__ = ["pack_sparse", "unpack_sparse"]
+__all__ = ["pack_cross", "pack_sparse", "unpack_cross", "unpack_sparse"]
 
 # Logarithms of factors: beyond, products with them would leave float64.
 _LARGEST_LOG = 100.0
@@ -30,19 +32,14 @@ def pack_sparse(model, arrays, prefix, trusted=()):
         arrays[f"{own}.scale"] = one.scales_ if one else model.modality_scales_[m]
         arrays[f"{own}.concept_quantiles"] = model.concept_quantiles_[m]
     arrays[f"{prefix}.class_log_prior"] = model.class_log_prior_
-    shape, history = asdict(model.network_shape_), model.history_
+    shape = asdict(model.network_shape_)
     return SparseNode(
         **pack_common(model, arrays, prefix),
         modality_names=model.modality_names_,
         modality_columns=[columns.tolist() for columns in model._layout.columns],
         column_names=model._layout.concepts,
         shape={name: shape[name] for name in _FIELDS} | {"series": _pack_series(model)},
-        history={
-            "train_loss": [float(loss) for loss in history["train_loss"]],
-            "validation_score": [float(score) for score in history["validation_score"]],
-            "best_epoch": int(history["best_epoch"]),
-            "early_stopping": history["early_stopping"],
-        },
+        history=_pack_history(model.history_),
     )
 
 
@@ -77,8 +74,86 @@ def unpack_sparse(node, arrays, prefix, trusted=()):
         ),
         **shape,
     )
+    shapes = tensor_shapes(model.network_shape_)
+    _take_network(model, node, arrays, prefix, shapes)
+    model.modality_names_ = list(node.modality_names)
+    model._layout = Layout(
+        model.modality_names_,
+        [np.array(columns, dtype=int) for columns in node.modality_columns],
+        [list(names) for names in node.column_names],
+        np.array([], dtype=int),
+    )
+    return model
+
+
+def pack_cross(model, arrays, prefix, trusted=()):
+    """Return the `CrossNode` of a fitted `CrossModalMoEClassifier`."""
+    for name, array in model.weights_.items():
+        arrays[f"{prefix}.network.{name}"] = array
+    for m in range(len(model.streams_)):
+        arrays[f"{prefix}.streams.{m}.mean"] = model.token_means_[m]
+        arrays[f"{prefix}.streams.{m}.scale"] = model.token_scales_[m]
+    arrays[f"{prefix}.class_log_prior"] = model.class_log_prior_
+    shape, layout = asdict(model.network_shape_), model._layout
+    columns = layout.columns
+    return CrossNode(
+        **pack_common(model, arrays, prefix),
+        stream_names=list(model.streams_),
+        stream_widths=list(model.streams_.values()),
+        stream_columns=None if columns is None else [own.tolist() for own in columns],
+        reading=layout.kind,
+        picked=layout.picked,
+        masked_streams=getattr(model, "masked_streams_", ()),
+        shape={name: shape[name] for name in CrossShapeNode.model_fields},
+        history=_pack_history(model.history_),
+    )
+
+
+def unpack_cross(node, arrays, prefix, trusted=()):
+    """Return the fitted classifier of a `CrossNode`."""
+    model = build(CrossModalMoEClassifier, node)
+    checked(model._check_settings)
+    n_classes = len(node.classes.values)
+    model.class_log_prior_ = take(arrays, f"{prefix}.class_log_prior", (n_classes,), "float64")
+    unpack_common(model, node, arrays, prefix)
+    model.streams_ = dict(zip(node.stream_names, node.stream_widths, strict=True))
+    model.modality_names_ = list(node.stream_names)
+    if node.masked_streams:
+        model.masked_streams_ = node.masked_streams
+    columns = node.stream_columns
+    if columns is not None:
+        columns = [np.array(own, dtype=int) for own in columns]
+    model._layout = StreamLayout(node.reading, columns, node.picked)
+    model.token_means_, model.token_scales_ = [], []
+    for m, width in enumerate(node.stream_widths):
+        own = f"{prefix}.streams.{m}"
+        model.token_means_.append(take(arrays, f"{own}.mean", (width,), "float64"))
+        scale = take(arrays, f"{own}.scale", (width,), "float64", positive=True)
+        model.token_scales_.append(scale)
+    model.network_shape_ = CrossShape(
+        widths=tuple(node.stream_widths),
+        n_outputs=1 if n_classes == 2 and not node.multilabel else n_classes,
+        **node.shape.model_dump(),
+    )
+    shapes = cross_tensor_shapes(model.network_shape_)
+    _take_network(model, node, arrays, prefix, shapes)
+    return model
+
+
+def _pack_history(history):
+    """Return what a training run tells as plain values."""
+    return {
+        "train_loss": [float(loss) for loss in history["train_loss"]],
+        "validation_score": [float(score) for score in history["validation_score"]],
+        "best_epoch": int(history["best_epoch"]),
+        "early_stopping": history["early_stopping"],
+    }
+
+
+def _take_network(model, node, arrays, prefix, shapes):
+    """Give a model the tensors of its network, and how the training went."""
     model.weights_ = {}
-    for name, shape in tensor_shapes(model.network_shape_).items():
+    for name, shape in shapes.items():
         array = take(arrays, f"{prefix}.network.{name}", shape, "float64")
         if "log_" in name and np.abs(array).max(initial=0.0) > _LARGEST_LOG:
             raise FormatError(
@@ -92,14 +167,6 @@ def unpack_sparse(node, arrays, prefix, trusted=()):
         "best_epoch": node.history.best_epoch,
         "early_stopping": node.history.early_stopping,
     }
-    model.modality_names_ = list(node.modality_names)
-    model._layout = Layout(
-        model.modality_names_,
-        [np.array(columns, dtype=int) for columns in node.modality_columns],
-        [list(names) for names in node.column_names],
-        np.array([], dtype=int),
-    )
-    return model
 
 
 def _pack_series(model):

@@ -8,7 +8,7 @@ from skmoecbm._foreign_steps import pack_step, passthrough, unpack_passthrough, 
 from skmoecbm._packed_arrays import take
 from skmoecbm._packed_classifiers import pack_gated, pack_head, unpack_gated, unpack_head
 from skmoecbm._packed_common import OBJECTS, build, checked
-from skmoecbm._packed_networks import pack_sparse, unpack_sparse
+from skmoecbm._packed_networks import pack_cross, pack_sparse, unpack_cross, unpack_sparse
 from skmoecbm._packed_tokens import (
     check_fingerprint,
     check_place,
@@ -23,6 +23,7 @@ from skmoecbm._packed_tokens import (
 from skmoecbm._parameters import pack_parameters, pack_value, unpack_value
 from skmoecbm._schema_foreign import ForeignNode, PassthroughNode
 from skmoecbm._schema_nodes import (
+    CrossNode,
     EncoderNode,
     GatedNode,
     HeadNode,
@@ -40,7 +41,13 @@ from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottlen
 from skmoecbm.concepts import ConceptBank, as_bank
 from skmoecbm.encoder import ConceptEncoder, ExpertUnion
 from skmoecbm.exceptions import FormatError, InputError
-from skmoecbm.moe import SparseMoEClassifier, TextTokenEncoder, TokenEncoder, TokenUnion
+from skmoecbm.moe import (
+    CrossModalMoEClassifier,
+    SparseMoEClassifier,
+    TextTokenEncoder,
+    TokenEncoder,
+    TokenUnion,
+)
 
 __all__ = ["pack", "unpack"]
 
@@ -303,6 +310,7 @@ _PACKERS = {
     ExpertUnion: _pack_union,
     GatedConceptBottleneckClassifier: pack_gated,
     Pipeline: _pack_pipeline,
+    CrossModalMoEClassifier: pack_cross,
     SparseMoEClassifier: pack_sparse,
     TextTokenEncoder: pack_text_tokens,
     TokenEncoder: pack_tokens,
@@ -315,6 +323,7 @@ _UNPACKERS = {
     HeadNode: unpack_head,
     PassthroughNode: unpack_passthrough,
     PipelineNode: _unpack_pipeline,
+    CrossNode: unpack_cross,
     SparseNode: unpack_sparse,
     TextTokenEncoderNode: unpack_text_tokens,
     TokenEncoderNode: unpack_tokens,

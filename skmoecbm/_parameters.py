@@ -25,6 +25,7 @@ _FIT_ONLY = {
     "random_state",
     "scoring",
     "select",
+    "streams",
     "time_series",
     "training",
     "transform_input",

@@ -21,7 +21,7 @@ from skmoecbm._schema_bases import (
     is_none,
 )
 from skmoecbm._schema_foreign import ForeignHeadNode, ForeignNode, PassthroughNode
-from skmoecbm._schema_networks import SparseNode
+from skmoecbm._schema_networks import CrossNode, SparseNode
 from skmoecbm._schema_parts import Flag, Label, Name, Number, Part, Size, Text
 from skmoecbm._schema_provenance import BackboneIdentity, EncoderTraining
 from skmoecbm._schema_tokens import TextTokenEncoderNode, TokenEncoderNode, TokenUnionNode
@@ -30,6 +30,7 @@ from skmoecbm.exceptions import InputError
 
 __all__ = [
     "ArrayEntry",
+    "CrossNode",
     "EditNode",
     "EncoderNode",
     "GatedNode",
@@ -229,6 +230,7 @@ class Step(Part):
         | HeadNode
         | GatedNode
         | SparseNode
+        | CrossNode
         | ForeignNode
         | PassthroughNode,
         Field(discriminator="kind"),

@@ -152,6 +152,7 @@ def _of_classifier(node, prefix, arrays, encoders):
             }
         )
     own = (node,) if hasattr(node, "expert_name") else ()  # a network has no heads
+    masked = getattr(node, "masked_experts", getattr(node, "masked_streams", ()))
     heads = getattr(node, "heads", own)
     shown = {one.expert for one in told[:SHOWN_EXPERTS]}
     hidden = [_without_table(head) for head in heads if head.expert_name not in shown]
@@ -163,7 +164,7 @@ def _of_classifier(node, prefix, arrays, encoders):
         "head_names": [code(head.expert_name) for head in heads],
         "selected": code(getattr(node, "selected", "")),
         "fallback": prose(getattr(node, "fallback", None) or ""),
-        "masked": [code(name) for name in getattr(node, "masked_experts", ())],
+        "masked": [code(name) for name in masked],
         "edits": [_edit_in_words(edit) for edit in getattr(node, "edits", ())],
         "sets": getattr(node, "sets", None),
         "gate": getattr(node, "gate", None),

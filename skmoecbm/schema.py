@@ -12,6 +12,7 @@ from skmoecbm._config_bytes import read_object
 from skmoecbm._conversions import convert
 from skmoecbm._schema_nodes import (
     ArrayEntry,
+    CrossNode,
     EncoderNode,
     GatedNode,
     HeadNode,
@@ -61,7 +62,8 @@ class ModelConfig(Part):
         | TokenUnionNode
         | HeadNode
         | GatedNode
-        | SparseNode,
+        | SparseNode
+        | CrossNode,
         Field(discriminator="kind"),
     ]
     arrays: Annotated[dict[Name, ArrayEntry], Field(max_length=10_000)]

@@ -25,9 +25,11 @@ from skmoecbm.concepts import TopKConcepts, load_concepts
 from skmoecbm.datasets import make_lesions
 from skmoecbm.moe import (
     Balancing,
+    CrossModalMoEClassifier,
     MiniBatches,
     MultiTimeAttention,
     SparseMoEClassifier,
+    TokenFeatures,
     pack_series,
 )
 
@@ -194,6 +196,23 @@ def _sparse_pipeline():
     return make_pipeline(StandardScaler(), last).fit(X, y)
 
 
+def _cross(**settings):
+    X, y = _table()
+    rng = np.random.default_rng(0)
+    words = [rng.standard_normal((2 + i % 3, 2)) if i % 4 else None for i in range(len(y))]
+    features = TokenFeatures({"image": X[:, :6].reshape(len(y), 2, 3), "text": words})
+    training = MiniBatches(max_epochs=3)
+    settings = {"n_experts": 3, "width": 4, "expert_hidden": 4, "random_state": 0, **settings}
+    return CrossModalMoEClassifier(training=training, **settings).fit(features, y)
+
+
+def _cross_table(**settings):
+    X, y = _table()
+    training = MiniBatches(max_epochs=2, early_stopping=False)
+    settings = {"n_experts": 2, "top_k": 1, "width": 4, "expert_hidden": 4, **settings}
+    return CrossModalMoEClassifier(training=training, **settings).fit(X, y)
+
+
 #: name -> function that returns a fitted model; one more line is one more kind of model.
 BASES = {
     "single": _single,
@@ -218,4 +237,8 @@ BASES = {
     "sparse labels": lambda: _sparse(router="per_modality", many_labels=True),
     "sparse series": _sparse_series,
     "sparse pipeline": _sparse_pipeline,
+    "cross": lambda: _cross(gating="laplace").without("text"),
+    "cross concat": lambda: _cross(fusion="concat", moe=False, pooling="cls", streams=["image"]),
+    "cross columns": _cross_table,
+    "cross cut": lambda: _cross_table(streams={"a": (slice(0, 4), 2), "b": ([4, 5], 1)}),
 }

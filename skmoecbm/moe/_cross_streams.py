@@ -15,9 +15,6 @@ __all__ = [
     "ColumnStream",
     "NamedStream",
     "StreamLayout",
-    "StreamRows",
-    "moments",
-    "pieces",
     "read_streams",
     "streams_as_fitted",
 ]
