@@ -337,7 +337,7 @@ class ExpertUsageDisplay:
         ExpertUsageDisplay
         """
         n, n_experts = self.weights.shape
-        ax = axes_for(ax, min(3.6 + 1.1 * n_experts, 18.0), 1.7 + 0.34 * n)
+        ax = axes_for(ax, min(3.6 + 1.1 * n_experts, 18.0), max(1.7 + 0.34 * n, 3.2))
         self.ax_, self.figure_ = ax, ax.figure
         stars = np.zeros((n, n_experts), bool)
         if self.p_adjusted is not None:
@@ -378,5 +378,6 @@ class ExpertUsageDisplay:
                 1, f"class and expert share {seen:.2f} nats, {null:.2f} by chance, p = {p:.3g}"
             )
         ax.set_title("\n".join(told), loc="right", size=8, color=GREY)
-        ax.figure.colorbar(self.image_, ax=ax).set_label("mean share in the decision")
+        what = "the decision" if self.information is None else "what is sent"
+        ax.figure.colorbar(self.image_, ax=ax).set_label(f"mean share in {what}")
         return self

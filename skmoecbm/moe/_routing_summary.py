@@ -51,8 +51,48 @@ class RoutingSummary:
     notices : tuple of str
     """
 
-    def __init__(self, **found):
-        vars(self).update(found)
+    def __init__(
+        self,
+        *,
+        usage,
+        class_p_values,
+        p_overall,
+        mutual_information,
+        mutual_information_null,
+        mutual_information_p,
+        experts,
+        modalities,
+        log_loss,
+        balanced_accuracy,
+        supports,
+        exchanged,
+        by_predicted,
+        n,
+        n_groups,
+        n_bootstrap,
+        n_permutations,
+        confidence,
+        notices=(),
+    ):
+        self.usage = usage
+        self.class_p_values = class_p_values
+        self.p_overall = p_overall
+        self.mutual_information = mutual_information
+        self.mutual_information_null = mutual_information_null
+        self.mutual_information_p = mutual_information_p
+        self.experts = experts
+        self.modalities = modalities
+        self.log_loss = log_loss
+        self.balanced_accuracy = balanced_accuracy
+        self.supports = supports
+        self.exchanged = exchanged
+        self.by_predicted = by_predicted
+        self.n = n
+        self.n_groups = n_groups
+        self.n_bootstrap = n_bootstrap
+        self.n_permutations = n_permutations
+        self.confidence = confidence
+        self.notices = tuple(notices)
 
     @property
     def heat_map(self):
