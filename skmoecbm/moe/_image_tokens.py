@@ -77,6 +77,13 @@ class ImageTokens(Backbone):
         self.identity = {**json.loads(json.dumps(backbone.identity)), "tokens": tokens}
         self.fingerprint = json_sha256(self.identity)
 
+    def __repr__(self):
+        """Return name, size and format in one line."""
+        return (
+            f"ImageTokens({self.name!r}, n_tokens={self.n_tokens}, width={self.width}, "
+            f"precision={self.precision!r}, device='{self._network.device}')"
+        )
+
     def _encode(self, images):
         summary, patches, places = self._network.encode_tokens(
             tower_tokens, self._pixels(images), self.precision

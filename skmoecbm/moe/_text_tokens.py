@@ -47,6 +47,13 @@ class _TextTokens(Backbone):
         self.identity = {**json.loads(json.dumps(content)), "tokens": tokens}
         self.fingerprint = json_sha256(self.identity)
 
+    def __repr__(self):
+        """Return name, width and length in one line."""
+        return (
+            f"{type(self).__name__}({self.name!r}, width={self.width}, "
+            f"max_length={self.max_length}, device='{self._network.device}')"
+        )
+
     def embed_tokens(self, texts, batch_size):
         """Return the tokens of each text, and how many tokens each had before any were cut.
 

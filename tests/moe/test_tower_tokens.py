@@ -140,13 +140,39 @@ def test_tokens_of_timm_are_those_of_its_own_head(name, grid):
     assert found == grid and patches.shape[1] == grid[0] * grid[1]
 
 
-def test_tokens_of_timm_with_channels_last_or_a_map_pool():
+@pytest.mark.parametrize(
+    ("name", "pool", "side", "grid"),
+    [
+        ("test_vit", "map", 160, (10, 10)),  # as SigLIP
+        ("eva02_tiny_patch14_224", "token", 224, (16, 16)),  # as EVA02-CLIP
+        ("fastvit_t8", "avg", 256, (8, 8)),  # as MobileCLIP
+    ],
+)
+def test_tokens_of_timm_that_project_by_themselves(name, pool, side, grid):
+    network = tower(timm(name, timm_pool=pool, timm_proj=None, image_size=side))
+    with torch.inference_mode():
+        summary, patches, found = tower_tokens(network.visual, pixels(side, 2))
+        embedding = network.encode_image(pixels(side, 2))
+        close(network.visual.trunk.get_classifier()(summary), embedding)
+    assert found == grid and patches.shape[1] == grid[0] * grid[1]
+
+
+def test_tokens_of_timm_with_channels_last():
     swin = tower(timm("swin_tiny_patch4_window7_224", timm_pool="", image_size=224))
     with torch.inference_mode():
         _, patches, grid = tower_tokens(swin.visual, pixels(224, 1))
         features = swin.visual.trunk.forward_features(pixels(224, 1))
     assert features.shape == (1, 7, 7, 768) and grid == (7, 7)
     close(patches[:, 9], features[:, 1, 2])
+
+
+def test_a_pool_that_projects_leaves_the_mean():
+    network = tower(timm("test_efficientnet", timm_pool="rot_attn", image_size=160))
+    with torch.inference_mode():
+        summary, _, grid = tower_tokens(network.visual, pixels(160))
+        features = network.visual.trunk.forward_features(pixels(160))
+    assert grid == (5, 5)
+    close(summary, features.mean(dim=(2, 3)))
 
 
 def test_pool_to_grid_takes_means_over_cells():
