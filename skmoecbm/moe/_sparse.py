@@ -5,18 +5,19 @@ import torch
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 
-from skmoecbm._base import fit_task
 from skmoecbm._heads import two_columns
 from skmoecbm._target import Target
-from skmoecbm._validation import check_choice, check_number, parameter_error, resolve_device
+from skmoecbm._validation import check_choice, parameter_error, resolve_device
 from skmoecbm.moe._base import NetworkClassifier
 from skmoecbm.moe._multi_time import MultiTimeAttention
 from skmoecbm.moe._network import Shape, SparseNetwork
 from skmoecbm.moe._penalties import balance
-from skmoecbm.moe._routing import GATINGS
 from skmoecbm.moe._rows import Rows
+<<<<<<< HEAD
 from skmoecbm.moe._time_series import check_width
 from skmoecbm.moe._training import Balancing, MiniBatches, train
+=======
+>>>>>>> cross
 
 __all__ = ["SparseMoEClassifier"]
 
@@ -142,28 +143,11 @@ class SparseMoEClassifier(NetworkClassifier):
 
     def _check_settings(self):
         """Validate what was stored, and return balancing and training."""
-        for name in ("n_experts", "top_k", "expert_hidden"):
-            check_number(self, name, getattr(self, name), low=1, integer=True)
-        if self.top_k > self.n_experts:
-            wanted = f"an int of at most n_experts (now {self.n_experts})"
-            raise parameter_error(self, "top_k", wanted, self.top_k)
         check_choice(self, "router", self.router, ("joint", "per_modality", "disjoint"))
-        check_choice(self, "gating", self.gating, GATINGS)
         check_choice(self, "missing", self.missing, ("mask", "learned"))
         if not isinstance(self.noise, bool | np.bool_):
             raise parameter_error(self, "noise", "True or False", self.noise)
-        training = MiniBatches() if self.training is None else self.training
-        if not isinstance(training, MiniBatches):
-            raise parameter_error(self, "training", "MiniBatches(...) or None", training)
-        training.check()
-        balancing = self.balancing
-        if balancing is None:
-            dense = self.top_k == self.n_experts
-            balancing = Balancing(loss="importance" if dense else "switch")
-        if not isinstance(balancing, Balancing):
-            raise parameter_error(self, "balancing", "Balancing(...) or None", balancing)
-        balancing.check(self)
-        return balancing, training
+        return self._check_mixture()
 
     def _fit(self, X, y, sample_weight, groups):
         balancing, training = self._check_settings()
@@ -208,30 +192,10 @@ class SparseMoEClassifier(NetworkClassifier):
             loss = (part.share * part.losses(logits)).mean()
             return loss + balance(routings, part.share, balancing)
 
-        context = self._init_callback_context(max_subtasks=training.max_epochs)
-        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         others = rows.take(np.flatnonzero(held_out)) if held_out.any() else None
-        run = train(
-            network,
-            [(list(network.parameters()), 1.0)],
-            int(is_training.sum()),
-            batch_loss,
-            others and (lambda: self._score(network, others, training.scoring)),
-            training,
-            generator,
-            lambda name: fit_task(context, self, X, y, name),
-        )
-        self.weights_ = {
-            name: value.cpu().numpy().copy() for name, value in network.state_dict().items()
-        }
-        run.early_stopping = reason or True
-        self.history_ = vars(run).copy()
-        self.training_summary_["device"] = device.type
-        self.n_iter_ = len(run.train_loss)
-        context.call_on_fit_task_end(
-            estimator=self, X=X, y=y, reconstruction_attributes=self._fitted_attributes()
-        )
-        return self
+        score = others and (lambda: self._score(network, others, training.scoring))
+        rates, n = [(list(network.parameters()), 1.0)], int(is_training.sum())
+        return self._train(X, y, network, rates, n, batch_loss, score, training, generator, reason)
 
     def _read_series(self, data):
         """Check `time_series`, and return for each name of one how it is read, not fitted yet."""

@@ -345,6 +345,7 @@ LABELS = np.arange(20) % 2
         ({"stream_dropout": -0.1}, None, "stream_dropout"),
         ({"attention_rate": 0}, None, "attention_rate"),
         ({"training": "fast"}, None, "training"),
+        ({"device": "cuda:99999999999999999999"}, None, "device"),
         ({"balancing": Balancing(modality_entropy=1.0)}, None, "per_modality"),
         ({"streams": 3}, None, "streams"),
         ({"streams": ["sound"]}, None, "no stream 'sound'"),
