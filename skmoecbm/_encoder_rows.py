@@ -257,7 +257,8 @@ def _stored(backbone, store, keys, embed, device, verbose, unit):
                 finally:  # what is embedded is kept, whatever stopped us
                     if done:
                         where = [unique[j] for j in done]
-                        store.put(backbone.fingerprint, where, rows[done], label=backbone.name)
+                        label = getattr(backbone, "label", backbone.name)
+                        store.put(backbone.fingerprint, where, rows[done], label=label)
 
     if len(unique) == len(keys):  # in the order of the keys, and each once
         return rows, ~np.isnan(rows[:, 0])

@@ -45,6 +45,7 @@ class ImageTokens(Backbone):
 
     def __init__(self, backbone, grid):
         vars(self).update(vars(backbone))  # network and preprocessing are shared
+        self.label = f"{self.name}, tokens"
         self._cells = grid
         try:
             summary, patches, places = self._network.encode_tokens(

@@ -144,6 +144,8 @@ def test_each_image_goes_through_the_network_once_ever(tmp_path, counted):
     assert again == first[:6] and len(counted) == n_passes
     given.transform(images[::-1] + pictures(2, seed=1))
     assert sum(counted[n_passes:]) == 2
+    labels = [one["label"] for one in EmbeddingStore(tmp_path).info()["backbones"]]
+    assert labels == ["demo-general, tokens"]
     coarse = encoder(cache_dir=tmp_path, grid=1).fit_transform(images)
     assert coarse.streams["image"].lengths.tolist() == [2] * 6
     mean = first[0]["image"][1:].mean(axis=0)
