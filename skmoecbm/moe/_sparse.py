@@ -13,11 +13,7 @@ from skmoecbm.moe._multi_time import MultiTimeAttention
 from skmoecbm.moe._network import Shape, SparseNetwork
 from skmoecbm.moe._penalties import balance
 from skmoecbm.moe._rows import Rows
-<<<<<<< HEAD
 from skmoecbm.moe._time_series import check_width
-from skmoecbm.moe._training import Balancing, MiniBatches, train
-=======
->>>>>>> cross
 
 __all__ = ["SparseMoEClassifier"]
 
