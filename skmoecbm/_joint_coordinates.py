@@ -8,7 +8,7 @@ the others. Along the whitened directions it moves the logits equally.
 
 import torch
 
-from skmoecbm._products import gram
+from skmoecbm._products import gram, product, widened
 
 __all__ = ["Stretch", "Steps"]
 
@@ -71,7 +71,7 @@ class Stretch:
     def __call__(self, rows):
         """Return rows @ C for rows (K', m)."""
         if self._whole is not None:
-            return rows @ self._whole
+            return product(widened(rows.detach()), self._whole)[: len(rows)]
         return self._loose * rows + (rows @ self._basis * self._along) @ self._basis.T
 
 

@@ -240,8 +240,9 @@ def _tensor_rows(experts, problems, target, inputs, present, train):
     values = []
     for expert, problem in zip(experts, problems, strict=True):
         mean = problem.mean[0] + problem.similarities.offset
-        z = (tensor(expert.values) - mean) / problem.scale[0]
-        values.append(torch.where(tensor(expert.present)[:, None], z, 0.0))
+        z = tensor(expert.values).sub_(mean).div_(problem.scale[0])
+        z[~tensor(expert.present)] = 0.0
+        values.append(z)
     if target.exclusive:
         labels = np.eye(target.n_classes)[target.codes]
     else:
