@@ -10,11 +10,11 @@ import torch
 
 from skmoecbm._products import gram, product, widened
 
-__all__ = ["Stretch", "Steps"]
+__all__ = ["Steps", "Stretch", "stretches"]
 
 # A direction of its own for so many rows per number that is learned along it; what varies less
 # than the last of these is not told from noise, and is stretched no further.
-_ROWS_PER_NUMBER = 10
+_ROWS_PER_NUMBER = 30
 # Rows, evenly spaced, whose correlations are looked at. Only the coordinates depend on them.
 _MOST_ROWS = 2048
 # Of eigenvalues past this share of the rows a sample says little.
@@ -56,11 +56,12 @@ class Stretch:
         kept = spectrum > max(1e-10 * float(spectrum[-1]), 1e-300)
         spectrum, basis = spectrum[kept], basis[:, kept]
         n_directions = min(max(1, n_directions), max(1, int(_SEEN * len(z))), len(spectrum))
-        floor = float(spectrum[-n_directions]) if n_directions else 1.0
-        floor = max(floor, least)
-        # A step of many concepts moves the logits no further than one of a hundred single ones.
-        spread = min(float(spectrum.sum()), _STEP_VARIANCE)
-        unit = (spread / float((spectrum / (spectrum + floor)).sum())) ** 0.5
+        floor, unit = 1.0, 1.0
+        if n_directions:  # else nothing varies
+            floor = max(float(spectrum[-n_directions]), least)
+            # A step of many concepts moves the logits no further than a hundred single ones do.
+            spread = min(float(spectrum.sum()), _STEP_VARIANCE)
+            unit = (spread / float((spectrum / (spectrum + floor)).sum())) ** 0.5
         self._loose, stiff = unit * floor**-0.5, unit * (spectrum + floor).rsqrt()
         self._basis, self._along = basis, stiff - self._loose
         self._whole = None
@@ -73,6 +74,30 @@ class Stretch:
         if self._whole is not None:
             return product(widened(rows.detach()), self._whole)[: len(rows)]
         return self._loose * rows + (rows @ self._basis * self._along) @ self._basis.T
+
+
+def stretches(model, rows, l1):
+    """Return the `Stretch` of each expert; None where it moves along the concepts themselves.
+
+    Parameters
+    ----------
+    model : JointModel
+    rows : JointRows
+        Those that train.
+    l1 : float
+        The L1 penalty. It is about single concepts, and asks for their own coordinates.
+    """
+    if model.softmax or l1:
+        return [None] * len(model.matrices)
+    share = rows.shares[:, None] if rows.cells is None else rows.shares[:, None] * rows.cells
+    frequency = (share * rows.labels).sum(0) / share.sum(0)
+    # How the loss curves at the start, by the mixed logits, of which each expert has its part.
+    curving = float((frequency * (1.0 - frequency)).mean()) / len(model.matrices) ** 2
+    least = 2.0 * model.pull / max(curving, 1e-300)
+    return [
+        Stretch(values, rows.shares * rows.present[:, e], len(matrix), least)
+        for e, (values, matrix) in enumerate(zip(rows.values, model.matrices, strict=True))
+    ]
 
 
 class Steps:

@@ -11,7 +11,7 @@ from skmoecbm._base import fit_task
 from skmoecbm._gate_inputs import fit_gate_inputs, gate_inputs
 from skmoecbm._gating import GateState, gate_weights, routing_information
 from skmoecbm._heads import HeadFit, expert_problem
-from skmoecbm._joint_coordinates import Steps, Stretch
+from skmoecbm._joint_coordinates import Steps, stretches
 from skmoecbm._joint_gradient import PackedRows, coefficients, joint_gradients
 from skmoecbm._joint_loss import JointModel, JointRows, layer_normed
 from skmoecbm._mixing import FittedMixture
@@ -301,24 +301,9 @@ def _start(problems, rows, target, head, gate, kind, train, pool, generator):
     )
 
 
-def _stretches(model, rows, training):
-    """Return the `Stretch` of each expert; None where it moves along the concepts themselves."""
-    if model.softmax or training.l1:  # an L1 penalty is about single concepts
-        return [None] * len(model.matrices)
-    share = rows.shares[:, None] if rows.cells is None else rows.shares[:, None] * rows.cells
-    frequency = (share * rows.labels).sum(0) / share.sum(0)
-    # How the loss curves at the start, by the mixed logits, of which each expert has its part.
-    curving = float((frequency * (1.0 - frequency)).mean()) / len(model.matrices) ** 2
-    least = 2.0 * model.pull / max(curving, 1e-300)
-    return [
-        Stretch(values, rows.shares * rows.present[:, e], len(matrix), least)
-        for e, (values, matrix) in enumerate(zip(rows.values, model.matrices, strict=True))
-    ]
-
-
 def _train(model, rows, held_out, training, weight_decay, generator, epoch_task):
     """Descend by mini-batches, and put the weights of the best epoch back. Return the history."""
-    steps = Steps(model, _stretches(model, rows, training))
+    steps = Steps(model, stretches(model, rows, training.l1))
     experts = [*steps.tensors, *model.experts[len(steps.tensors) :]]
     # AdamW without decay is Adam; fused, one call updates all tensors.
     groups = [{"params": experts, "lr": training.association_lr, "weight_decay": 0.0}]
@@ -368,10 +353,9 @@ def _train(model, rows, held_out, training, weight_decay, generator, epoch_task)
                 loss, gradients = step(packed.take(batch))
                 # The gate's tensors come after the experts', and wait for them.
                 learning = len(model.experts) if epoch <= training.gate_warmup else None
-                n_matrices = len(steps.tensors)
-                steps.take(gradients[:n_matrices])
-                rest = zip(model.tensors()[n_matrices:learning], gradients[n_matrices:])
-                for tensor, gradient in rest:
+                steps.take(gradients[: len(steps.tensors)])
+                pairs = zip(model.tensors()[:learning], gradients, strict=False)
+                for tensor, gradient in list(pairs)[len(steps.tensors) :]:
                     tensor.grad = gradient
                 optimizer.step()
                 steps.put()
