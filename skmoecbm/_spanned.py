@@ -17,6 +17,7 @@ from contextlib import suppress
 import numpy as np
 import torch
 
+from skmoecbm._allocator import return_freed_memory
 from skmoecbm._association import AssociationProblem
 from skmoecbm._similarities import FoldedSimilarities, moments
 
@@ -140,6 +141,8 @@ class SpannedProblem(AssociationProblem):
         # classes that a concept was not written for, are left alone.
         found, prior = np.empty(shape, dtype=kind), untouched_zeros(shape, kind)
         slopes = (association - self.prior)[0] @ self._back.T
+        if kind is np.float32:
+            return_freed_memory()
         for part, texts in self.source.text_blocks(shape[0]):
             found[:, part] = (slopes @ (texts / self._scale[0, part, None]).T).cpu().numpy()
         if self._direction is not None:
