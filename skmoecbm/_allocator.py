@@ -5,7 +5,7 @@ import functools
 import os
 import platform
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["keep_freed_memory", "return_freed_memory"]
 
 # mallopt's numbers in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -43,3 +43,26 @@ def keep_freed_memory():
         return False
     kept = any(mallopt(_M_MMAP_THRESHOLD, n) for n in (_MMAP_THRESHOLD, _OLD_MMAP_THRESHOLD))
     return bool(kept and mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD))
+
+
+@functools.cache
+def _trim():
+    """Return glibc's malloc_trim, or None where the C library is another one."""
+    if platform.libc_ver()[0] != "glibc":
+        return None
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):
+        return None
+
+
+def return_freed_memory():
+    """Give the system back what this process has freed and glibc keeps in gaps.
+
+    Matrices of some MB, made and freed step by step among blocks of rows of other sizes, leave
+    gaps that add up to more than the matrices. Takes a few milliseconds, and the next steps wait
+    for cleared pages: only where a step takes seconds.
+    """
+    trim = _trim()
+    if trim is not None:
+        trim(0)

@@ -6,6 +6,7 @@ are solved as one stack of problems over one shared matrix of similarities.
 
 import torch
 
+from skmoecbm._allocator import return_freed_memory
 from skmoecbm._class_losses import Anchor, weigh_residuals
 from skmoecbm._curvature import Curvature
 from skmoecbm._lbfgs import minimize_stack
@@ -30,6 +31,8 @@ _NEWTON_SIZE = 512
 _NEWTON_SEARCH_SIZE = 128
 # How often a descent goes on in new coordinates because rows were decided on the way.
 _RENEWALS = 4
+# Steps of more numbers than these (4 MB) leave gaps in memory that are given back.
+_LARGE_STEP = 2**19
 # Numbers that the pairs of L-BFGS may hold (256 MB).
 _PAIR_NUMBERS = 2**25
 
@@ -275,6 +278,8 @@ class AssociationProblem:
             return association + move, intercept + shift
 
         def fun(flat):
+            if flat.numel() > _LARGE_STEP:
+                return_freed_memory()
             loss, slope, slope_intercept = self.loss_and_gradient(*unpack(flat), alpha)
             slope = slope - slope_intercept[:, :, None] * centre
             slope = backward((slope - self._common(slope)) * ratio)

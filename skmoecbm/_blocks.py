@@ -373,7 +373,7 @@ def class_parts(
                 f"Expert {name!r}: answers must be -1, 0 or 1 of shape ({n_concepts}, "
                 f"{len(keys)}), concepts by classes. Got shape {answers.shape}."
             )
-        parts["answers"] = answers.astype(np.int8)
+        parts["answers"] = answers.astype(np.int8, copy=False)
         if incidence is None:
             incidence = answers == 1
     if incidence is not None:
@@ -384,7 +384,7 @@ def class_parts(
                 f"Expert {name!r}: incidence must be 0/1 of shape ({n_concepts}, {len(keys)}), "
                 f"concepts by classes. Got shape {incidence.shape}."
             )
-        parts["incidence"] = incidence.astype(bool)
+        parts["incidence"] = incidence.astype(bool, copy=False)
     if class_embeddings is not None:
         rows = matrix_rows(name, "class embeddings", class_embeddings)
         if rows.shape != (len(keys), width):

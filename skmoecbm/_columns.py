@@ -64,7 +64,8 @@ def layout_of(owner, X, experts, gate_columns=()):
     n_columns = owner.n_features_in_
     gate = np.array([_column_index(owner, "gate_input", c, names, n_columns) for c in gate_columns])
     gate = gate.astype(int)
-    left = [i for i in range(n_columns) if i not in set(gate.tolist())]
+    taken = set(gate.tolist())
+    left = [i for i in range(n_columns) if i not in taken]
     if not (isinstance(experts, str) and experts == "auto"):
         blocks = _given_blocks(owner, experts, names, n_columns)
     elif isinstance(X, ExpertFeatures):
@@ -88,7 +89,8 @@ def layout_of(owner, X, experts, gate_columns=()):
     else:
         blocks = {"expert": left}
     # A gate column never doubles as evidence.
-    blocks = {name: np.array([i for i in cols if i in set(left)]) for name, cols in blocks.items()}
+    kept = set(left)
+    blocks = {name: np.array([i for i in cols if i in kept]) for name, cols in blocks.items()}
     for name, columns in blocks.items():
         if not len(columns):
             raise InputError(f"Expert {name!r} has no column left. Give it at least one.")

@@ -126,8 +126,11 @@ def _fit_similarities(data, weights, kind):
             columns = enumerate(expert.values.T)
             columns = [_moments(own[:, None], weights * ~gaps[:, j]) for j, own in columns]
             m, s = (np.concatenate(part) for part in zip(*columns, strict=True))
-        z.append((expert.values - m) / s)
-        z[-1][gaps] = 0.0
+        own = expert.values - m
+        own /= s
+        if gaps.any():
+            own[gaps] = 0.0
+        z.append(own)
         mean.append(m)
         scale.append(s)
     state = {"mean": np.concatenate(mean), "scale": np.concatenate(scale)}
@@ -258,9 +261,12 @@ def input_parts(state, data, gate_values, present, logits=None, exclusive=True):
             own = (state["mean"][mine], state["scale"][mine], state["components"][:, mine])
             parts.append(tiled_scores(expert, present[:, e], *own))
             continue
-        z = (expert.values - state["mean"][mine]) / state["scale"][mine]
+        z = expert.values - state["mean"][mine]
+        z /= state["scale"][mine]
         z[~present[:, e]] = 0.0
-        np.nan_to_num(z, copy=False)
+        gaps = np.isnan(z)
+        if gaps.any():
+            z[gaps] = 0.0
         parts.append(z @ state["components"][:, mine].T if "components" in state else z)
     return parts, extra
 
@@ -320,6 +326,8 @@ def _moments(values, weights):
 
 def _components(z, weights):
     """Leading principal axes of weighted rows, each scaled to give unit-variance scores."""
+    used = weights > 0
+    z, weights = (z, weights) if used.all() else (z[used], weights[used])
     rows = z * np.sqrt(weights / weights.sum())[:, None]
     n, m = rows.shape
     size = min(n, m)

@@ -107,7 +107,8 @@ def expert_problem(expert, target, head, prior, masks, rows=None, *, spanned=Tru
     if spanned and is_smooth(head) and isinstance(similarities, FoldedSimilarities):
         return SpannedProblem(similarities, matrix, weights, prior, head.prior_strength, **settings)
     if prior is not None:
-        prior = torch.as_tensor(prior, dtype=torch.float64, device=target.device)
+        # A copy: that of features is read-only.
+        prior = torch.as_tensor(np.array(prior, dtype=np.float64), device=target.device)
     problem = AssociationProblem(
         similarities,
         matrix,

@@ -22,6 +22,10 @@ class JointTraining(BaseEstimator):
     counts, and `penalty` or `weight_decay`. ``head__alpha`` is a pull towards the prior as in the
     staged fit; left open it is 0, and early stopping alone keeps the associations near the prior.
 
+    Adam moves linear associations along the whitened directions of the training similarities
+    (without `l1`, which is about single concepts): concepts are so correlated that along them
+    hundreds of epochs are too few. What is minimised, and A, are the same.
+
     Parameters
     ----------
     diversity : float, default=0.0
@@ -41,7 +45,8 @@ class JointTraining(BaseEstimator):
         Probability, in [0, 1), with which a hidden unit of the "mlp" gate, or an input of the
         "linear" one, is left out of a training step.
     association_lr : float, default=0.02
-        Learning rate of the associations.
+        Learning rate of the associations: of a linear one about how far, in logits, a step moves
+        each of up to a hundred directions.
     gate_lr : float, default=0.002
         Learning rate of the gate, at most 0.005.
     batch_size : int, default=64

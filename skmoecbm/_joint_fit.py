@@ -11,6 +11,7 @@ from skmoecbm._base import fit_task
 from skmoecbm._gate_inputs import fit_gate_inputs, gate_inputs
 from skmoecbm._gating import GateState, gate_weights, routing_information
 from skmoecbm._heads import HeadFit, expert_problem
+from skmoecbm._joint_coordinates import Steps, stretches
 from skmoecbm._joint_gradient import PackedRows, coefficients, joint_gradients
 from skmoecbm._joint_loss import JointModel, JointRows, layer_normed
 from skmoecbm._mixing import FittedMixture
@@ -239,8 +240,9 @@ def _tensor_rows(experts, problems, target, inputs, present, train):
     values = []
     for expert, problem in zip(experts, problems, strict=True):
         mean = problem.mean[0] + problem.similarities.offset
-        z = (tensor(expert.values) - mean) / problem.scale[0]
-        values.append(torch.where(tensor(expert.present)[:, None], z, 0.0))
+        z = tensor(expert.values).sub_(mean).div_(problem.scale[0])
+        z[~tensor(expert.present)] = 0.0
+        values.append(z)
     if target.exclusive:
         labels = np.eye(target.n_classes)[target.codes]
     else:
@@ -301,8 +303,10 @@ def _start(problems, rows, target, head, gate, kind, train, pool, generator):
 
 def _train(model, rows, held_out, training, weight_decay, generator, epoch_task):
     """Descend by mini-batches, and put the weights of the best epoch back. Return the history."""
+    steps = Steps(model, stretches(model, rows, training.l1))
+    experts = [*steps.tensors, *model.experts[len(steps.tensors) :]]
     # AdamW without decay is Adam; fused, one call updates all tensors.
-    groups = [{"params": model.experts, "lr": training.association_lr, "weight_decay": 0.0}]
+    groups = [{"params": experts, "lr": training.association_lr, "weight_decay": 0.0}]
     if model.layers:
         gate = {"params": list(model.layers.values()), "lr": training.gate_lr}
         groups.append({**gate, "weight_decay": weight_decay})
@@ -349,9 +353,12 @@ def _train(model, rows, held_out, training, weight_decay, generator, epoch_task)
                 loss, gradients = step(packed.take(batch))
                 # The gate's tensors come after the experts', and wait for them.
                 learning = len(model.experts) if epoch <= training.gate_warmup else None
-                for tensor, gradient in zip(model.tensors()[:learning], gradients, strict=False):
+                steps.take(gradients[: len(steps.tensors)])
+                pairs = zip(model.tensors()[:learning], gradients, strict=False)
+                for tensor, gradient in list(pairs)[len(steps.tensors) :]:
                     tensor.grad = gradient
                 optimizer.step()
+                steps.put()
                 total += loss * len(batch) / n
             with torch.no_grad():
                 weights = torch.softmax(model.gate_logits(rows), dim=1)

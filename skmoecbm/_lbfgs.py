@@ -57,6 +57,11 @@ def minimize_stack(fun, start, *, max_iter, tol, memory=12, narrow=None, trail=N
     best, converged = x.clone(), torch.zeros_like(rows, dtype=torch.bool)
     loss, gradient = fun(x)
     pairs = list(trail or ())
+    # Room for all pairs at once: pair by pair, freed and made anew among other tensors of their
+    # size, they leave gaps in the memory that the C library keeps.
+    room = None
+    if trail is None and narrow is None:
+        room = x.new_empty(min(memory, max_iter), 2, *x.shape)
     ended = [[] for _ in range(len(x) if trail is not None else 0)]
     stuck = torch.zeros_like(loss, dtype=torch.bool)
     lost = stuck.clone()
@@ -99,17 +104,16 @@ def minimize_stack(fun, start, *, max_iter, tol, memory=12, narrow=None, trail=N
         )
         stuck |= active & ~moved
         lost |= active & ~moved & ~seen
-        difference, change = new_x - x, new_gradient - gradient
+        # The place of the pair that is forgotten below.
+        own = (None, None) if room is None else room[n_iter % len(room)]
+        difference = torch.sub(new_x, x, out=own[0])
+        change = torch.sub(new_gradient, gradient, out=own[1])
         curvature = (difference * change).sum(1)
         scale = difference.norm(dim=1) * change.norm(dim=1)
         useful = moved & (curvature > 1e-12 * scale)
-        pairs.append(
-            (
-                torch.where(useful[:, None], difference, 0.0),
-                torch.where(useful[:, None], change, 0.0),
-                torch.where(useful, 1.0 / torch.where(useful, curvature, 1.0), 0.0),
-            )
-        )
+        difference[~useful], change[~useful] = 0.0, 0.0
+        inverse = torch.where(useful, 1.0 / torch.where(useful, curvature, 1.0), 0.0)
+        pairs.append((difference, change, inverse))
         pairs = pairs[-memory:]
         x, loss, gradient = new_x, new_loss, new_gradient
         n_iter += 1
@@ -146,15 +150,15 @@ def _two_loop(gradient, pairs):
     weights = []
     for difference, change, inverse in reversed(pairs):
         weight = inverse * (difference * q).sum(1)
-        q = q - weight[:, None] * change
+        q -= weight[:, None] * change
         weights.append(weight)
     if pairs:
         difference, change, inverse = pairs[-1]
         squared = change.square().sum(1)
         scale = torch.where(inverse > 0, 1.0 / (inverse * squared.clamp_min(1e-300)), 1.0)
-        q = q * scale[:, None]
+        q *= scale[:, None]
     for (difference, change, inverse), weight in zip(pairs, reversed(weights), strict=True):
-        q = q + (weight - inverse * (change * q).sum(1))[:, None] * difference
+        q += (weight - inverse * (change * q).sum(1))[:, None] * difference
     return q
 
 

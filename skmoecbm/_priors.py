@@ -79,7 +79,9 @@ def prior_direction(owner, prior, block, classes, n_concepts):
         direction = np.zeros_like(cosine)
         np.put_along_axis(direction, nearest, 1.0, axis=1)
         return direction, prior
-    written_for = block.incidence[:, order].T  # of a thousand classes float64 would be the most
+    # Of a thousand classes float64 would be the most, and in their own order no copy is needed.
+    same = np.array_equal(order, np.arange(block.incidence.shape[1]))
+    written_for = (block.incidence if same else block.incidence[:, order]).T
     if prior == "class":
         return (written_for, prior) if written_for.any() else (None, None)
     likeness = _likeness(block.class_embeddings[order].astype(np.float64))

@@ -57,8 +57,12 @@ def concept_quantiles(values, counts):
     """
     seen = counts > 0
     by_concept, counts = np.ascontiguousarray(values[seen].T), counts[seen]
-    quantiles = np.full((len(by_concept), len(LEVELS)), np.nan)
     alike = np.all(counts == counts[:1])  # as they mostly are: no need to carry weights along
+    if alike and len(counts) and not np.isnan(by_concept).any():
+        by_concept.sort(axis=1)
+        mass = np.arange(1.0, len(counts) + 1)
+        return _narrowed(by_concept.take(np.searchsorted(mass, _reached(mass)), axis=1))
+    quantiles = np.full((len(by_concept), len(LEVELS)), np.nan)
     for own, found in zip(by_concept, quantiles, strict=True):
         own, mass = own[~np.isnan(own)], counts[~np.isnan(own)]
         if not len(own):
@@ -68,8 +72,16 @@ def concept_quantiles(values, counts):
         else:
             order = np.argsort(own, kind="stable")
             own, mass = own[order], np.cumsum(mass[order])
-        # Shares of a sum are rounded: what falls short by that alone is reached.
-        found[:] = own[np.searchsorted(mass, LEVELS * mass[-1] * (1.0 - 1e-12))]
+        found[:] = own[np.searchsorted(mass, _reached(mass))]
+    return _narrowed(quantiles)
+
+
+def _reached(mass):
+    """Return the mass at each level; shares of a sum are rounded, which is allowed for."""
+    return LEVELS * mass[-1] * (1.0 - 1e-12)
+
+
+def _narrowed(quantiles):
     # They are values of rows, and an encoder's are float32: half the size, nothing lost.
     narrow = quantiles.astype(np.float32)
     return narrow if np.array_equal(narrow, quantiles, equal_nan=True) else quantiles

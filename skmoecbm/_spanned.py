@@ -11,17 +11,22 @@ with M = Q B and orthonormal Q (m, r), and with the r "concepts" X B' of scale 1
 the same as before, exactly, at a cost and memory that do not depend on m.
 """
 
+import mmap
+from contextlib import suppress
+
 import numpy as np
 import torch
 
+from skmoecbm._allocator import return_freed_memory
 from skmoecbm._association import AssociationProblem
 from skmoecbm._similarities import FoldedSimilarities, moments
 
-__all__ = ["SpannedProblem", "span"]
+__all__ = ["SpannedProblem", "span", "untouched_zeros"]
 
 # Directions that texts span less than this, of the largest, are the rounding of float32 texts.
 _RANK = 1e-10
-_CLASSES = 64
+# Numbers of a prior that are scaled at a time where nothing else is done with them.
+_BLOCK_NUMBERS = 2**18
 # Associations of more numbers than this (128 MB) are kept as float32.
 _WIDE_NUMBERS = 2**24
 
@@ -69,7 +74,7 @@ class SpannedProblem(AssociationProblem):
         if len(weights) > 1:
             self.metric = self._metrics()
         if prior is not None:
-            self._take_prior(torch.as_tensor(prior), prior_strength)
+            self._take_prior(prior, prior_strength)
 
     def _metrics(self):
         """Return the metric of each set of weights, (F, r, r)."""
@@ -81,27 +86,38 @@ class SpannedProblem(AssociationProblem):
         return torch.linalg.inv(gram)
 
     def _take_prior(self, prior, strength):
-        """Project A0 / scale on the texts, class by class, and scale it."""
-        self._direction, largest = prior, self._scale.new_zeros(self.shape[0])
-        coordinates = self._scale.new_empty(self.shape)
-        for rows, direction in self._directions():
-            largest = torch.maximum(largest, direction.abs().amax((1, 2)))
-            slopes = self._on_texts(direction / self._scale[:, None, :])
-            coordinates[:, rows] = slopes @ self._back
+        """Project A0 / scale on the texts, some concepts at a time, and scale it."""
+        self._direction, self._sums = prior, self._scale.new_empty(self.shape[1], 1)
+        for rows in self._few_classes():
+            own = self._direction_of(rows, slice(None))
+            self._sums[rows] = torch.linalg.vector_norm(own, 1, dim=1, keepdim=True)
+        self._sums.clamp_min_(1e-300)
+        slopes, largest = 0.0, self._scale.new_zeros(self.shape[0])
+        for part, texts in self.source.text_blocks(self.shape[0] * self.shape[1]):
+            own = self._prior_of(slice(None), part)
+            highest = torch.maximum(own.amax((1, 2)), -own.amin((1, 2)))
+            largest = torch.maximum(largest, highest)
+            slopes = slopes + (own / self._scale[:, None, part]) @ texts
+        coordinates = slopes @ self._back
         self._factor = self._prior_factor(coordinates, strength, largest)
         self.prior = coordinates * self._factor[:, None, None]
 
-    def _directions(self):
-        """Yield some classes with their prior (F, k, m) before it is scaled."""
-        for start in range(0, self.shape[1], _CLASSES):
-            rows = slice(start, start + _CLASSES)
-            own = self._direction[rows].to(self._scale)
-            own = own / own.abs().sum(1, keepdim=True).clamp_min(1e-300)
-            yield rows, torch.where(self._constant[:, None, :], 0.0, own)
+    def _few_classes(self):
+        """Yield slices of the classes, whose temporaries are small beside what is made of them."""
+        size = max(1, _BLOCK_NUMBERS // self.source.shape[1])
+        for start in range(0, self.shape[1], size):
+            yield slice(start, start + size)
 
-    def _on_texts(self, slopes):
-        """Return slopes by similarity (..., m) as slopes by embedding dimension (..., d)."""
-        return sum(slopes[..., part] @ texts for part, texts in self.source.text_blocks())
+    def _direction_of(self, rows, part):
+        own = self._direction[rows, part]
+        if not isinstance(own, torch.Tensor):
+            own = torch.as_tensor(np.array(own))  # a copy: theirs may be read-only
+        return own.to(self._scale)
+
+    def _prior_of(self, rows, part):
+        """Return the prior (F, k, p) of some classes and concepts before it is scaled."""
+        own = self._direction_of(rows, part) / self._sums[rows]
+        return torch.where(self._constant[:, None, part], 0.0, own)
 
     def borrow(self, other):
         """Take nothing over: the coordinates of two problems differ."""
@@ -123,18 +139,36 @@ class SpannedProblem(AssociationProblem):
         kind = np.float32 if shape[0] * shape[1] > _WIDE_NUMBERS else np.float64
         # Zeros take no memory until they are written: those of a prior that says nothing, and of
         # classes that a concept was not written for, are left alone.
-        found, prior = np.empty(shape, dtype=kind), np.zeros(shape, dtype=kind)
+        found, prior = np.empty(shape, dtype=kind), untouched_zeros(shape, kind)
         slopes = (association - self.prior)[0] @ self._back.T
+        if kind is np.float32:
+            return_freed_memory()
         for part, texts in self.source.text_blocks(shape[0]):
             found[:, part] = (slopes @ (texts / self._scale[0, part, None]).T).cpu().numpy()
         if self._direction is not None:
-            for rows, direction in self._directions():
+            for rows in self._few_classes():
+                direction = self._prior_of(rows, slice(None))
                 written = (direction[0] * self._factor[0]).cpu().numpy()
                 at = np.nonzero(written)
                 prior[rows][at] = written[at]
                 found[rows][at] += written[at]
         mean = (self._mean + self.source.offset)[0].cpu().numpy()
         return mean, self._scale[0].cpu().numpy(), found, prior
+
+
+def untouched_zeros(shape, dtype):
+    """Return zeros of which only the pages that are written take memory.
+
+    Those of numpy come in pages of 2 MB where the system has them, and a number in each row of a
+    large matrix would fetch them all.
+    """
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if not hasattr(mmap, "MADV_NOHUGEPAGE") or not size:
+        return np.zeros(shape, dtype=dtype)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # of a kernel that has no large pages
+        pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(pages, dtype=dtype).reshape(shape)
 
 
 def span(similarities, scale):

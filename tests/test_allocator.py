@@ -95,3 +95,14 @@ def test_freed_memory_is_used_again():
     _, returned = run("default")
     assert told == "True"
     assert int(kept) < 1000 < int(returned)  # ten times 9,766 pages
+
+
+def test_freed_memory_is_given_back_only_where_the_c_library_can(monkeypatch):
+    trimmed = []
+    for trim in (None, trimmed.append):
+        monkeypatch.setattr(_allocator, "_trim", lambda trim=trim: trim)
+        _allocator.return_freed_memory()
+    assert trimmed == [0]
+    monkeypatch.undo()
+    _allocator._trim.cache_clear()
+    assert (_allocator._trim() is not None) == GLIBC

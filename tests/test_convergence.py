@@ -121,3 +121,23 @@ def test_search_among_nan_is_no_convergence_and_the_limit_of_float64_is():
         kink, torch.zeros(1, 1, dtype=torch.float64), max_iter=9, tol=1e-6
     )
     assert converged.all() and n_iter == 1
+
+
+def test_room_for_all_pairs_at_once_changes_no_step():
+    rng = np.random.default_rng(0)
+    curvatures = torch.tensor(10.0 ** rng.uniform(-1, 1, (3, 20)))
+    goal = torch.tensor(rng.normal(size=(3, 20)))
+
+    def bowl(x):
+        gap = x - goal
+        loss = 0.5 * (curvatures * gap**2).sum(1) + 0.1 * (gap**4).sum(1)
+        return loss, curvatures * gap + 0.4 * gap**3
+
+    start = torch.zeros(3, 20, dtype=torch.float64)
+    found = [
+        minimize_stack(bowl, start, max_iter=200, tol=1e-6, memory=5, trail=trail)
+        for trail in (None, [])  # pairs that are handed on are tensors of their own
+    ]
+    assert found[0][1] == found[1][1] > 10 and found[0][2].all()
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.allclose(found[0][0], goal, atol=1e-5)

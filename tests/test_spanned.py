@@ -1,5 +1,6 @@
 """Folded, chunked and spanned problems against the plain one on a matrix in memory."""
 
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -25,8 +26,9 @@ from skmoecbm import _expert_data as expert_data
 from skmoecbm._association import AssociationProblem
 from skmoecbm._heads import Target, expert_problem
 from skmoecbm._newton import hessians
+from skmoecbm._priors import prior_direction
 from skmoecbm._similarities import FoldedSimilarities, Similarities, folding_pays
-from skmoecbm._spanned import SpannedProblem
+from skmoecbm._spanned import SpannedProblem, untouched_zeros
 from skmoecbm._target import OneHot
 from tests.brute_force import association_gradient, make_blocks, standardised
 
@@ -408,3 +410,50 @@ def test_experts_of_unlike_widths_share_their_blocks_of_rows(monkeypatch):
     # An axis may point either way.
     mine, theirs = (np.abs(m.gate_input_state_["components"]) for m in (tiled, whole))
     np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_zeros_take_memory_only_where_they_are_written():
+    def private():
+        status = open("/proc/self/status").read()
+        return int(status.split("RssAnon:")[1].split()[0]) * 1024
+
+    before = private()
+    zeros = untouched_zeros((1000, 50_000), np.float32)
+    zeros[np.arange(1000), 50 * np.arange(1000)] = 1.0
+    assert private() - before < zeros.nbytes / 10
+    assert zeros.sum() == 1000 and zeros.dtype == np.float32 and zeros[3, 150] == 1
+    again = pickle.loads(pickle.dumps(zeros[:2]))
+    assert np.array_equal(again, zeros[:2])
+
+
+def test_a_read_only_prior_in_the_order_of_the_classes_is_not_copied():
+    X, T, y = _draw(n_classes=4)
+    written = np.eye(4, dtype=bool)[np.arange(len(T)) % 4]
+    keys = [str(c) for c in range(4)]
+    experts = {"a": (X, T, [f"c{j}" for j in range(len(T))])}
+    features = ExpertFeatures.from_embeddings(experts, incidence=written, class_keys=keys)
+    direction, used = prior_direction(
+        ConceptBottleneckClassifier(), "class", features.blocks[0], np.arange(4), len(T)
+    )
+    assert used == "class" and np.shares_memory(direction, features.blocks[0].incidence)
+    other, _ = prior_direction(
+        ConceptBottleneckClassifier(), "class", features.blocks[0], np.array([2, 0, 3, 1]), len(T)
+    )
+    assert np.array_equal(other, written[:, [2, 0, 3, 1]].T)
+    for activation in ("linear", "softmax"):
+        head = ConceptBottleneckClassifier(activation=activation, alpha=1.0, max_iter=300)
+        head.fit(features, y)
+        assert (head.prior_association_ != 0).sum() == len(T)
+
+
+def test_memory_given_back_on_the_way_changes_nothing(monkeypatch):
+    X, T, y = _draw()
+    features = ExpertFeatures.from_embeddings({"a": (X, T, [f"c{j}" for j in range(len(T))])})
+    head = ConceptBottleneckClassifier(alpha=0.1)
+    first = clone(head).fit(features, y).association_
+    given = []
+    monkeypatch.setattr("skmoecbm._association._LARGE_STEP", 0)
+    monkeypatch.setattr("skmoecbm._association.return_freed_memory", lambda: given.append(1))
+    np.testing.assert_array_equal(clone(head).fit(features, y).association_, first)
+    assert given
