@@ -113,6 +113,14 @@ def entropy_and_slope(logits, weights):
     return entropy, -weights * (finite - mean)
 
 
+def _softmax(logits):
+    """Return the softmax over the first axis; of two it is a sigmoid, which is faster."""
+    if len(logits) != 2:
+        return torch.softmax(logits, dim=0)
+    gap = logits[0] - logits[1]
+    return torch.stack([torch.sigmoid(gap), torch.sigmoid(-gap)])
+
+
 class PooledLoss:
     """The pooled cross-entropy as a function of the gate's logits, with its derivative.
 
@@ -167,7 +175,7 @@ class PooledLoss:
         masked = gate_logits.permute(2, 0, 1)  # experts first, as everything below
         if self.absent is not None:
             masked = masked.masked_fill(self.absent, -torch.inf).masked_fill(self.empty, 0.0)
-        weights = torch.softmax(masked, dim=0)
+        weights = _softmax(masked)
         losses, by_weight = (self._of_probabilities if self.pool == "prob" else self._of_logits)(
             weights
         )
@@ -201,12 +209,12 @@ class PooledLoss:
     def _of_logits(self, weights):
         """Return the losses (F, n) of averaged logits and their slopes (E, F, n) by the weights."""
         if self.exclusive:
-            mixed, at_label = self._own[0].clone(), self._at_label[0].clone()
+            mixed, at_label = self._own[0], self._at_label[0]
             others = zip(weights[1:], self._own[1:], self._at_label[1:], strict=True)
             for weight, own, its in others:
-                mixed.addcmul_(weight, own)
-                at_label.addcmul_(weight, its)
-            p = mixed.exp_()
+                mixed = torch.addcmul(mixed, weight, own)
+                at_label = torch.addcmul(at_label, weight, its)
+            p = mixed.exp()
             total = p.sum(0)
             if not bool((total > 1e-290).all()):  # experts that are sure of different classes
                 return self._of_far_logits(weights)

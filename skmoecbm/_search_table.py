@@ -130,7 +130,7 @@ class Scoring:
             # Settings that read the rows alike read them once.
             layout = classifier._layout
             if id(layout) not in self._readings:
-                self._readings[id(layout)] = layout, Reading(*classifier._read(X))
+                self._readings[id(layout)] = layout, Reading(*classifier._read(X), memo={})
             X = self._readings[id(layout)][1]
         score = self.scorer(classifier, X, y)
         if not isinstance(score, (int, float, np.number)):

@@ -47,8 +47,9 @@ def fit_settings(classifiers, X, y, sample_weight=None, groups=None, memories=No
     Parameters
     ----------
     classifiers : list of GatedConceptBottleneckClassifier
-        Unfitted; they are fitted in place. Those with `JointTraining` are fitted one by one, and
-        so is the first stage of experts whose head is another classifier, not linear, or has L1.
+        Unfitted; they are fitted in place, but for the hashes of their data. Those with
+        `JointTraining` are fitted one by one, and so is the first stage of experts whose head is
+        another classifier, not linear, or has L1.
     X, y, sample_weight, groups
         As of `fit`.
     memories : dict or None
@@ -106,7 +107,7 @@ def _grounds(staged, X, y, sample_weight, groups):
         )
         if key not in materials:
             before = set(vars(classifier))
-            material = classifier._read_material(X, y, sample_weight, groups, columns)
+            material = classifier._read_material(X, y, sample_weight, groups, columns, kept=False)
             learned = {k: v for k, v in vars(classifier).items() if k not in before}
             materials[key] = material, learned
         material, learned = materials[key]

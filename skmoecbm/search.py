@@ -145,7 +145,7 @@ class GatedConceptBottleneckClassifierCV(
         y = y if hasattr(y, "shape") or y is None else np.asarray(y)
         first = _set(base, settings[0])
         *_, columns = first._check_parameters()
-        material = first._read_material(X, y, sample_weight, groups, columns)
+        material = first._read_material(X, y, sample_weight, groups, columns, kept=False)
         splits = split_rows(self, first, material)
         del first, material
         shape = (len(settings), len(splits))
