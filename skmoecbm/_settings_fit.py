@@ -41,7 +41,7 @@ def new_memories():
     return {}
 
 
-def fit_settings(classifiers, X, y, sample_weight=None, groups=None, memories=None):
+def fit_settings(classifiers, X, y, sample_weight=None, groups=None, memories=None, rows=None):
     """Fit classifiers on the same rows; the same as ``fit`` of each.
 
     Parameters
@@ -54,6 +54,8 @@ def fit_settings(classifiers, X, y, sample_weight=None, groups=None, memories=No
         As of `fit`.
     memories : dict or None
         Of `new_memories`, filled by a call with the same classifiers on other rows.
+    rows : ndarray of int or None
+        Which rows these are, of all those that calls with these memories have; None is the first.
     """
     memories = new_memories() if memories is None else memories
     with one_thread(is_small(X)):
@@ -68,11 +70,12 @@ def fit_settings(classifiers, X, y, sample_weight=None, groups=None, memories=No
         for (i, classifier), ground in zip(staged, grounds, strict=True):
             key = _first_stage_key(classifier, ground)
             firsts.setdefault(key, []).append((i, classifier, ground))
-        _fit_first_stages(list(firsts.values()), memories, X, y)
+        rows = np.arange(len(y)) if rows is None else rows
+        _fit_first_stages(list(firsts.values()), memories, X, y, rows)
         waiting = []
         for members in firsts.values():
             waiting += _fit_gates(members)
-        _fit_specialists(waiting, memories)
+        _fit_specialists(waiting, memories, rows)
 
 
 def _same(value):
@@ -150,7 +153,7 @@ def _share_directions(firsts):
                 ground.directions[e] = directions.setdefault(key, ground.directions[e])
 
 
-def _fit_first_stages(firsts, memories, X, y):
+def _fit_first_stages(firsts, memories, X, y, rows):
     """Fit the experts of each distinct first stage, and give them to all its settings."""
     _share_directions(firsts)
     requests, search_done = {}, {}
@@ -174,6 +177,7 @@ def _fit_first_stages(firsts, memories, X, y):
     for (number, e), wanted in requests.items():
         ground, folds = wanted[0][0][0][2], wanted[0][1]
         memory = memories.setdefault((number, e), Memory())
+        memory.rows = rows
         fits = fit_stacked(ground.data[e], [request for *_, request in wanted], folds, memory)
         for (members, *_), fit in zip(wanted, fits, strict=True):
             solved.setdefault(members[0][0], {})[e] = fit
@@ -220,7 +224,7 @@ def _fit_gates(members):
     return waiting
 
 
-def _fit_specialists(waiting, memories):
+def _fit_specialists(waiting, memories, rows):
     """Fit experts again on the rows that are theirs, where a gate asks for it, and judge them."""
     stacked, requests = [], {}
     for entry in waiting:
@@ -245,7 +249,8 @@ def _fit_specialists(waiting, memories):
         ground = wanted[0][0][0][2]
         # They start where the experts of the same setting ended.
         memory = memories[number, e]
-        memory = replace(memory, which=dict(memory.which), solutions=dict(memory.solutions))
+        known = {key: list(own) for key, own in memory.known.items()}
+        memory = replace(memory, which=dict(memory.which), known=known, rows=rows)
         fits = fit_stacked(ground.data[e], [request for _, request in wanted], ground.folds, memory)
         for (kept, _), fit in zip(wanted, fits, strict=True):
             kept[-1][e] = fit

@@ -162,7 +162,7 @@ class GatedConceptBottleneckClassifierCV(
                 start = time.perf_counter()
                 fitted = [_set(base, setting) for setting in settings]
                 parts = (take_rows(part, train) for part in (X, y, weights, groups))
-                fit_settings(fitted, *parts, memories)
+                fit_settings(fitted, *parts, memories, train)
                 fit_times[:, fold] = (time.perf_counter() - start) / len(settings)
                 held_out, truth = take_rows(X, test), take_rows(y, test)
                 for i, classifier in enumerate(fitted):
