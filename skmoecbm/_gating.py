@@ -158,8 +158,8 @@ def fit_linear_gate(inputs, logits, codes, shares, present, pool, penalty, **set
     pool : {"logit", "prob", "sum"}
     penalty : float
     **settings
-        entropy, balance, max_iter, tol, device; memory, a dict that carries from one penalty to
-        the next on the same other arguments what both need.
+        entropy, balance, max_iter, tol, device; memory, a dict that carries from one gate to the
+        next, on the same rows and logits, what both need.
 
     Returns
     -------
@@ -212,13 +212,7 @@ def _fit_affine(
     origin = torch.zeros(n_folds, n_experts * (n_inputs + 1), dtype=torch.float64, device=device)
     if start is not None:
         origin = torch.as_tensor(start, dtype=torch.float64, device=device).reshape(origin.shape)
-    trail = memory.setdefault("trails", {}).setdefault((entropy, balance), [])
-    before = memory.get("strength", strength)
-    # The penalty's part of the curvature is known: what another one's steps saw serves here.
-    more = (2.0 * (strength - before)).expand(-1, n_experts, -1).flatten(1)
-    trail[:] = [_with_change(step, change + more * step) for step, change, _ in trail]
-    best, n_iter, _ = minimize_stack(fun, origin, max_iter=max_iter, tol=tol, trail=trail)
-    memory["strength"] = strength
+    best, n_iter, _ = minimize_stack(fun, origin, max_iter=max_iter, tol=tol)
     best = best.view(n_folds, n_experts, n_inputs + 1).cpu().numpy()
     return best[:, :, :-1], best[:, :, -1], n_iter
 
@@ -253,11 +247,3 @@ def _transposed_times(design, slopes):
     if design.ndim == 3:
         return slopes @ design
     return product(slopes.flatten(0, 1), design).view(*slopes.shape[:2], -1)
-
-
-def _with_change(step, change):
-    """Return a curvature pair of `minimize_stack`; of no use where it does not curve upwards."""
-    curvature = (step * change).sum(1)
-    useful = curvature > 1e-12 * step.norm(dim=1) * change.norm(dim=1)
-    inverse = torch.where(useful, 1.0 / torch.where(useful, curvature, 1.0), 0.0)
-    return step, change, inverse

@@ -197,7 +197,8 @@ def _fit_batch(expert, requests, folds, memory, tol, max_iter, like):
         memory.metrics,
         which,
         max_iter=max_iter,
-        tol=tol,
+        # They are what a gate learns from; no fit by itself goes further.
+        tol=tol / _STRICTER if tol > _SMALL_TOL else tol,
         factors=memory.factors,
         trail=trail,
     )
