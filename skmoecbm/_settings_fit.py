@@ -41,13 +41,15 @@ def new_memories():
     return {}
 
 
-def fit_settings(classifiers, X, y, sample_weight=None, groups=None, memories=None, rows=None):
+def fit_settings(
+    classifiers, X, y, sample_weight=None, groups=None, memories=None, rows=None, *, kept=True
+):
     """Fit classifiers on the same rows; the same as ``fit`` of each.
 
     Parameters
     ----------
     classifiers : list of GatedConceptBottleneckClassifier
-        Unfitted; they are fitted in place, but for the hashes of their data. Those with
+        Unfitted; they are fitted in place. Those with
         `JointTraining` are fitted one by one, and so is the first stage of experts whose head is
         another classifier, not linear, or has L1.
     X, y, sample_weight, groups
@@ -56,6 +58,8 @@ def fit_settings(classifiers, X, y, sample_weight=None, groups=None, memories=No
         Of `new_memories`, filled by a call with the same classifiers on other rows.
     rows : ndarray of int or None
         Which rows these are, of all those that calls with these memories have; None is the first.
+    kept : bool, default=True
+        False leaves out the hashes of the data, which tell what a model was fitted on.
     """
     memories = new_memories() if memories is None else memories
     with one_thread(is_small(X)):
@@ -65,7 +69,7 @@ def fit_settings(classifiers, X, y, sample_weight=None, groups=None, memories=No
                 classifier.fit(X, y, sample_weight=sample_weight, groups=groups)
             else:
                 staged.append((i, classifier))
-        grounds = _grounds(staged, X, y, sample_weight, groups)
+        grounds = _grounds(staged, X, y, sample_weight, groups, kept)
         firsts = {}
         for (i, classifier), ground in zip(staged, grounds, strict=True):
             key = _first_stage_key(classifier, ground)
@@ -98,7 +102,7 @@ def _same(value):
     return (kind, value) if simple else (kind, id(value))
 
 
-def _grounds(staged, X, y, sample_weight, groups):
+def _grounds(staged, X, y, sample_weight, groups, kept):
     """Return the `Ground` of each classifier; rows are read once for each way of reading them."""
     materials, folds, grounds = {}, {}, []
     for _, classifier in staged:
@@ -110,7 +114,7 @@ def _grounds(staged, X, y, sample_weight, groups):
         )
         if key not in materials:
             before = set(vars(classifier))
-            material = classifier._read_material(X, y, sample_weight, groups, columns, kept=False)
+            material = classifier._read_material(X, y, sample_weight, groups, columns, kept=kept)
             learned = {k: v for k, v in vars(classifier).items() if k not in before}
             materials[key] = material, learned
         material, learned = materials[key]

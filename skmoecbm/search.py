@@ -170,7 +170,7 @@ class GatedConceptBottleneckClassifierCV(
                 start = time.perf_counter()
                 fitted = [clone(pattern) for pattern in patterns]
                 parts = (take_rows(part, train) for part in (table, y, weights, groups))
-                fit_settings(fitted, *parts, memories, train)
+                fit_settings(fitted, *parts, memories, train, kept=False)
                 fit_times[:, fold] = (time.perf_counter() - start) / len(settings)
                 held_out, truth = take_rows(table, test), take_rows(y, test)
                 for i, classifier in enumerate(fitted):
