@@ -195,10 +195,18 @@ def _fit_affine(
     n_folds, _, n_experts, _ = logits.shape
     n_inputs = inputs.shape[-1]
     memory = {} if memory is None else memory
-    if not memory:
-        memory |= _prepared(inputs, logits, codes, shares, present, pool, device)
+    inputs, shares = (
+        torch.as_tensor(part, dtype=torch.float64, device=device) for part in (inputs, shares)
+    )
+    totals = shares.sum(1)
+    if "objective" not in memory:
+        logits = torch.as_tensor(logits, dtype=torch.float64, device=device)
+        absent = ~torch.as_tensor(present, device=device)
+        objective = PooledLoss(logits, codes, shares / totals[:, None], absent, pool)
+        memory["objective"] = objective
     objective = memory["objective"].with_bonus(entropy, balance)
-    design, totals = memory["design"], memory["totals"]
+    ones = torch.ones(*inputs.shape[:-1], 1, dtype=torch.float64, device=device)
+    design = torch.cat([inputs, ones], dim=-1)
     strength = torch.full((n_inputs + 1,), float(penalty), dtype=torch.float64, device=device)
     strength[-1] *= bias_penalty
     strength = strength / totals[:, None, None]
@@ -215,23 +223,6 @@ def _fit_affine(
     best, n_iter, _ = minimize_stack(fun, origin, max_iter=max_iter, tol=tol)
     best = best.view(n_folds, n_experts, n_inputs + 1).cpu().numpy()
     return best[:, :, :-1], best[:, :, -1], n_iter
-
-
-def _prepared(inputs, logits, codes, shares, present, pool, device):
-    """Return what gates of different penalties share."""
-    logits, inputs, shares = (
-        torch.as_tensor(part, dtype=torch.float64, device=device)
-        for part in (logits, inputs, shares)
-    )
-    totals = shares.sum(1)
-    absent = ~torch.as_tensor(present, device=device)
-    objective = PooledLoss(logits, codes, shares / totals[:, None], absent, pool)
-    ones = torch.ones(*inputs.shape[:-1], 1, dtype=torch.float64, device=device)
-    return {
-        "objective": objective,
-        "design": torch.cat([inputs, ones], dim=-1),
-        "totals": totals,
-    }
 
 
 def _times(design, weights):

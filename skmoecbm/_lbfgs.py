@@ -15,7 +15,7 @@ _LOSS_NOISE = 1e-12
 _FEW_LEFT = 0.8
 
 
-def minimize_stack(fun, start, *, max_iter, tol, memory=12, narrow=None, trail=None):
+def minimize_stack(fun, start, *, max_iter, tol, memory=12, narrow=None, pairs=(), trail=None):
     """Minimise B smooth functions at once.
 
     Parameters
@@ -34,9 +34,10 @@ def minimize_stack(fun, start, *, max_iter, tol, memory=12, narrow=None, trail=N
     narrow : callable or None, default=None
         Maps problem numbers (b,) to a `fun` for these alone: given, problems that are done drop
         out, and a search along the line that goes on for some costs only these.
+    pairs : sequence, default=()
+        Curvature pairs to begin with, of like problems at a like point.
     trail : list or None, default=None
-        Curvature pairs to begin with, of like problems at a like point; left holding those of
-        the end.
+        Left holding the pairs of the end.
 
     Returns
     -------
@@ -56,7 +57,7 @@ def minimize_stack(fun, start, *, max_iter, tol, memory=12, narrow=None, trail=N
     rows = torch.arange(len(x), device=x.device)
     best, converged = x.clone(), torch.zeros_like(rows, dtype=torch.bool)
     loss, gradient = fun(x)
-    pairs = list(trail or ())
+    pairs = list(pairs)
     ended = [[] for _ in range(len(x) if trail is not None else 0)]
     stuck = torch.zeros_like(loss, dtype=torch.bool)
     lost = stuck.clone()

@@ -252,7 +252,7 @@ def _fit_candidates(
             states = [candidate] * n_folds
         elif candidate == "constant" or candidate.kind == "constant":
             states, n_iter = fit_constant_gate(
-                known.material, codes, trains, present, pool, device=device
+                known.material, codes, trains, present, pool, device=device, memory=known.memory
             )
         elif candidate.kind == "uniform":
             states = uniform

@@ -200,7 +200,7 @@ def _fit_batch(expert, requests, folds, memory, tol, max_iter, like):
         # They are what a gate learns from; no fit by itself goes further.
         tol=tol / _STRICTER if tol > _SMALL_TOL else tol,
         factors=memory.factors,
-        trail=trail,
+        pairs=trail,
     )
     memory.bound(stack.shape[1] * stack.shape[2] ** 2)
     _remember(stack, fold_a, fold_b, list(requests) * len(folds), memory)
@@ -234,6 +234,7 @@ def _solve_full(stack, requests, memory, tol, max_iter):
         max_iter=max(max_iter - steps, 1),
         tol=tol,
         factors=memory.factors,
+        pairs=list(trail),
         trail=trail,
     )
     return a, b, steps + more, done
