@@ -125,11 +125,14 @@ class Reading:
         Columns that only the gate sees.
     gate_data : list of ExpertData or None
         What the gate looks at; None is `data`.
+    memo : dict or None
+        Where many classifiers decide on the same rows: what heads said and gates saw.
     """
 
     data: list
     gate_values: np.ndarray
     gate_data: list | None = None
+    memo: dict | None = None
 
     @property
     def shape(self):
@@ -328,8 +331,10 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """Return what a copy of this estimator needs to predict, for callbacks that score."""
         return {k: v for k, v in vars(self).items() if k.endswith("_") or k == "_layout"}
 
-    def _start_fit(self, X, y, sample_weight, groups, class_weight, experts, gate_columns):
-        """Validate everything that comes with `fit`."""
+    def _start_fit(
+        self, X, y, sample_weight, groups, class_weight, experts, gate_columns, *, kept=True
+    ):
+        """Validate everything that comes with `fit`; of data that is not kept no hash is made."""
         data, gate_values, layout, y = read_experts(
             self, X, y=y, experts=experts, gate_columns=gate_columns
         )
@@ -362,7 +367,7 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 )
         given = None if sample_weight is None else counts
         rows = (data, gate_values, codes, weights, given, groups)
-        self.training_summary_ = classifier_training(*rows, len(self.classes_))
+        self.training_summary_ = classifier_training(*rows, len(self.classes_), hashed=kept)
         if self.multilabel_:
             codes, _ = label_cells(self, class_weight, self.classes_, codes, weights)
             self.class_log_prior_ = label_log_odds(codes, weights)

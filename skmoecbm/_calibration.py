@@ -1,11 +1,12 @@
 """Temperatures: one per expert before mixing, one scale after pooling, both shrunk towards 1."""
 
 import numpy as np
+import torch
 from scipy.special import log_softmax
 
 from skmoecbm._labels import is_exclusive
 
-__all__ = ["fit_inverse_temperature", "log_losses"]
+__all__ = ["fit_inverse_temperature", "fit_inverse_temperatures", "log_losses", "stacked_losses"]
 
 #: Strength of the prior on log T (MATHS section 2, kappa): its penalty is kappa (log T)**2 / n.
 KAPPA = 3.0
@@ -58,50 +59,88 @@ def fit_inverse_temperature(logits, codes, weights, *, kappa=KAPPA):
     ----------
     Guo et al., On Calibration of Modern Neural Networks (2017), with a log-normal prior.
     """
-    if not is_exclusive(codes):
-        positive = codes.values > 0.5
-        signed = np.where(positive, logits, -logits).reshape(*logits.shape[:-2], -1)
-        logits = np.stack([np.zeros_like(signed), signed], axis=-1)
-        weights = (weights[:, None] * codes.cells).ravel()
-        codes = np.ones(len(weights), dtype=int)
-    total = weights.sum()
-    if total == 0:
-        return 1.0  # no row: the prior alone
-    share = weights / total
-    # The largest logit at 0: then exp never overflows, and softmax needs one pass. Classes first:
-    # sums over them are then sums of whole arrays.
-    logits = logits - logits.max(axis=-1, keepdims=True)
-    chosen = np.take_along_axis(
-        logits, np.broadcast_to(codes[:, None], (*logits.shape[:-1], 1)), axis=-1
-    )[..., 0]
-    chosen = (chosen @ share).mean()
-    logits = np.ascontiguousarray(np.moveaxis(logits, -1, 0))
+    logits = np.asarray(logits, dtype=np.float64)
+    rows = logits.reshape(-1, *logits.shape[-2:])
+    if len(rows) > 1:
+        codes = codes[np.tile(np.arange(rows.shape[1]), len(rows))]
+        weights = np.tile(weights, len(rows))
+        # The prior weighs as much as the rows that came once.
+        kappa = kappa * len(rows)
+    stack = torch.from_numpy(np.ascontiguousarray(rows.reshape(-1, rows.shape[-1]).T))
+    return float(fit_inverse_temperatures(stack[:, None], codes, weights[None], kappa=kappa)[0])
+
+
+def fit_inverse_temperatures(logits, codes, weights, *, kappa=KAPPA):
+    """Return the inverse temperature of each of F sets of logits and row weights, shape (F,).
+
+    Parameters
+    ----------
+    logits : torch.Tensor of shape (K, F, n), float64
+        Classes first: sums over them are then sums of whole arrays.
+    codes
+        As in `fit_inverse_temperature`.
+    weights : ndarray of shape (F, n), float64
+    kappa : float, default=3.0
+        As in `fit_inverse_temperature`.
+    """
+    device, weights = logits.device, torch.as_tensor(weights, device=logits.device)
+    if is_exclusive(codes):
+        # The largest logit at 0: then exp never overflows, and softmax needs one pass.
+        logits = logits - logits.amax(0)
+        at = torch.as_tensor(codes, dtype=torch.int64, device=device)
+        chosen = logits.gather(0, at.expand(1, logits.shape[1], -1))[0]
+    else:
+        # Each label is a row of two classes, of which the true one is at 0.
+        signs = torch.as_tensor(1.0 - 2.0 * (codes.values > 0.5), device=device)
+        wrong = (logits * signs.T[:, None]).transpose(0, 1).flatten(1)
+        chosen = -wrong.clamp_min(0.0)
+        logits = torch.stack([chosen, wrong + chosen])
+        weights = (weights[:, None] * torch.as_tensor(codes.cells.T, device=device)).flatten(1)
+    total = weights.sum(1)
+    # Without a row the prior alone is left.
+    share = weights / torch.where(total > 0, total, 1.0)[:, None]
+    prior = (2.0 * kappa / torch.where(total > 0, total, 1.0)).cpu().numpy()
+    chosen = (chosen * share).sum(1).cpu().numpy()
 
     def slopes(u):
-        """Return the first and second derivatives of the objective by u = log tau."""
+        """Return the first and second derivatives of the objectives by u = log tau."""
         tau = np.exp(u)
-        p = np.exp(tau * logits)
-        weight = p.sum(axis=0)
-        p *= logits
-        mean = p.sum(axis=0) / weight
-        p *= logits
-        variance = p.sum(axis=0) / weight - mean**2
-        first = tau * ((mean @ share).mean() - chosen)
-        second = first + tau**2 * (variance @ share).mean() + 2.0 * kappa / total
-        return first + 2.0 * kappa * u / total, second
+        p = (logits * torch.as_tensor(tau, device=device)[:, None]).exp_()
+        weight = p.sum(0)
+        mean = p.mul_(logits).sum(0).div_(weight)
+        variance = p.mul_(logits).sum(0).div_(weight).sub_(mean.square())
+        first = tau * ((mean * share).sum(1).cpu().numpy() - chosen)
+        second = first + tau**2 * (variance * share).sum(1).cpu().numpy() + prior
+        return first + prior * u, second
 
     # Newton's method within a bracket; without a root it ends at one of the limits.
-    u, low, high = 0.0, -_LOG_RANGE, _LOG_RANGE
-    while high - low > 1e-13:
+    u = np.zeros(len(prior))
+    low, high = np.full(len(u), -_LOG_RANGE), np.full(len(u), _LOG_RANGE)
+    done = np.zeros(len(u), dtype=bool)
+    while not done.all():
         slope, curvature = slopes(u)
-        if slope == 0:
-            break
-        low, high = (u, high) if slope < 0 else (low, u)
-        trial = u - slope / curvature if curvature > 0 else np.inf
-        inside = low < trial < high
-        step = abs(trial - u)
-        u = trial if inside else 0.5 * (low + high)
+        done |= slope == 0
+        low, high = np.where(slope < 0, u, low), np.where(slope < 0, high, u)
+        steps = slope / np.where(curvature > 0, curvature, 1.0)
+        trial = np.where(curvature > 0, u - steps, np.inf)
+        inside = (low < trial) & (trial < high)
+        trial = np.where(inside, trial, 0.5 * (low + high))
         # The error falls by squares: after such a step it is rounding.
-        if inside and step < 1e-9:
-            break
-    return float(np.exp(u))
+        near = (inside & (np.abs(trial - u) < 1e-6)) | (high - low <= 1e-13)
+        u = np.where(done, u, trial)
+        done |= near
+    return np.exp(u)
+
+
+def stacked_losses(logits, codes):
+    """Return the losses (n,) of logits (K, n) with the classes first; as `log_losses`."""
+    if is_exclusive(codes):
+        at = torch.as_tensor(codes, dtype=torch.int64, device=logits.device)
+        losses = torch.logsumexp(logits, 0) - logits.gather(0, at[None])[0]
+    else:
+        values, cells = (
+            torch.as_tensor(part.T, device=logits.device) for part in (codes.values, codes.cells)
+        )
+        losses = torch.nn.functional.softplus(logits) - values * logits
+        losses = (losses * cells).mean(0)
+    return losses.cpu().numpy()

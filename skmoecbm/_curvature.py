@@ -84,12 +84,18 @@ class Curvature:
         inverse = inverse_triangles(lower)
 
         def forward(rows):
-            return (rows.transpose(0, 1) @ inverse).transpose(0, 1)
+            return _by_class(rows, inverse)
 
         def backward(rows):
-            return (rows.transpose(0, 1) @ inverse.transpose(1, 2)).transpose(0, 1)
+            return _by_class(rows, inverse.transpose(1, 2))
 
         return forward, backward
+
+
+def _by_class(rows, matrices):
+    """Return rows (F, K', m) times the matrix (m, m) of each class."""
+    parts = [product(own, matrix) for own, matrix in zip(rows.unbind(1), matrices, strict=True)]
+    return torch.stack(parts, dim=1)
 
 
 def _heaviest(weights, n_least):

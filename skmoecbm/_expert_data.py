@@ -2,10 +2,10 @@
 
 import numpy as np
 
-__all__ = ["ExpertData"]
+__all__ = ["KEPT_NUMBERS", "ExpertData"]
 
-# More similarities than these (256 MB) are not made at once where tiles of them do.
-_KEPT_NUMBERS = 2**25
+#: More similarities than these (256 MB) are not made at once where tiles of them do.
+KEPT_NUMBERS = 2**25
 _TILE_ROWS, _TILE_NUMBERS = 2048, 2**22
 
 
@@ -50,7 +50,7 @@ class ExpertData:
     def is_large(self):
         """Whether the similarities are too many to be made at once, and have to come in tiles."""
         n, m = self.shape
-        return self._values is None and n * m > _KEPT_NUMBERS
+        return self._values is None and n * m > KEPT_NUMBERS
 
     def tiles(self):
         """Yield slices of rows, slices of concepts and the similarities there, float64.

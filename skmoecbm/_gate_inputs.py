@@ -117,25 +117,27 @@ def _fit_similarities(data, weights, kind):
     if kind == "components" and all(expert.folds for expert in data):
         if any(expert.is_large for expert in data):
             return _fit_folded(data, weights)
-    z, mean, scale = [], [], []
+    z, mean, scale = np.empty((len(weights), sum(e.shape[1] for e in data))), [], []
+    start = 0
     for expert in data:
+        own = z[:, start : start + expert.shape[1]]
+        start += expert.shape[1]
         gaps = np.isnan(expert.values)
         if not gaps[expert.present].any():
             m, s = _moments(expert.values, weights * expert.present)
         else:  # a head of its own takes the gaps; here they count as average
             columns = enumerate(expert.values.T)
-            columns = [_moments(own[:, None], weights * ~gaps[:, j]) for j, own in columns]
+            columns = [_moments(part[:, None], weights * ~gaps[:, j]) for j, part in columns]
             m, s = (np.concatenate(part) for part in zip(*columns, strict=True))
-        own = expert.values - m
+        np.subtract(expert.values, m, out=own)
         own /= s
         if gaps.any():
             own[gaps] = 0.0
-        z.append(own)
         mean.append(m)
         scale.append(s)
     state = {"mean": np.concatenate(mean), "scale": np.concatenate(scale)}
     if kind == "components":
-        state["components"] = _components(np.concatenate(z, axis=1), weights)
+        state["components"] = _components(z, weights)
     return state
 
 
@@ -261,12 +263,9 @@ def input_parts(state, data, gate_values, present, logits=None, exclusive=True):
             own = (state["mean"][mine], state["scale"][mine], state["components"][:, mine])
             parts.append(tiled_scores(expert, present[:, e], *own))
             continue
-        z = expert.values - state["mean"][mine]
-        z /= state["scale"][mine]
+        z = (expert.values - state["mean"][mine]) / state["scale"][mine]
         z[~present[:, e]] = 0.0
-        gaps = np.isnan(z)
-        if gaps.any():
-            z[gaps] = 0.0
+        np.nan_to_num(z, copy=False)
         parts.append(z @ state["components"][:, mine].T if "components" in state else z)
     return parts, extra
 
@@ -324,11 +323,9 @@ def _moments(values, weights):
     return mean, np.where(scale > 1e-10 * np.maximum(np.abs(mean), 1e-6), scale, 1.0)
 
 
-def _components(z, weights):
-    """Leading principal axes of weighted rows, each scaled to give unit-variance scores."""
-    used = weights > 0
-    z, weights = (z, weights) if used.all() else (z[used], weights[used])
-    rows = z * np.sqrt(weights / weights.sum())[:, None]
+def _components(rows, weights):
+    """Leading principal axes of weighted rows, scaled to unit-variance scores; uses up the rows."""
+    rows *= np.sqrt(weights / weights.sum())[:, None]
     n, m = rows.shape
     size = min(n, m)
     kept = min(N_COMPONENTS, size)

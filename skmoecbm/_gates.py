@@ -63,8 +63,12 @@ class _InputGate(BaseEstimator):
         if self.top_k is not None:
             check_number(self, "top_k", self.top_k, low=1, integer=True)
 
-    def fit_states(self, inputs, logits, codes, shares, present, pool, *, device, seed):
+    def fit_states(
+        self, inputs, logits, codes, shares, present, pool, *, device, seed, memory=None
+    ):
         """Fit on each row of `shares`; see `fit_linear_gate`.
+
+        A dict `memory` carries from one gate to the next on the same rows what both need.
 
         All present experts have a say here, whatever `top_k`: with it only the strongest would
         get a gradient, and under ``top_k=1``, whose one weight is always 1, none of them.
@@ -73,8 +77,12 @@ class _InputGate(BaseEstimator):
             # As many experts add up as will have a say.
             count = np.maximum(present.sum(1), 1)
             logits = logits * (np.minimum(count, self.top_k) / count)[:, None, None]
+            memory = None
         states, n_iter = self._fit(
-            (inputs, logits, codes, shares, present, pool), device=device, seed=seed
+            (inputs, logits, codes, shares, present, pool),
+            device=device,
+            seed=seed,
+            memory=memory,
         )
         return with_top_k(states, self.top_k), n_iter
 
@@ -129,7 +137,7 @@ class LinearGate(_InputGate):
         check_number(self, "penalty", self.penalty, low=0)
         check_number(self, "tol", self.tol, low=0, low_open=True)
 
-    def _fit(self, problem, *, device, seed):
+    def _fit(self, problem, *, device, seed, memory):
         return fit_linear_gate(
             *problem,
             self.penalty,
@@ -138,6 +146,7 @@ class LinearGate(_InputGate):
             max_iter=self.max_iter,
             tol=self.tol,
             device=device,
+            memory=memory,
         )
 
 
@@ -168,8 +177,8 @@ class GaussianGate(LinearGate):
 
     kind = "gaussian"
 
-    def _fit(self, problem, *, device, seed):
-        states, n_iter = super()._fit(problem, device=device, seed=seed)
+    def _fit(self, problem, *, device, seed, memory):
+        states, n_iter = super()._fit(problem, device=device, seed=seed, memory=memory)
         return [GateState("gaussian", state.arrays) for state in states], n_iter
 
 
@@ -242,7 +251,7 @@ class LaplaceGate(_InputGate):
         for name in ("scale", "tol"):
             check_number(self, name, getattr(self, name), low=0, low_open=True)
 
-    def _fit(self, problem, *, device, seed):
+    def _fit(self, problem, *, device, seed, memory):
         return fit_laplace_gate(
             *problem,
             self.penalty,
@@ -311,7 +320,7 @@ class MLPGate(_InputGate):
         check_number(self, "learning_rate", self.learning_rate, low=0, high=5e-3, low_open=True)
         check_number(self, "weight_decay", self.weight_decay, low=0)
 
-    def _fit(self, problem, *, device, seed):
+    def _fit(self, problem, *, device, seed, memory):
         return fit_mlp_gate(
             *problem,
             hidden=self.hidden,

@@ -10,6 +10,7 @@ import torch
 
 from skmoecbm._lbfgs import minimize_stack
 from skmoecbm._pooling import PooledLoss
+from skmoecbm._products import product
 
 __all__ = [
     "GateState",
@@ -91,16 +92,20 @@ def gate_weights(state, inputs, present):
         Which experts each row has. A row with none gets all zeros; a row whose present experts
         the gate gives nothing shares equally among them.
     """
-    logits = gate_logits(state, inputs, present.shape[1])
-    masked = np.where(present, logits, -np.inf)
-    silent = np.isneginf(masked).all(1)
-    masked[silent] = np.where(present[silent], 0.0, -np.inf)
+    # Experts first: the largest of a few numbers, and their sum, are then those of whole arrays.
+    masked = gate_logits(state, inputs, present.shape[1]).T
+    complete = present.all() and state.kind != "expert"
+    if not complete:
+        masked = np.where(present.T, masked, -np.inf)
+        silent = np.isneginf(masked).all(0)
+        masked[:, silent] = np.where(present[silent].T, 0.0, -np.inf)
     if "top_k" in state.arrays:
-        masked = _strongest(masked, int(state.arrays["top_k"]))
-    top = masked.max(1, keepdims=True)
-    weights = np.exp(masked - np.where(np.isfinite(top), top, 0.0))
-    total = weights.sum(1, keepdims=True)
-    return weights / np.where(total > 0, total, 1.0)
+        masked = _strongest(masked.T, int(state.arrays["top_k"])).T
+    top = masked.max(0)
+    weights = np.exp(masked - (top if complete else np.where(np.isfinite(top), top, 0.0)))
+    total = weights.sum(0)
+    weights /= total if complete else np.where(total > 0, total, 1.0)
+    return np.ascontiguousarray(weights.T)
 
 
 def _strongest(logits, k):
@@ -153,7 +158,8 @@ def fit_linear_gate(inputs, logits, codes, shares, present, pool, penalty, **set
     pool : {"logit", "prob", "sum"}
     penalty : float
     **settings
-        entropy, balance, max_iter, tol, device.
+        entropy, balance, max_iter, tol, device; memory, a dict that carries from one gate to the
+        next, on the same rows and logits, what both need.
 
     Returns
     -------
@@ -184,31 +190,51 @@ def _fit_affine(
     tol=1e-7,
     device="cpu",
     start=None,
+    memory=None,
 ):
-    logits = torch.as_tensor(logits, dtype=torch.float64, device=device)
-    inputs = torch.as_tensor(inputs, dtype=torch.float64, device=device)
-    shares = torch.as_tensor(shares, dtype=torch.float64, device=device)
-    absent = ~torch.as_tensor(present, device=device)
     n_folds, _, n_experts, _ = logits.shape
     n_inputs = inputs.shape[-1]
+    memory = {} if memory is None else memory
+    inputs, shares = (
+        torch.as_tensor(part, dtype=torch.float64, device=device) for part in (inputs, shares)
+    )
     totals = shares.sum(1)
-    shares = shares / totals[:, None]
-    objective = PooledLoss(logits, codes, shares, absent, pool, entropy, balance)
+    if "objective" not in memory:
+        logits = torch.as_tensor(logits, dtype=torch.float64, device=device)
+        absent = ~torch.as_tensor(present, device=device)
+        objective = PooledLoss(logits, codes, shares / totals[:, None], absent, pool)
+        memory["objective"] = objective
+    objective = memory["objective"].with_bonus(entropy, balance)
+    ones = torch.ones(*inputs.shape[:-1], 1, dtype=torch.float64, device=device)
+    design = torch.cat([inputs, ones], dim=-1)
     strength = torch.full((n_inputs + 1,), float(penalty), dtype=torch.float64, device=device)
     strength[-1] *= bias_penalty
     strength = strength / totals[:, None, None]
-    ones = torch.ones(*inputs.shape[:-1], 1, dtype=torch.float64, device=device)
-    design = torch.cat([inputs, ones], dim=-1)
 
     def fun(flat):
         weights = flat.view(n_folds, n_experts, n_inputs + 1)
-        loss, slope = objective(design @ weights.transpose(1, 2))
-        gradient = slope.transpose(1, 2) @ design + 2.0 * strength * weights
+        loss, slope = objective(_times(design, weights))
+        gradient = _transposed_times(design, slope) + 2.0 * strength * weights
         return loss + (strength * weights.square()).sum((1, 2)), gradient.flatten(1)
 
-    origin = logits.new_zeros(n_folds, n_experts * (n_inputs + 1))
+    origin = torch.zeros(n_folds, n_experts * (n_inputs + 1), dtype=torch.float64, device=device)
     if start is not None:
         origin = torch.as_tensor(start, dtype=torch.float64, device=device).reshape(origin.shape)
     best, n_iter, _ = minimize_stack(fun, origin, max_iter=max_iter, tol=tol)
     best = best.view(n_folds, n_experts, n_inputs + 1).cpu().numpy()
     return best[:, :, :-1], best[:, :, -1], n_iter
+
+
+def _times(design, weights):
+    """Return design @ weights' of shape (F, n, E); where the folds share a design, in one go."""
+    if design.ndim == 3:
+        return design @ weights.transpose(1, 2)
+    return product(weights.flatten(0, 1), design.T).view(*weights.shape[:2], -1).transpose(1, 2)
+
+
+def _transposed_times(design, slopes):
+    """Return slopes' @ design of shape (F, E, q) for slopes (F, n, E)."""
+    slopes = slopes.transpose(1, 2)
+    if design.ndim == 3:
+        return slopes @ design
+    return product(slopes.flatten(0, 1), design).view(*slopes.shape[:2], -1)

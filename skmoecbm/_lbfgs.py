@@ -15,7 +15,7 @@ _LOSS_NOISE = 1e-12
 _FEW_LEFT = 0.8
 
 
-def minimize_stack(fun, start, *, max_iter, tol, memory=12, narrow=None, trail=None):
+def minimize_stack(fun, start, *, max_iter, tol, memory=12, narrow=None, pairs=(), trail=None):
     """Minimise B smooth functions at once.
 
     Parameters
@@ -34,9 +34,10 @@ def minimize_stack(fun, start, *, max_iter, tol, memory=12, narrow=None, trail=N
     narrow : callable or None, default=None
         Maps problem numbers (b,) to a `fun` for these alone: given, problems that are done drop
         out, and a search along the line that goes on for some costs only these.
+    pairs : sequence, default=()
+        Curvature pairs to begin with, of like problems at a like point.
     trail : list or None, default=None
-        Curvature pairs to begin with, of like problems at a like point; left holding those of
-        the end.
+        Left holding the pairs of the end.
 
     Returns
     -------
@@ -56,7 +57,7 @@ def minimize_stack(fun, start, *, max_iter, tol, memory=12, narrow=None, trail=N
     rows = torch.arange(len(x), device=x.device)
     best, converged = x.clone(), torch.zeros_like(rows, dtype=torch.bool)
     loss, gradient = fun(x)
-    pairs = list(trail or ())
+    pairs = list(pairs)
     # Room for all pairs at once: pair by pair, freed and made anew among other tensors of their
     # size, they leave gaps in the memory that the C library keeps.
     room = None

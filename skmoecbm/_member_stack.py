@@ -218,7 +218,7 @@ class MemberStack:
         """Return the mean scale (m,) of the similarities over members."""
         return self._scale[self._set[members]].mean(0)
 
-    def solve(self, start, metrics, which, *, max_iter, tol, factors=None, trail=None):
+    def solve(self, start, metrics, which, *, max_iter, tol, factors=None, pairs=(), trail=None):
         """Return associations (M, K', m), intercepts (M, K'), steps and convergence.
 
         Parameters
@@ -231,7 +231,7 @@ class MemberStack:
             As in `AssociationProblem.solve`.
         factors : dict or None
             Coordinates by metric and alpha, kept from one call to the next.
-        trail : list or None
+        pairs, trail : sequence, list or None
             Of `minimize_stack`; those of another call with the same metrics serve here.
         """
         association, intercept = start
@@ -292,6 +292,7 @@ class MemberStack:
             max_iter=max_iter,
             tol=tol,
             narrow=lambda members: at(members)[0],
+            pairs=pairs,
             trail=trail,
         )
         association, intercept = unpack(best)

@@ -1,6 +1,7 @@
 """How a fitted mixture decides: weights, pooled logits, views without an expert."""
 
 import copy
+from functools import partial
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -63,29 +64,27 @@ class FittedMixture(ConceptClassifier):
         present = np.stack([expert.present for expert in data], axis=1)
         for name in getattr(self, "masked_experts_", ()):
             present[:, self.expert_names_.index(name)] = False
-        values, logits = self._ask_heads(data, present, in_full)
+        memo = X.memo if isinstance(X, Reading) and not hasattr(self, "masked_experts_") else None
+        values, logits = self._ask_heads(data, present, in_full, memo)
         seen, said = data, logits
         if isinstance(X, Reading) and X.gate_data is not None:
             seen = [expert.copy() for expert in X.gate_data]
             _, said = self._ask_heads(seen, present)
-        inputs = gate_inputs(
-            self.gate_input_state_,
-            seen,
-            gate_values,
-            present,
-            [two_columns(own) for own in said],
-            not self.multilabel_,
-        )
+        state = self.gate_input_state_
+        parts = (state, seen, gate_values, present, [two_columns(own) for own in said])
+        inputs = _once(memo, state, lambda: gate_inputs(*parts, not self.multilabel_))
         weights = gate_weights(self.gate_state_, inputs, present)
         scale = pooled_scale(self.pool_scale_, present)
         return data, values, logits, present, weights, scale
 
-    def _ask_heads(self, data, present, in_full=False):
+    def _ask_heads(self, data, present, in_full=False, memo=None):
         """Return standardised similarities and logits of each expert, 0 where it is not present."""
         values, logits = [], []
         for e, (expert, head) in enumerate(zip(data, self.heads_, strict=True)):
             expert.present = present[:, e]
-            if in_full or not expert.is_large or not hasattr(head, "_tiled_logits"):
+            if memo is not None and not in_full:
+                z, own = None, _once(memo, head, partial(_logits_of, head, expert))
+            elif in_full or not expert.is_large or not hasattr(head, "_tiled_logits"):
                 z, own = head._logits(expert)
             else:
                 z, own = None, head._tiled_logits(expert)
@@ -220,3 +219,18 @@ class FittedMixture(ConceptClassifier):
             )
             for e, name in enumerate(self.expert_names_)
         ]
+
+
+def _logits_of(head, expert):
+    """Return an expert's logits (n, K'), in tiles where its similarities are many."""
+    tiled = getattr(head, "_tiled_logits", None)
+    return head._logits(expert)[1] if tiled is None else tiled(expert)
+
+
+def _once(memo, key, make):
+    """Return what was made for an object before, or make it; without a memo always the latter."""
+    if memo is None:
+        return make()
+    if id(key) not in memo:
+        memo[id(key)] = key, make()  # with the object, whose id is another's once it is gone
+    return memo[id(key)][1]

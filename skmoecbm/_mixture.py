@@ -5,8 +5,9 @@ from itertools import combinations
 from math import comb
 
 import numpy as np
+import torch
 
-from skmoecbm._calibration import fit_inverse_temperature, log_losses
+from skmoecbm._calibration import fit_inverse_temperatures, stacked_losses
 from skmoecbm._gating import (
     GateState,
     fit_constant_gate,
@@ -15,7 +16,7 @@ from skmoecbm._gating import (
     routing_information,
 )
 from skmoecbm._labels import is_exclusive
-from skmoecbm._pooling import pool_logits
+from skmoecbm._pooling import by_class, pool_stack
 
 __all__ = ["MixtureFit", "choose", "fit_mixture", "pooled_scale", "uniform_mixture"]
 
@@ -136,15 +137,13 @@ def fit_mixture(
     elif len(candidates) > 1:
         trains = np.stack([weights * (held_out != f) for f in folds])
         new = [c for c in candidates if c[0] not in shared]
-        fits = _fit_candidates(new, data, trains, shared=shared, **settings)
+        judged = _Judged(held_out, folds)
+        _, found = _fit_candidates(new, data, trains, judged, shared=shared, **settings)
         for name, candidate in candidates:
             if name in shared:
                 rows[name] = shared[name]
             else:
-                rows[name] = np.zeros(len(codes))
-                for f, fit in zip(folds, fits[name], strict=True):
-                    test = held_out == f
-                    rows[name][test] = _row_losses(fit, data, test, pool)
+                rows[name] = found[name]
                 if _is_fixed(candidate):
                     shared[name] = rows[name]
             losses[name] = float(rows[name] @ weights / weights.sum())
@@ -154,9 +153,10 @@ def fit_mixture(
     fit = shared.get(known) if _is_fixed(candidate) else None
     if fit is None:
         chosen = [(selected, candidate)]
-        fit = _fit_candidates(chosen, data, weights[None], shared=shared, **settings)[selected][0]
+        fits, _ = _fit_candidates(chosen, data, weights[None], shared=shared, **settings)
+        (fit,) = fits[selected]
         if calibrate:
-            fit.pool_scale = _scales_by_count(fit, data, pool, names, masked_inputs)
+            fit.pool_scale = _scales_by_count(fit, data, pool, names, masked_inputs, device)
         kept = present.any(1)
         mixing = gate_weights(fit.gate, inputs[kept], present[kept])
         fit.information = routing_information(mixing, weights[kept])
@@ -183,80 +183,146 @@ def _candidates(gate, names, guard):
     return fixed if gate.kind == "constant" else [*fixed, learned]
 
 
-def _fit_candidates(candidates, data, trains, *, pool, calibrate, device, seed, shared=None):
-    """Fit each candidate on each row of weights `trains` (F, n); a list of fits per name.
+class _Judged:
+    """The rows that a fold holds out, as what is fitted on the others is compared on them."""
 
-    `shared` holds the scales of the experts and of their average, by the number of folds.
+    def __init__(self, held_out, folds):
+        number = np.full(int(held_out.max()) + 1, -1)
+        number[folds] = np.arange(len(folds))
+        self.n_rows = len(held_out)
+        self.rows = np.flatnonzero(np.where(held_out >= 0, number[held_out], -1) >= 0)
+        self.fold = number[held_out[self.rows]]
+
+    def losses(self, mixed, scales, codes, present):
+        """Return the losses (n,) of pooled logits (K, F, n); 0 for a row that no fold predicts.
+
+        With the post-pool scales (F,) where several experts are present.
+        """
+        several = present[self.rows].sum(1) > 1
+        scale = mixed.new_tensor(np.where(several, scales[self.fold], 1.0))
+        losses = np.zeros(self.n_rows)
+        own = mixed[:, self.fold, self.rows] * scale
+        losses[self.rows] = stacked_losses(own, codes[self.rows])
+        return losses
+
+
+@dataclass
+class _Calibrated:
+    """What candidates share: the experts' own temperatures on F sets of rows.
+
+    Attributes
+    ----------
+    logits : torch.Tensor of shape (E, K, n)
+    scales : ndarray of shape (F, E)
+    mixed : torch.Tensor of shape (K, F, n)
+        The average's logits, and its post-pool scales `base` (F,).
+    material : ndarray of shape (F, n, E, K)
+        What gates learn from.
+    memory : dict
+        Of the gates.
+    """
+
+    logits: object
+    scales: np.ndarray
+    mixed: object = None
+    base: np.ndarray = None
+    material: np.ndarray = None
+    memory: dict = field(default_factory=dict)
+
+
+def _fit_candidates(
+    candidates, data, trains, judged=None, *, pool, calibrate, device, seed, shared=None
+):
+    """Fit each candidate on each row of weights `trains` (F, n).
+
+    Returns a list of fits per name, and per name the losses of the rows that `judged` tells.
+    `shared` holds what is `_Calibrated`, by the number of folds.
     """
     logits, codes, _, present, inputs = data
     n_folds, n_experts = len(trains), logits.shape[1]
     uniform = [GateState("uniform")] * n_folds
     shared = {} if shared is None else shared
     if n_folds not in shared:
-        scales = np.ones((n_folds, n_experts))
-        if calibrate:
-            for f, e in np.ndindex(scales.shape):
-                scales[f, e] = fit_inverse_temperature(
-                    logits[:, e], codes, trains[f] * present[:, e]
-                )
-        scaled = logits[None] * scales[:, None, :, None]
-        shared[n_folds] = (
-            scales,
-            _pool_scales(uniform, scaled, codes, trains, present, inputs, pool, calibrate),
-        )
-    scales, base = shared[n_folds]
-    scaled = logits[None] * scales[:, None, :, None]
-    fits = {}
+        shared[n_folds] = _calibrated(uniform, data, trains, pool, calibrate, device)
+    known = shared[n_folds]
+    fits, losses = {}, {}
     for name, candidate in candidates:
         n_iter = 0
         if isinstance(candidate, GateState):
             states = [candidate] * n_folds
+        elif candidate == "constant" or candidate.kind == "constant":
+            states, n_iter = fit_constant_gate(
+                known.material, codes, trains, present, pool, device=device, memory=known.memory
+            )
+        elif candidate.kind == "uniform":
+            states = uniform
         else:
-            # The gate learns at the average's own scale, else it would buy sharpness by
-            # leaning on whichever expert is the surest.
-            material = scaled * base[:, None, None, None]
-            if candidate == "constant" or candidate.kind == "constant":
-                states, n_iter = fit_constant_gate(
-                    material, codes, trains, present, pool, device=device
-                )
-            elif candidate.kind == "uniform":
-                states = uniform
-            else:
-                states, n_iter = candidate.fit_states(
-                    inputs, material, codes, trains, present, pool, device=device, seed=seed
-                )
+            states, n_iter = candidate.fit_states(
+                inputs,
+                known.material,
+                codes,
+                trains,
+                present,
+                pool,
+                device=device,
+                seed=seed,
+                memory=known.memory,
+            )
         if states is uniform or states[0].kind == "uniform":
-            after = base
+            mixed, after = known.mixed, known.base
         else:
-            after = _pool_scales(states, scaled, codes, trains, present, inputs, pool, calibrate)
+            mixed = _mixed(states, known, data, pool)
+            after = _pool_scales(mixed, codes, trains, present, calibrate)
         fits[name] = [
             MixtureFit(
-                state, scales[f], np.r_[1.0, np.full(n_experts - 1, after[f])], name, n_iter=n_iter
+                state,
+                known.scales[f],
+                np.r_[1.0, np.full(n_experts - 1, after[f])],
+                name,
+                n_iter=n_iter,
             )
             for f, state in enumerate(states)
         ]
-    return fits
+        if judged is not None:
+            losses[name] = judged.losses(mixed, after, codes, present)
+    return fits, losses
 
 
-def _pool_scales(states, scaled, codes, trains, present, inputs, pool, calibrate):
+def _calibrated(uniform, data, trains, pool, calibrate, device):
+    """Return the experts' temperatures on each row of weights `trains`, and their average's."""
+    logits, codes, _, present, _ = data
+    known = _Calibrated(by_class(logits, device), np.ones((len(trains), logits.shape[1])))
+    if calibrate:
+        for e, own in enumerate(known.logits):
+            stack = own[:, None].expand(-1, len(trains), -1)
+            known.scales[:, e] = fit_inverse_temperatures(stack, codes, trains * present[:, e])
+    known.mixed = _mixed(uniform, known, data, pool)
+    known.base = _pool_scales(known.mixed, codes, trains, present, calibrate)
+    # The gate learns at the average's own scale, else it would buy sharpness by leaning on
+    # whichever expert is the surest.
+    known.material = logits[None] * (known.scales * known.base[:, None])[:, None, :, None]
+    return known
+
+
+def _mixed(states, known, data, pool):
+    """Return the pooled logits (K, F, n) under one gate for each of F sets of temperatures."""
+    _, codes, _, present, inputs = data
+    weights = np.stack([gate_weights(state, inputs, present) for state in states])
+    return pool_stack(weights, known.logits, known.scales, pool, exclusive=is_exclusive(codes))
+
+
+def _pool_scales(mixed, codes, trains, present, calibrate):
     """One post-pool scale per fold, from the rows that have more than one expert."""
     if not calibrate:
-        return np.ones(len(states))
+        return np.ones(len(trains))
     several = present.sum(1) > 1
-    scales = []
-    for state, logits, row_weights in zip(states, scaled, trains, strict=True):
-        row_weights = row_weights * several
-        kept = row_weights > 0
-        if not kept.any():
-            scales.append(1.0)
-            continue
-        mixing = gate_weights(state, inputs[kept], present[kept])
-        mixed = pool_logits(mixing, logits[kept], 1.0, pool, exclusive=is_exclusive(codes))
-        scales.append(fit_inverse_temperature(mixed, codes[kept], row_weights[kept]))
-    return np.array(scales)
+    if not several.all():
+        rows = np.flatnonzero(several & (trains > 0).any(0))
+        mixed, codes, trains = mixed[:, :, rows], codes[rows], trains[:, rows]
+    return fit_inverse_temperatures(mixed, codes, trains)
 
 
-def _scales_by_count(fit, data, pool, names, masked_inputs):
+def _scales_by_count(fit, data, pool, names, masked_inputs, device):
     """Fit the post-pool scale for each number of present experts.
 
     From the rows that have so many, and from complete rows with experts masked, each row counting
@@ -264,7 +330,7 @@ def _scales_by_count(fit, data, pool, names, masked_inputs):
     """
     logits, codes, weights, present, inputs = data
     n_experts = logits.shape[1]
-    scaled = logits * fit.expert_scale[:, None]
+    stack = by_class(logits, device)
     used, counts = weights > 0, present.sum(1)
     complete = np.flatnonzero(used & (counts == n_experts))
     scales = np.ones(n_experts)
@@ -272,8 +338,9 @@ def _scales_by_count(fit, data, pool, names, masked_inputs):
     def mix(rows, mask, own):
         anew = not own and masked_inputs is not None and reads_inputs(fit.gate)
         seen = masked_inputs(rows, mask) if anew else inputs[rows]
-        weights = gate_weights(fit.gate, seen, mask)
-        return pool_logits(weights, scaled[rows], 1.0, pool, exclusive=is_exclusive(codes))
+        weights = gate_weights(fit.gate, seen, mask)[None]
+        scales, exclusive = fit.expert_scale[None], is_exclusive(codes)
+        return pool_stack(weights, stack[:, :, rows], scales, pool, exclusive=exclusive)
 
     for count in range(2, n_experts + 1):
         own = np.flatnonzero(used & (counts == count))
@@ -285,9 +352,9 @@ def _scales_by_count(fit, data, pool, names, masked_inputs):
             mixed.append(mix(complete, mask, False))
             rows.append(complete)
             share.append(weights[complete] / len(subsets))
-        rows = np.concatenate(rows)
+        rows, share = np.concatenate(rows), np.concatenate(share)[None]
         scales[count - 1] = (
-            fit_inverse_temperature(np.concatenate(mixed), codes[rows], np.concatenate(share))
+            fit_inverse_temperatures(torch.cat(mixed, dim=2), codes[rows], share)[0]
             if len(rows)
             else fit.pool_scale[count - 1]
         )
@@ -307,15 +374,6 @@ def _subsets(names, count):
 def pooled_scale(pool_scale, present):
     """Return the post-pool scale of each row, shape (n,), by its number of present experts."""
     return pool_scale[np.maximum(present.sum(1), 1) - 1]
-
-
-def _row_losses(fit, data, rows, pool):
-    logits, codes, _, present, inputs = (part[rows] for part in data)
-    mixing = gate_weights(fit.gate, inputs, present)
-    scale = pooled_scale(fit.pool_scale, present)
-    scaled = logits * fit.expert_scale[:, None]
-    mixed = pool_logits(mixing, scaled, scale, pool, exclusive=is_exclusive(codes))
-    return log_losses(mixed, codes)
 
 
 def choose(rows, weights, groups=None, counts=None):

@@ -63,7 +63,9 @@ def data_digests(features, targets=None, sample_weight=None, groups=None):
     }
 
 
-def classifier_training(data, gate_values, codes, weights, counts, groups, n_classes):
+def classifier_training(
+    data, gate_values, codes, weights, counts, groups, n_classes, *, hashed=True
+):
     """Return the `training_summary_` of a classifier, of what is known before it is fitted.
 
     Parameters
@@ -77,6 +79,8 @@ def classifier_training(data, gate_values, codes, weights, counts, groups, n_cla
         Sample weights; None where none were given.
     groups : ndarray of shape (n,), int, or None
     n_classes : int
+    hashed : bool, default=True
+        False leaves `data_sha256` at None, for a classifier that is not kept.
 
     Returns
     -------
@@ -101,7 +105,7 @@ def classifier_training(data, gate_values, codes, weights, counts, groups, n_cla
         "joint": None,
         "device": "cpu",
         "dtype": "float64",
-        "data_sha256": _digests_of(data, gate_values, codes, counts, groups),
+        "data_sha256": _digests_of(data, gate_values, codes, counts, groups) if hashed else None,
         "refits": [],
     }
 

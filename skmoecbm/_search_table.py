@@ -1,6 +1,7 @@
 """What a search tries, on which rows, and the table of its results."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import rankdata
@@ -9,13 +10,15 @@ from sklearn.model_selection import ParameterGrid, check_cv
 
 from skmoecbm._base import Reading
 from skmoecbm._calibration import log_losses
+from skmoecbm._expert_data import KEPT_NUMBERS
 from skmoecbm._folds import make_folds
 from skmoecbm._labels import LabelMatrix, is_exclusive
 from skmoecbm._targets import indicator_of
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import InputError
+from skmoecbm.features import ExpertFeatures
 
-__all__ = ["Scoring", "list_settings", "result_table", "split_rows", "take_rows"]
+__all__ = ["Scoring", "held_in_memory", "list_settings", "result_table", "split_rows", "take_rows"]
 
 #: Tried where the user names nothing: six first stages would be too many for a default.
 DEFAULT_GRID = {"head__prior_strength": [0.5, 1.0, 2.0], "gate__penalty": [5.0, 20.0, 80.0]}
@@ -52,6 +55,22 @@ def list_settings(owner, param_grid, settings):
     if not found:
         raise InputError(f"{type(owner).__name__} has no setting to try. Give it one at least.")
     return found
+
+
+def held_in_memory(X):
+    """Return features whose similarities are made once, where there is room for them.
+
+    The folds then take rows of these, in the place of making the same ones again.
+    """
+    if not isinstance(X, ExpertFeatures):
+        return X
+    blocks = [
+        block
+        if block.similarities is not None or len(block) * len(block.concepts) > KEPT_NUMBERS
+        else replace(block, similarities=block.values())
+        for block in X.blocks
+    ]
+    return ExpertFeatures(blocks)
 
 
 def take_rows(values, rows):
@@ -130,7 +149,7 @@ class Scoring:
             # Settings that read the rows alike read them once.
             layout = classifier._layout
             if id(layout) not in self._readings:
-                self._readings[id(layout)] = layout, Reading(*classifier._read(X))
+                self._readings[id(layout)] = layout, Reading(*classifier._read(X), memo={})
             X = self._readings[id(layout)][1]
         score = self.scorer(classifier, X, y)
         if not isinstance(score, (int, float, np.number)):

@@ -89,11 +89,11 @@ class Ground(Material):
 class SecondStage(FirstStage):
     """How `GatedConceptBottleneckClassifier` prepares both stages, and does the second."""
 
-    def _read_material(self, X, y, sample_weight, groups, gate_columns):
+    def _read_material(self, X, y, sample_weight, groups, gate_columns, *, kept=True):
         """Validate what came with `fit`; sets what is known of the columns and the classes."""
         vars(self).pop("masked_experts_", None)  # a view made by `without` learns all its experts
         data, gate_values, codes, weights, groups, present = self._start_fit(
-            X, y, sample_weight, groups, self.class_weight, self.experts, gate_columns
+            X, y, sample_weight, groups, self.class_weight, self.experts, gate_columns, kept=kept
         )
         layout = self._layout
         if self.experts == "auto" and layout.names == ["expert"] and data[0].block is None:

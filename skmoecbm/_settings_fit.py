@@ -41,18 +41,25 @@ def new_memories():
     return {}
 
 
-def fit_settings(classifiers, X, y, sample_weight=None, groups=None, memories=None):
+def fit_settings(
+    classifiers, X, y, sample_weight=None, groups=None, memories=None, rows=None, *, kept=True
+):
     """Fit classifiers on the same rows; the same as ``fit`` of each.
 
     Parameters
     ----------
     classifiers : list of GatedConceptBottleneckClassifier
-        Unfitted; they are fitted in place. Those with `JointTraining` are fitted one by one, and
-        so is the first stage of experts whose head is another classifier, not linear, or has L1.
+        Unfitted; they are fitted in place. Those with
+        `JointTraining` are fitted one by one, and so is the first stage of experts whose head is
+        another classifier, not linear, or has L1.
     X, y, sample_weight, groups
         As of `fit`.
     memories : dict or None
         Of `new_memories`, filled by a call with the same classifiers on other rows.
+    rows : ndarray of int or None
+        Which rows these are, of all those that calls with these memories have; None is the first.
+    kept : bool, default=True
+        False leaves out the hashes of the data, which tell what a model was fitted on.
     """
     memories = new_memories() if memories is None else memories
     with one_thread(is_small(X)):
@@ -62,16 +69,17 @@ def fit_settings(classifiers, X, y, sample_weight=None, groups=None, memories=No
                 classifier.fit(X, y, sample_weight=sample_weight, groups=groups)
             else:
                 staged.append((i, classifier))
-        grounds = _grounds(staged, X, y, sample_weight, groups)
+        grounds = _grounds(staged, X, y, sample_weight, groups, kept)
         firsts = {}
         for (i, classifier), ground in zip(staged, grounds, strict=True):
             key = _first_stage_key(classifier, ground)
             firsts.setdefault(key, []).append((i, classifier, ground))
-        _fit_first_stages(list(firsts.values()), memories, X, y)
+        rows = np.arange(len(y)) if rows is None else rows
+        _fit_first_stages(list(firsts.values()), memories, X, y, rows)
         waiting = []
         for members in firsts.values():
             waiting += _fit_gates(members)
-        _fit_specialists(waiting, memories)
+        _fit_specialists(waiting, memories, rows)
 
 
 def _same(value):
@@ -94,7 +102,7 @@ def _same(value):
     return (kind, value) if simple else (kind, id(value))
 
 
-def _grounds(staged, X, y, sample_weight, groups):
+def _grounds(staged, X, y, sample_weight, groups, kept):
     """Return the `Ground` of each classifier; rows are read once for each way of reading them."""
     materials, folds, grounds = {}, {}, []
     for _, classifier in staged:
@@ -106,7 +114,7 @@ def _grounds(staged, X, y, sample_weight, groups):
         )
         if key not in materials:
             before = set(vars(classifier))
-            material = classifier._read_material(X, y, sample_weight, groups, columns)
+            material = classifier._read_material(X, y, sample_weight, groups, columns, kept=kept)
             learned = {k: v for k, v in vars(classifier).items() if k not in before}
             materials[key] = material, learned
         material, learned = materials[key]
@@ -149,7 +157,7 @@ def _share_directions(firsts):
                 ground.directions[e] = directions.setdefault(key, ground.directions[e])
 
 
-def _fit_first_stages(firsts, memories, X, y):
+def _fit_first_stages(firsts, memories, X, y, rows):
     """Fit the experts of each distinct first stage, and give them to all its settings."""
     _share_directions(firsts)
     requests, search_done = {}, {}
@@ -173,6 +181,7 @@ def _fit_first_stages(firsts, memories, X, y):
     for (number, e), wanted in requests.items():
         ground, folds = wanted[0][0][0][2], wanted[0][1]
         memory = memories.setdefault((number, e), Memory())
+        memory.rows = rows
         fits = fit_stacked(ground.data[e], [request for *_, request in wanted], folds, memory)
         for (members, *_), fit in zip(wanted, fits, strict=True):
             solved.setdefault(members[0][0], {})[e] = fit
@@ -219,7 +228,7 @@ def _fit_gates(members):
     return waiting
 
 
-def _fit_specialists(waiting, memories):
+def _fit_specialists(waiting, memories, rows):
     """Fit experts again on the rows that are theirs, where a gate asks for it, and judge them."""
     stacked, requests = [], {}
     for entry in waiting:
@@ -244,7 +253,8 @@ def _fit_specialists(waiting, memories):
         ground = wanted[0][0][0][2]
         # They start where the experts of the same setting ended.
         memory = memories[number, e]
-        memory = replace(memory, which=dict(memory.which), solutions=dict(memory.solutions))
+        known = {key: list(own) for key, own in memory.known.items()}
+        memory = replace(memory, which=dict(memory.which), known=known, rows=rows)
         fits = fit_stacked(ground.data[e], [request for _, request in wanted], ground.folds, memory)
         for (kept, _), fit in zip(wanted, fits, strict=True):
             kept[-1][e] = fit

@@ -26,6 +26,9 @@ _SMALL_TOL = 1e-9
 _FIRST_ROUND = 1.5e-2
 # Two settings share a matrix where no class has this many times the undecided rows under one.
 _ALIKE = 1.5
+_IN_ALL = 3.0
+# What keeps the parts small in a mixture of known solutions.
+_SMOOTH = 1e-3
 # Numbers of the coefficients in one stack; its descent keeps some thirty copies.
 _STACK_NUMBERS = 2**20
 # Numbers in the factors that one expert keeps (256 MB).
@@ -54,6 +57,25 @@ class Request:
 
 
 @dataclass
+class Solution:
+    """Where a fit on some rows ended.
+
+    Attributes
+    ----------
+    share : ndarray of shape (N,)
+        What each row weighed, of all that any fit has.
+    slopes : torch.Tensor of shape (K', m)
+        By similarity.
+    intercept : torch.Tensor of shape (K',)
+        Where all similarities are 0.
+    """
+
+    share: np.ndarray
+    slopes: torch.Tensor
+    intercept: torch.Tensor
+
+
+@dataclass
 class Memory:
     """What the fits of one expert leave for those on other rows.
 
@@ -62,8 +84,9 @@ class Memory:
     metrics : list of Metric
     which : dict of key to int
         The metric of each setting.
-    solutions : dict of key to (slopes (K', m), intercept (K',))
-        By similarity, with its offset taken out of the intercept.
+    known : dict of key to list of Solution
+    rows : ndarray of int
+        Which rows the next fits have, of all those that any have.
     factors : dict
         Of `MemberStack.solve`.
     trails : dict of tuple of keys to list
@@ -72,7 +95,8 @@ class Memory:
 
     metrics: list = field(default_factory=list)
     which: dict = field(default_factory=dict)
-    solutions: dict = field(default_factory=dict)
+    known: dict = field(default_factory=dict)
+    rows: np.ndarray | None = None
     factors: dict = field(default_factory=dict)
     trails: dict = field(default_factory=dict)
 
@@ -107,6 +131,8 @@ def fit_stacked(expert, requests, folds, memory=None):
         the folds converged.
     """
     memory = Memory() if memory is None else memory
+    if memory.rows is None:
+        memory.rows = np.arange(len(requests[0].target.codes))
     found, batches, like = [None] * len(requests), {}, None
     for i, request in enumerate(requests):
         # Members of one stack stop at the same gradient.
@@ -160,8 +186,8 @@ def _fit_batch(expert, requests, folds, memory, tol, max_iter, like):
         return [(fit, empty, True) for fit in fits], like
     members = [(p, 1 + f, al, s) for f in range(len(folds)) for p, al, s in settings]
     stack = MemberStack(problems, members)
-    slopes = full.to_slopes(a).repeat(len(folds), 1, 1)
-    start = stack.to_association(slopes), b.repeat(len(folds), 1)
+    _remember(full, a, b, requests, memory)
+    start, _ = _starts(stack, list(requests) * len(folds), memory)
     which = [memory.which[request.key] for request in requests] * len(folds)
     # What the fits on all rows learned of the curvature holds for their folds.
     trail = memory.trails[tuple(request.key for request in requests)]
@@ -171,11 +197,13 @@ def _fit_batch(expert, requests, folds, memory, tol, max_iter, like):
         memory.metrics,
         which,
         max_iter=max_iter,
-        tol=tol,
+        # They are what a gate learns from; no fit by itself goes further.
+        tol=tol / _STRICTER if tol > _SMALL_TOL else tol,
         factors=memory.factors,
-        trail=trail,
+        pairs=trail,
     )
     memory.bound(stack.shape[1] * stack.shape[2] ** 2)
+    _remember(stack, fold_a, fold_b, list(requests) * len(folds), memory)
     logits = _held_out(stack, fold_a, fold_b, folds.held_out, len(requests))
     fold_done = fold_done.view(len(folds), -1).all(0).tolist()
     return list(zip(fits, logits, fold_done, strict=True)), like
@@ -183,23 +211,19 @@ def _fit_batch(expert, requests, folds, memory, tol, max_iter, like):
 
 def _solve_full(stack, requests, memory, tol, max_iter):
     """Solve on all rows: from other rows' solutions, or from the prior in two rounds."""
-    everyone = torch.arange(len(requests), device=stack.prior.device)
-    a, b = stack.origin()
-    offset = stack.similarities.offset
+    (a, b), known = _starts(stack, requests, memory)
     steps = 0
-    unknown = [i for i, request in enumerate(requests) if request.key not in memory.solutions]
-    if unknown:
-        metric = _metric(stack, a, b, everyone, own=False)
+    if not all(known):
+        everyone = torch.arange(len(requests), device=stack.prior.device)
+        origin = stack.origin()
+        metric = _metric(stack, *origin, everyone, own=False)
         rough = max(tol, _FIRST_ROUND)
-        a, b, steps, done = stack.solve(
-            (a, b), [metric], [0] * len(requests), max_iter=max_iter, tol=rough
+        first_a, first_b, steps, done = stack.solve(
+            origin, [metric], [0] * len(requests), max_iter=max_iter, tol=rough
         )
+        new = ~torch.as_tensor(known, device=a.device)
+        a[new], b[new] = first_a[new], first_b[new]
         del metric
-    for i, request in enumerate(requests):
-        if request.key in memory.solutions:
-            slopes, intercept = memory.solutions[request.key]
-            a[i] = stack.to_association(slopes.expand(len(requests), -1, -1))[i]
-            b[i] = intercept + slopes @ offset
     _assign_metrics(stack, a, b, requests, memory)
     trail = memory.trails.setdefault(tuple(request.key for request in requests), [])
     which = [memory.which[request.key] for request in requests]
@@ -210,11 +234,68 @@ def _solve_full(stack, requests, memory, tol, max_iter):
         max_iter=max(max_iter - steps, 1),
         tol=tol,
         factors=memory.factors,
+        pairs=list(trail),
         trail=trail,
     )
-    for request, slopes, intercept in zip(requests, stack.to_slopes(a), b, strict=True):
-        memory.solutions[request.key] = slopes, intercept - slopes @ offset
     return a, b, steps + more, done
+
+
+def _remember(stack, a, b, requests, memory):
+    """Keep where the fits of a stack ended."""
+    rows, n_rows = memory.rows, 1 + int(memory.rows.max())
+    shares = {}
+    for i, own in enumerate(stack._set.tolist()):
+        if own not in shares:
+            shares[own] = np.zeros(n_rows)
+            shares[own][rows] = (stack._share[own] * stack._totals[own]).cpu().numpy()
+        slopes = a[i] / stack._scale[own]
+        level = b[i] - slopes @ (stack._mean[own] + stack.similarities.offset)
+        memory.known.setdefault(requests[i].key, []).append(Solution(shares[own], slopes, level))
+
+
+def _starts(stack, requests, memory):
+    """Return where to begin on each set of rows, and of which members anything is known.
+
+    A solution changes smoothly with the weights of the rows, nearly as a linear function of them.
+    So of the sets on which it is known, each with a solution, the mixture whose weights are
+    nearest is a mixture of solutions near to the one sought.
+    """
+    a, b = stack.origin()
+    mixtures, found = {}, []
+    for i, (request, own) in enumerate(zip(requests, stack._set.tolist(), strict=True)):
+        known = memory.known.get(request.key, ())
+        found.append(bool(known))
+        if not known:
+            continue
+        key = (own, *(id(solution.share) for solution in known))
+        if key not in mixtures:
+            wanted = np.zeros(1 + int(memory.rows.max()))
+            wanted[memory.rows] = (stack._share[own] * stack._totals[own]).cpu().numpy()
+            mixtures[key] = _nearest(wanted, [solution.share for solution in known])
+        parts = mixtures[key].tolist()
+        slopes = sum(part * solution.slopes for part, solution in zip(parts, known, strict=True))
+        level = sum(part * solution.intercept for part, solution in zip(parts, known, strict=True))
+        a[i] = slopes * stack._scale[own]
+        b[i] = level + slopes @ (stack._mean[own] + stack.similarities.offset)
+    return (a, b), found
+
+
+def _nearest(wanted, known):
+    """Return the parts, adding up to 1, in which row weights mixed are nearest to those wanted."""
+    n_rows = max(len(wanted), *map(len, known))
+    rows = np.stack([np.pad(own, (0, n_rows - len(own))) for own in known])
+    wanted = np.pad(wanted, (0, n_rows - len(wanted)))
+    # As much as each row counts how many there are in all, against which the penalty stands.
+    rows, wanted = (
+        np.c_[part, _IN_ALL * part.sum(-1, keepdims=True) / n_rows**0.5]
+        for part in (rows, wanted[None])
+    )
+    away, wanted = rows[1:] - rows[0], wanted[0]
+    gram = away @ away.T
+    # Each solution is a little off, which large parts of either sign would add up.
+    gram[np.diag_indices(len(gram))] += _SMOOTH * (wanted @ wanted)
+    parts = np.linalg.solve(gram, away @ (wanted - rows[0]))
+    return np.r_[1.0 - parts.sum(), parts]
 
 
 def _assign_metrics(stack, a, b, requests, memory):

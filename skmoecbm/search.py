@@ -9,7 +9,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._base import fit_task
 from skmoecbm._gates import LinearGate
-from skmoecbm._search_table import Scoring, list_settings, result_table, split_rows, take_rows
+from skmoecbm._search_table import (
+    Scoring,
+    held_in_memory,
+    list_settings,
+    result_table,
+    split_rows,
+    take_rows,
+)
 from skmoecbm._settings_fit import fit_settings, new_memories
 from skmoecbm._validation import check_number, parameter_error
 from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottleneckClassifier
@@ -145,7 +152,7 @@ class GatedConceptBottleneckClassifierCV(
         y = y if hasattr(y, "shape") or y is None else np.asarray(y)
         first = _set(base, settings[0])
         *_, columns = first._check_parameters()
-        material = first._read_material(X, y, sample_weight, groups, columns)
+        material = first._read_material(X, y, sample_weight, groups, columns, kept=False)
         splits = split_rows(self, first, material)
         del first, material
         shape = (len(settings), len(splits))
@@ -155,16 +162,17 @@ class GatedConceptBottleneckClassifierCV(
         )
         groups = None if groups is None else np.asarray(groups)
         memories = new_memories()
+        patterns, table = [_set(base, setting) for setting in settings], held_in_memory(X)
         context = self._init_callback_context(max_subtasks=len(splits) + 1)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         for fold, (train, test) in enumerate(splits):
             with fit_task(context, self, X, y, f"fold {fold}"):
                 start = time.perf_counter()
-                fitted = [_set(base, setting) for setting in settings]
-                parts = (take_rows(part, train) for part in (X, y, weights, groups))
-                fit_settings(fitted, *parts, memories)
+                fitted = [clone(pattern) for pattern in patterns]
+                parts = (take_rows(part, train) for part in (table, y, weights, groups))
+                fit_settings(fitted, *parts, memories, train, kept=False)
                 fit_times[:, fold] = (time.perf_counter() - start) / len(settings)
-                held_out, truth = take_rows(X, test), take_rows(y, test)
+                held_out, truth = take_rows(table, test), take_rows(y, test)
                 for i, classifier in enumerate(fitted):
                     start = time.perf_counter()
                     scores[i, fold] = scoring(classifier, held_out, truth)

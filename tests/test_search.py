@@ -303,9 +303,9 @@ def test_rows_are_read_once_a_fold(monkeypatch):
     reads = []
     read = GatedConceptBottleneckClassifier._start_fit
 
-    def counted(self, *args):
+    def counted(self, *args, **settings):
         reads.append(len(args[0]))
-        return read(self, *args)
+        return read(self, *args, **settings)
 
     monkeypatch.setattr(GatedConceptBottleneckClassifier, "_start_fit", counted)
     base = _mixture(experts=EXPERTS)
