@@ -339,7 +339,7 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             self, X, y=y, experts=experts, gate_columns=gate_columns
         )
         codes, weights, counts, groups, present = self._start_rows(
-            data, gate_values, y, sample_weight, groups, class_weight
+            data, gate_values, y, sample_weight, groups, class_weight, kept
         )
         self._layout = layout
         self.concept_quantiles_ = [
@@ -347,7 +347,7 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ]
         return data, gate_values, codes, weights, groups, present
 
-    def _start_rows(self, data, gate_values, y, sample_weight, groups, class_weight):
+    def _start_rows(self, data, gate_values, y, sample_weight, groups, class_weight, kept=True):
         """Validate what comes with rows that were read, and keep account of them."""
         n = len(data[0].present)
         self.classes_, codes = encode_labels(self, y, n)

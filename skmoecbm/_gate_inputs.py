@@ -263,9 +263,12 @@ def input_parts(state, data, gate_values, present, logits=None, exclusive=True):
             own = (state["mean"][mine], state["scale"][mine], state["components"][:, mine])
             parts.append(tiled_scores(expert, present[:, e], *own))
             continue
-        z = (expert.values - state["mean"][mine]) / state["scale"][mine]
+        z = expert.values - state["mean"][mine]
+        z /= state["scale"][mine]
         z[~present[:, e]] = 0.0
-        np.nan_to_num(z, copy=False)
+        gaps = np.isnan(z)
+        if gaps.any():
+            z[gaps] = 0.0
         parts.append(z @ state["components"][:, mine].T if "components" in state else z)
     return parts, extra
 
