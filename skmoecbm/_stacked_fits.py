@@ -26,6 +26,9 @@ _SMALL_TOL = 1e-9
 _FIRST_ROUND = 1.5e-2
 # Two settings share a matrix where no class has this many times the undecided rows under one.
 _ALIKE = 1.5
+# Numbers of the solutions that one expert keeps (128 MB).
+_KNOWN_NUMBERS = 2**24
+# What the number of all rows weighs where solutions are mixed.
 _IN_ALL = 3.0
 # What keeps the parts small in a mixture of known solutions.
 _SMOOTH = 1e-3
@@ -250,7 +253,9 @@ def _remember(stack, a, b, requests, memory):
             shares[own][rows] = (stack._share[own] * stack._totals[own]).cpu().numpy()
         slopes = a[i] / stack._scale[own]
         level = b[i] - slopes @ (stack._mean[own] + stack.similarities.offset)
-        memory.known.setdefault(requests[i].key, []).append(Solution(shares[own], slopes, level))
+        known = memory.known.setdefault(requests[i].key, [])
+        known.append(Solution(shares[own], slopes, level))
+        del known[: -max(1, _KNOWN_NUMBERS // (slopes.numel() * len(memory.known)))]
 
 
 def _starts(stack, requests, memory):

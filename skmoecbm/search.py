@@ -83,7 +83,8 @@ class GatedConceptBottleneckClassifierCV(
     for each distinct first stage; `JointTraining` for each setting. The results are the same.
 
     Experts are solved to a third of the distance from the optimum that ``head__tol`` allows a fit
-    by itself, so scores differ from one by one by what that tolerance leaves open.
+    by itself, and on the inner folds to the same, so scores differ from one by one by what that
+    tolerance leaves open.
 
     Examples
     --------
