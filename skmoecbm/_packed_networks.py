@@ -55,6 +55,8 @@ def unpack_sparse(node, arrays, prefix, trusted=()):
     series = node.shape.series or (None,) * len(widths)
     for m, (width, one) in enumerate(zip(widths, series, strict=True)):
         own = f"{prefix}.modalities.{m}"
+        if f"{own}.concept_quantiles" not in arrays:
+            raise FormatError(f"The array '{own}.concept_quantiles' is missing; save it again.")
         model.concept_quantiles_.append(take_quantiles(arrays, own, width))
         scaled = (width if one is None else one.n_variables,)
         mean = take(arrays, f"{own}.mean", scaled, "float64")
