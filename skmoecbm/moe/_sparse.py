@@ -62,6 +62,10 @@ class SparseMoEClassifier(NetworkClassifier):
     modality_names_ : list of str, length M
     weights_ : dict of str to ndarray
         Every trained tensor, float64.
+    network_shape_ : object
+        What fixes the shapes of `weights_`.
+    training_summary_ : dict
+        What it learned from, as counts and digests.
     history_ : dict
         train_loss and validation_score by epoch, best_epoch, early_stopping.
     n_iter_ : int
@@ -70,6 +74,12 @@ class SparseMoEClassifier(NetworkClassifier):
 
     Notes
     -----
+    The decision is what the experts say, brought to the classes by a linear head, and a linear part
+    that sees every column. Training begins where that part is a logistic regression and the experts
+    are silent: where they find nothing, the logistic regression is what stays. Modalities that are
+    there are summed at first, as evidence is, and how loud their average is for each number of them
+    is learned. Routers begin at clusters of what they see.
+
     Predictions are without noise and without a limit of how many rows an expert takes, so that they
     depend on no other row. Arithmetic is float64.
 
@@ -83,11 +93,13 @@ class SparseMoEClassifier(NetworkClassifier):
     >>> import numpy as np
     >>> from skmoecbm.moe import SparseMoEClassifier
     >>> rng = np.random.default_rng(0)
-    >>> X = rng.standard_normal((200, 4))
+    >>> X = rng.standard_normal((500, 4))
     >>> y = (X[:, 0] * X[:, 1] > 0).astype(int)  # a different rule on each side
     >>> clf = SparseMoEClassifier(n_experts=4, top_k=1, expert_hidden=16, random_state=0)
     >>> bool(clf.fit(X, y).score(X, y) > 0.9)
     True
+    >>> clf.explain(X).expert_weights.shape
+    (500, 4)
     """
 
     _blocks_parameter = "modalities"

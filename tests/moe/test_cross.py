@@ -218,7 +218,8 @@ def test_projections_and_experts_learn_at_their_own_rates(reports):
         start = small(attention_rate=1e-9, training=clone(training).set_params(learning_rate=1e-12))
         start = start.fit(X, y).weights_
         moved[rate] = {n: np.abs(v - start[n]).max() for n, v in clf.weights_.items()}
-    for name in moved[1.0]:
+    # Experts are silent at first: for one step the gradient does not reach through them.
+    for name in set(moved[1.0]) - {"pool.w1", "pool.b1"}:
         first = name.split(".")[0] in (
             "projections",
             "offsets",
