@@ -18,7 +18,7 @@ from skmoecbm._audit_result import Audit, Check, Measure, not_made
 from skmoecbm._audit_words import language
 from skmoecbm._base import ConceptClassifier
 from skmoecbm._evaluate import is_indicator
-from skmoecbm._last_step import best_of
+from skmoecbm._last_step import best_of, refuse_networks
 from skmoecbm._metrics import check_labels, group_of_rows
 from skmoecbm._targets import indicator_of
 from skmoecbm._validation import check_number, one_thread, parameter_error
@@ -157,6 +157,7 @@ def audit(
             "metrics."
         )
     check_is_fitted(classifier)
+    refuse_networks("audit", classifier)
     if classifier.multilabel_ != is_indicator(y):
         kind = "an indicator (n, K)" if classifier.multilabel_ else "one class per row"
         raise InputError(f"y must be what the model was fitted on: {kind}.")

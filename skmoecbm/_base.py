@@ -152,6 +152,8 @@ class Reading:
 class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """What both classifiers share: checks, and from logits to labels and probabilities."""
 
+    _sums_concepts = True  # whether a decision is a sum over concepts
+
     @with_callbacks
     def fit(self, X, y, *, sample_weight=None, groups=None):
         """Learn from similarities and labels.
@@ -331,7 +333,18 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         data, gate_values, layout, y = read_experts(
             self, X, y=y, experts=experts, gate_columns=gate_columns
         )
-        n = data[0].shape[0]
+        codes, weights, counts, groups, present = self._start_rows(
+            data, gate_values, y, sample_weight, groups, class_weight
+        )
+        self._layout = layout
+        self.concept_quantiles_ = [
+            expert_quantiles(expert, counts * (weights > 0) * expert.present) for expert in data
+        ]
+        return data, gate_values, codes, weights, groups, present
+
+    def _start_rows(self, data, gate_values, y, sample_weight, groups, class_weight):
+        """Validate what comes with rows that were read, and keep account of them."""
+        n = len(data[0].present)
         self.classes_, codes = encode_labels(self, y, n)
         self.multilabel_ = not is_exclusive(codes)
         for name in ("thresholds_", "set_calibration_", "edit_log_", "_not_saved"):
@@ -366,11 +379,7 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             cases = np.bincount(codes, counts * (weights > 0), minlength=len(self.classes_))
             self.class_prevalence_ = cases / cases.sum()
         prevalence_shift(self, self.target_prevalence)  # what is wrong with it is told at once
-        self._layout = layout
-        self.concept_quantiles_ = [
-            expert_quantiles(expert, counts * (weights > 0) * expert.present) for expert in data
-        ]
-        return data, gate_values, codes, weights, groups, present
+        return codes, weights, counts, groups, present
 
 
 def is_small(X):

@@ -16,6 +16,7 @@ __all__ = [
     "encoders_of",
     "expert_rows",
     "foreign_classes",
+    "network_words",
     "takes_images",
     "takes_images_alone",
     "token_nodes",
@@ -215,6 +216,72 @@ def foreign_classes(config):
         if isinstance(node, dict | list):
             level += node.values() if isinstance(node, dict) else node
     return sorted(found)
+
+
+def network_words(node):
+    """Return what a classifier of networks is, in words; None of another."""
+    shape = getattr(node, "shape", None)
+    if shape is None:
+        return None
+    if node.kind == "CrossModalMoEClassifier":
+        return _cross_words(node)
+    names = [code(name) for name in node.modality_names]
+    few = f"{shape.top_k:,} of {shape.n_experts:,}"
+    if len(names) == 1:
+        routed = f"A router sends each row to {few}"
+    elif shape.router == "joint":
+        routed = f"One router sees all modalities and sends each row to {few}"
+    elif shape.router == "disjoint":
+        routed = f"Each modality has a router and experts of its own, and goes to {few}"
+    else:
+        routed = f"Each modality has a router of its own over the same experts, and goes to {few}"
+    missing = (
+        "a learned vector stands for it" if shape.learned_missing else "it has no weight there"
+    )
+    return {
+        "title": Inert("A sparse mixture of networks"),
+        "routed": Inert(f"{routed} small networks of {shape.hidden:,} hidden units"),
+        "beside": Inert("a linear part that sees every column"),
+        "kinds": Inert("Modalities"),
+        "modalities": names[:_SHOWN_CLASSES],
+        "absent": Inert("Where one is missing from a row (all its columns NaN)"),
+        "missing": missing if len(names) > 1 else None,
+        "takes": Inert(f"a table of {node.n_features_in:,} columns"),
+        "epochs": _epochs(node),
+    }
+
+
+def _cross_words(node):
+    """Return what a cross-modal classifier is, in words."""
+    shape, names = node.shape, [code(name) for name in node.stream_names]
+    looking = "Tokens attend to each other and are pooled"
+    if len(names) == 2:
+        looking = "Tokens of each stream attend to those of the other, streams are pooled"
+    if shape.fusion == "concat":
+        looking = "Tokens are pooled"
+    sent = f"{shape.top_k:,} of {shape.n_experts:,} small networks" if shape.moe else "one network"
+    widths = ", ".join(
+        f"{name} of width {width:,}" for name, width in zip(names, node.stream_widths, strict=True)
+    )
+    takes = f"streams of tokens (TokenFeatures): {widths}"
+    if node.reading != "tokens":
+        takes = f"a table of {node.n_features_in:,} columns"
+    hidden = shape.hidden * (1 if shape.moe else shape.top_k)
+    return {
+        "title": Inert("A cross-modal mixture of networks"),
+        "routed": Inert(f"{looking}, and each row goes to {sent} of {hidden:,} hidden units"),
+        "beside": Inert("what was pooled"),
+        "kinds": Inert("Streams"),
+        "modalities": names,
+        "absent": Inert("Where one is missing from a row"),
+        "missing": "it has no weight there" if len(names) > 1 else None,
+        "takes": Inert(takes),
+        "epochs": _epochs(node),
+    }
+
+
+def _epochs(node):
+    return f"{node.history.best_epoch:,} of {len(node.history.train_loss):,}"
 
 
 def _expert(name, encoder):

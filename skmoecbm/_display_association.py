@@ -81,7 +81,7 @@ class AssociationDisplay:
         """
         if k is not None:
             check_number("AssociationDisplay", "k", k, low=1, integer=True)
-        _, classifier = fitted_classifier("AssociationDisplay", model)
+        _, classifier = fitted_classifier("AssociationDisplay", model, sums_concepts=True)
         heads = getattr(classifier, "heads_", [classifier])
         names = getattr(classifier, "expert_names_", [getattr(classifier, "expert_name_", None)])
         if expert is not None and expert not in names:

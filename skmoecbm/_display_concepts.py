@@ -8,7 +8,7 @@ from skmoecbm._explanation_text import shown_class
 from skmoecbm._global_explanation import GlobalExplanation
 from skmoecbm._validation import check_number
 from skmoecbm.exceptions import InputError
-from skmoecbm.explanation import explain
+from skmoecbm.explanation import Explanation, explain
 
 __all__ = ["ConceptContributionDisplay"]
 
@@ -114,6 +114,11 @@ class ConceptContributionDisplay:
         check_number("ConceptContributionDisplay", "k", k, low=1, integer=True)
         if isinstance(explanation, GlobalExplanation):
             return cls._from_global(explanation, class_, k).plot(ax)
+        if not isinstance(explanation, Explanation):
+            raise InputError(
+                f"A {type(explanation).__name__} has no contributions of concepts to draw. Draw "
+                "whom rows are sent to with ExpertUsageDisplay."
+            )
         own = explanation if row is None else explanation[row]
         if not len(own):
             raise InputError("An explanation of no row has no bars. Explain some images.")

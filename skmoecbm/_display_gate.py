@@ -3,7 +3,6 @@
 import numpy as np
 
 from skmoecbm._display_parts import COLOURS, GREY, INK, axes_for, heat_map, label_of
-from skmoecbm._global_explanation import GlobalExplanation
 from skmoecbm._metrics import check_labels
 from skmoecbm.exceptions import InputError
 from skmoecbm.explanation import explain
@@ -212,6 +211,9 @@ class ExpertUsageDisplay:
     p_adjusted : ndarray of shape (C, E) or None
         Of a permutation of the labels, corrected for all cells; below .05 a cell has a star.
     p_overall : float or None
+        Of the table as a whole; None says on the picture that chance may make such shares.
+    information : (float, float, float) or None
+        Mutual information of class and expert in nats, its mean under exchanged labels, and p.
 
     Attributes
     ----------
@@ -231,7 +233,15 @@ class ExpertUsageDisplay:
     """
 
     def __init__(
-        self, weights, classes, expert_names, supports, *, p_adjusted=None, p_overall=None
+        self,
+        weights,
+        classes,
+        expert_names,
+        supports,
+        *,
+        p_adjusted=None,
+        p_overall=None,
+        information=None,
     ):
         self.weights = weights
         self.classes = classes
@@ -239,17 +249,18 @@ class ExpertUsageDisplay:
         self.supports = supports
         self.p_adjusted = p_adjusted
         self.p_overall = p_overall
+        self.information = information
 
     @classmethod
     def from_explanation(
         cls, explanation, y=None, *, groups=None, n_permutations=1000, random_state=None, ax=None
     ):
-        """Draw the weights of an `Explanation`, or of a `GlobalExplanation`.
+        """Draw the weights of an explanation, or of its summary.
 
         Parameters
         ----------
-        explanation : Explanation or GlobalExplanation
-            With the latter, all that follows but `ax` has been said already.
+        explanation : Explanation, RoutingExplanation, GlobalExplanation or RoutingSummary
+            With the latter two, all that follows but `ax` has been said already.
         y : array-like of shape (n,), or indicator of shape (n, K), default=None
             True classes; None takes those that are predicted.
         groups : array-like of shape (n,), default=None
@@ -264,7 +275,7 @@ class ExpertUsageDisplay:
         ExpertUsageDisplay
         """
         found = explanation
-        if not isinstance(found, GlobalExplanation):
+        if not hasattr(found, "heat_map"):
             found = explanation.summary(
                 y,
                 groups=groups,
@@ -275,6 +286,8 @@ class ExpertUsageDisplay:
         table = found.heat_map
         adjusted = found.usage.p_adjusted.to_numpy(dtype=float).reshape(table.shape)
         tested = bool(np.isfinite(found.p_overall))
+        names = ("mutual_information", "mutual_information_null", "mutual_information_p")
+        told = tuple(getattr(found, name, float("nan")) for name in names)
         return cls(
             table.to_numpy(dtype=float),
             list(found.supports),
@@ -282,6 +295,7 @@ class ExpertUsageDisplay:
             list(found.supports.values()),
             p_adjusted=adjusted if tested else None,
             p_overall=found.p_overall if tested else None,
+            information=told if np.isfinite(told).all() else None,
         ).plot(ax)
 
     @classmethod
@@ -323,7 +337,7 @@ class ExpertUsageDisplay:
         ExpertUsageDisplay
         """
         n, n_experts = self.weights.shape
-        ax = axes_for(ax, 3.6 + 1.1 * n_experts, 1.5 + 0.34 * n)
+        ax = axes_for(ax, min(3.6 + 1.1 * n_experts, 18.0), max(1.7 + 0.34 * n, 3.2))
         self.ax_, self.figure_ = ax, ax.figure
         stars = np.zeros((n, n_experts), bool)
         if self.p_adjusted is not None:
@@ -351,12 +365,19 @@ class ExpertUsageDisplay:
         )
         names = zip(self.classes, self.supports, strict=True)
         ax.set_yticks(np.arange(n), [f"{label_of(c, 30)}  (n = {m:,})" for c, m in names])
-        if self.p_overall is not None:
-            ax.set_title(
-                f"differs by class: p = {self.p_overall:.3g}\n* p < .05 for all cells together",
-                loc="right",
-                size=8,
-                color=GREY,
+        if self.p_overall is None:
+            told = ["not compared with exchanged labels: chance may make such shares"]
+        else:
+            told = [
+                f"differs by class: p = {self.p_overall:.3g}",
+                "* p < .05 for all cells together",
+            ]
+        if self.information is not None:
+            seen, null, p = self.information
+            told.insert(
+                1, f"class and expert share {seen:.2f} nats, {null:.2f} by chance, p = {p:.3g}"
             )
-        ax.figure.colorbar(self.image_, ax=ax).set_label("mean share in the decision")
+        ax.set_title("\n".join(told), loc="right", size=8, color=GREY)
+        what = "the decision" if self.information is None else "what is sent"
+        ax.figure.colorbar(self.image_, ax=ax).set_label(f"mean share in {what}")
         return self

@@ -71,7 +71,7 @@ def edit(model, *, forbid=(), pin=None, experts=None, refit=None):
     >>> edited.association_[0, 0] == 0, edited.edit_log_[0]["concept"]
     (np.True_, 'ruler')
     """
-    model, classifier = fitted_classifier("edit", model)
+    model, classifier = fitted_classifier("edit", model, sums_concepts=True)
     banks = [] if model is classifier else banks_of(model.steps[0][1])
     names = names_of(classifier.classes_.tolist(), banks)
     entries = _entries(classifier, forbid, pin, experts, names)

@@ -63,15 +63,18 @@ def explain(args):
 
     from skmoecbm._cli_notes import without_notices, without_warning
     from skmoecbm._intervene import intervene
+    from skmoecbm._last_step import fitted_classifier
     from skmoecbm.explanation import explain as explain_images
 
+    model = load_model(args)
+    fitted_classifier("skmoecbm explain", model, sums_concepts=True)
     with without_notices(), without_warning("have no expert at all"):
         if changes:
-            told = intervene(load_model(args), images, changes)
+            told = intervene(model, images, changes)
             print(told, end="\n\n")
             explanation = told.after
         else:
-            explanation = explain_images(load_model(args), images)
+            explanation = explain_images(model, images)
     seen = explanation.present.any(axis=1)
     if not seen.any():
         raise InputError(

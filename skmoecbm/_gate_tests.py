@@ -12,7 +12,9 @@ _EXACT_CLASSES = 7  # 5,040 orders; of more classes as many are drawn
 _DRAWN_ORDERS = 10_000
 
 
-def permutation_test(weights, present, is_class, group_of_row, n_permutations, rng):
+def permutation_test(
+    weights, present, is_class, group_of_row, n_permutations, rng, *, strata=None, also=None
+):
     """Test whether the mean weight of an expert depends on the class, each cell and all at once.
 
     Labels are exchanged between whole groups of the same size and with the same experts missing,
@@ -27,6 +29,10 @@ def permutation_test(weights, present, is_class, group_of_row, n_permutations, r
     group_of_row : ndarray of shape (n,), int
     n_permutations : int
     rng : RandomState
+    strata : ndarray of shape (n, M), bool, default=None
+        Labels are exchanged between rows that are alike in these; None is `present`.
+    also : callable, default=None
+        A statistic more: from the row whose label each row gets, (n,), to a float.
 
     Returns
     -------
@@ -34,7 +40,8 @@ def permutation_test(weights, present, is_class, group_of_row, n_permutations, r
         `difference` (C, E): mean weight of the class minus what it is with exchanged labels, on
         average; `p_value` (C, E), two-sided; `p_adjusted` (C, E), corrected for all cells;
         `p_overall`, float; `exchanged`: share of the rows whose labels could be exchanged. NaN
-        where a cell has no row, or no permutation was asked for.
+        where a cell has no row, or no permutation was asked for. If it was asked for, `also`: the
+        statistic as seen, and of each exchange.
 
     References
     ----------
@@ -48,15 +55,20 @@ def permutation_test(weights, present, is_class, group_of_row, n_permutations, r
         with np.errstate(invalid="ignore", divide="ignore"):
             return (labels[order].T @ own) / (labels[order].T @ there)
 
-    blocks = _exchangeable(present, group_of_row)
-    seen, null = means(np.arange(len(own))), []
+    blocks = _exchangeable(present if strata is None else strata, group_of_row)
+    as_seen = np.arange(len(own))
+    seen, null, more = means(as_seen), [], []
     for _ in range(n_permutations):
         order = np.arange(len(own))
         for rows in blocks:
             order[rows.ravel()] = rows[rng.permutation(len(rows))].ravel()
         null.append(means(order))
+        if also is not None:
+            more.append(also(order))
     movable = sum(rows.size for rows in blocks if len(rows) > 1)
     found = {"exchanged": movable / len(own)}
+    if also is not None:
+        found["also"] = (also(as_seen), np.array(more))
     if not null:
         empty = np.full(seen.shape, np.nan)
         return {**found, "difference": empty, "p_value": empty, "p_adjusted": empty} | {
@@ -91,7 +103,7 @@ def permutation_test(weights, present, is_class, group_of_row, n_permutations, r
 
 def _exchangeable(present, group_of_row):
     """Return arrays (n_groups, size) of rows: any two groups of one array may swap their labels."""
-    pattern = present @ (1 << np.arange(present.shape[1]))
+    _, pattern = np.unique(present, axis=0, return_inverse=True)
     order = np.lexsort((pattern, group_of_row))
     starts = np.flatnonzero(np.r_[True, np.diff(group_of_row[order]) > 0])
     alike = defaultdict(list)

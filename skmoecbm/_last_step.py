@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 from skmoecbm._base import ConceptClassifier
 from skmoecbm.exceptions import InputError
 
-__all__ = ["best_of", "features_for", "fitted_classifier", "with_classifier"]
+__all__ = ["best_of", "features_for", "fitted_classifier", "refuse_networks", "with_classifier"]
 
 
 def best_of(model):
@@ -19,13 +19,16 @@ def best_of(model):
     return model
 
 
-def fitted_classifier(owner, model):
+def fitted_classifier(owner, model, *, sums_concepts=False):
     """Return a model, of a search its best one, and the fitted classifier that it ends in.
+
+    With `sums_concepts` its decision is to be a sum over concepts.
 
     Raises
     ------
     InputError
-        If it ends in a classifier that is not of this package; names the function `owner`.
+        If it ends in a classifier that is not of this package, or of another kind; names the
+        function `owner`.
     """
     model = best_of(model)
     classifier = model.steps[-1][1] if isinstance(model, Pipeline) else model
@@ -36,7 +39,19 @@ def fitted_classifier(owner, model):
             "decision is not a sum over concepts."
         )
     check_is_fitted(classifier)
+    if sums_concepts:
+        refuse_networks(owner, classifier)
     return model, classifier
+
+
+def refuse_networks(owner, classifier):
+    """Raise `InputError` for a fitted classifier whose decision is no sum over concepts."""
+    if not classifier._sums_concepts:
+        raise InputError(
+            f"{owner} reads decisions as sums over concepts, and those of a "
+            f"{type(classifier).__name__} come out of networks. Use explain, which tells whom rows "
+            "are sent to, or a GatedConceptBottleneckClassifier."
+        )
 
 
 def with_classifier(model, classifier):

@@ -11,7 +11,7 @@ from skmoecbm._identity import check_same_backbone
 from skmoecbm._validation import parameter_error, resolve_device
 from skmoecbm.encoder import ConceptEncoder
 from skmoecbm.exceptions import InputError
-from skmoecbm.moe import TextTokenEncoder, TokenEncoder
+from skmoecbm.moe import TextTokenEncoder, TokenEncoder, TokenUnion
 
 __all__ = ["check_backbones", "check_places", "encoders_of", "set_backbones", "set_device"]
 
@@ -123,5 +123,5 @@ def check_backbones(model):
 def _inside(part, name):
     if isinstance(part, _ENCODERS):
         return {name: part}
-    members = getattr(part, "experts_", getattr(part, "streams_", ()))
+    members = part.streams_ if isinstance(part, TokenUnion) else getattr(part, "experts_", ())
     return {key: one for key, one in members if isinstance(one, _ENCODERS)}

@@ -2,7 +2,7 @@
 
 from skmoecbm._backbone_names import is_portable_name, is_portable_revision, portable_name
 from skmoecbm._model_cache import json_sha256
-from skmoecbm._packed_classifiers import OBJECTS, build, checked
+from skmoecbm._packed_common import OBJECTS, build, checked
 from skmoecbm._parameters import pack_parameters
 from skmoecbm._schema_tokens import (
     StreamNode,

@@ -6,15 +6,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmoecbm._foreign_steps import pack_step, passthrough, unpack_passthrough, unpack_step
 from skmoecbm._packed_arrays import take
-from skmoecbm._packed_classifiers import (
-    OBJECTS,
-    build,
-    checked,
-    pack_gated,
-    pack_head,
-    unpack_gated,
-    unpack_head,
-)
+from skmoecbm._packed_classifiers import pack_gated, pack_head, unpack_gated, unpack_head
+from skmoecbm._packed_common import OBJECTS, build, checked
+from skmoecbm._packed_networks import pack_cross, pack_sparse, unpack_cross, unpack_sparse
 from skmoecbm._packed_tokens import (
     check_fingerprint,
     check_place,
@@ -29,10 +23,12 @@ from skmoecbm._packed_tokens import (
 from skmoecbm._parameters import pack_parameters, pack_value, unpack_value
 from skmoecbm._schema_foreign import ForeignNode, PassthroughNode
 from skmoecbm._schema_nodes import (
+    CrossNode,
     EncoderNode,
     GatedNode,
     HeadNode,
     PipelineNode,
+    SparseNode,
     Step,
     TableNode,
     UnionExpert,
@@ -45,7 +41,13 @@ from skmoecbm.classifier import ConceptBottleneckClassifier, GatedConceptBottlen
 from skmoecbm.concepts import ConceptBank, as_bank
 from skmoecbm.encoder import ConceptEncoder, ExpertUnion
 from skmoecbm.exceptions import FormatError, InputError
-from skmoecbm.moe import TextTokenEncoder, TokenEncoder, TokenUnion
+from skmoecbm.moe import (
+    CrossModalMoEClassifier,
+    SparseMoEClassifier,
+    TextTokenEncoder,
+    TokenEncoder,
+    TokenUnion,
+)
 
 __all__ = ["pack", "unpack"]
 
@@ -311,6 +313,8 @@ _PACKERS = {
     TextTokenEncoder: pack_text_tokens,
     TokenEncoder: pack_tokens,
     TokenUnion: pack_token_union,
+    CrossModalMoEClassifier: pack_cross,
+    SparseMoEClassifier: pack_sparse,
 }
 _UNPACKERS = {
     EncoderNode: _unpack_encoder,
@@ -322,5 +326,7 @@ _UNPACKERS = {
     TextTokenEncoderNode: unpack_text_tokens,
     TokenEncoderNode: unpack_tokens,
     TokenUnionNode: unpack_token_union,
+    CrossNode: unpack_cross,
+    SparseNode: unpack_sparse,
     UnionNode: _unpack_union,
 }

@@ -12,18 +12,23 @@ __all__ = ["MAX_JOBS", "pack_parameters", "pack_value", "unpack_parameters", "un
 
 # What only `fit` reads may be left out, since a loaded model is fitted already.
 _FIT_ONLY = {
+    "balancing",
     "class_weight",
     "cv",
     "experts",
     "gate_input",
     "head",
     "memory",
+    "modalities",
     "n_jobs",
     "prior",
     "random_state",
+    "scoring",
     "select",
+    "streams",
     "training",
     "transform_input",
+    "validation_fraction",
     "verbose",
 }
 

@@ -172,6 +172,8 @@ def _digests_of(data, gate_values, codes, counts, groups):
 
 def _tables_of(expert):
     """Return an expert's similarities, or, of too many, the embeddings that they are made of."""
+    if hasattr(expert, "tables"):  # a stream of tokens
+        return expert.tables()
     if expert.is_large:
         return expert.block.embeddings, expert.block.texts
     return (expert.values,)

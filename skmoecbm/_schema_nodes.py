@@ -2,26 +2,35 @@
 
 from typing import Annotated, Literal
 
-import numpy as np
 from pydantic import (
     Field,
     JsonValue,
     StrictBool,
-    StrictInt,
     StrictStr,
     field_validator,
     model_validator,
 )
 
+from skmoecbm._schema_bases import (
+    ClassifierNode,
+    EditNode,
+    EstimatorNode,
+    Labels,
+    Many,
+    SetsNode,
+    is_none,
+)
 from skmoecbm._schema_foreign import ForeignHeadNode, ForeignNode, PassthroughNode
-from skmoecbm._schema_parts import EstimatorNode, Flag, Label, Name, Number, Part, Size, Text
-from skmoecbm._schema_provenance import BackboneIdentity, ClassifierTraining, EncoderTraining
+from skmoecbm._schema_networks import CrossNode, SparseNode
+from skmoecbm._schema_parts import Flag, Label, Name, Number, Part, Size, Text
+from skmoecbm._schema_provenance import BackboneIdentity, EncoderTraining
 from skmoecbm._schema_tokens import TextTokenEncoderNode, TokenEncoderNode, TokenUnionNode
 from skmoecbm.concepts import Concept, ConceptBank, ConceptClass
 from skmoecbm.exceptions import InputError
 
 __all__ = [
     "ArrayEntry",
+    "CrossNode",
     "EditNode",
     "EncoderNode",
     "GatedNode",
@@ -32,6 +41,7 @@ __all__ = [
     "Part",
     "PipelineNode",
     "SetsNode",
+    "SparseNode",
     "Step",
     "TableNode",
     "Text",
@@ -40,55 +50,12 @@ __all__ = [
     "VectorsNode",
 ]
 
-# Of a million bad entries one is told, not a million findings made.
-Many = Field(fail_fast=True)
-_MAX_LABEL_BYTES = 2**24  # 100,000 labels of 40 letters
-
-
-def _is_none(value):
-    return value is None
-
 
 class ArrayEntry(Part):
     """Shape and dtype that an array of `model.safetensors` must have."""
 
     shape: Annotated[tuple[Size, ...], Field(max_length=4)]
     dtype: Literal["float64", "float32", "int64", "bool", "uint8"]
-
-
-class Labels(Part):
-    """The classes in their order, with the numpy dtype that predictions have."""
-
-    dtype: Annotated[StrictStr, Field(pattern=r"^(<U\d{1,5}|\|O|\|b1|[<|][iu][1248]|<f[248])$")]
-    values: Annotated[tuple[Label, ...], Field(min_length=1, max_length=100_000), Many]
-
-    @model_validator(mode="after")
-    def _values_fit_dtype(self):
-        kinds = {"U": (str,), "b": (bool,), "i": (int,), "u": (int,), "f": (float, int)}
-        dtype = np.dtype(self.dtype)
-        if dtype.itemsize * len(self.values) > _MAX_LABEL_BYTES:
-            raise ValueError(f"{len(self.values)} labels of dtype {self.dtype} are too large")
-        wanted = kinds.get(dtype.kind, (str, bool, int, float))
-        for value in self.values:
-            if type(value) not in wanted:
-                raise ValueError(f"label {value!r:.80} is not of dtype {self.dtype}")
-        if len(set(self.values)) < len(self.values):
-            raise ValueError("labels must differ")
-        if self.array().tolist() != list(self.values):
-            raise ValueError(f"labels do not fit into dtype {self.dtype}")
-        return self
-
-    @classmethod
-    def of(cls, classes):
-        """Return the labels of a fitted `classes_`."""
-        return cls(dtype=classes.dtype.newbyteorder("<").str, values=tuple(classes.tolist()))
-
-    def array(self):
-        """Return the labels as `classes_` had them."""
-        try:
-            return np.array(self.values, dtype=self.dtype)
-        except OverflowError as error:
-            raise ValueError(f"labels do not fit into dtype {self.dtype}") from error
 
 
 class TableNode(Part):
@@ -149,9 +116,9 @@ class EncoderNode(EstimatorNode):
     fingerprint: Name
     notice: Text | None = None
     # absent from models of format version 0
-    training_summary: EncoderTraining | None = Field(default=None, exclude_if=_is_none)
+    training_summary: EncoderTraining | None = Field(default=None, exclude_if=is_none)
     # absent where there are none: models without them are written as they always were
-    concept_vectors: VectorsNode | None = Field(default=None, exclude_if=_is_none)
+    concept_vectors: VectorsNode | None = Field(default=None, exclude_if=is_none)
 
     @field_validator("bank", "all_concepts")
     @classmethod
@@ -188,60 +155,7 @@ class UnionNode(EstimatorNode):
     experts: Annotated[tuple[UnionExpert, ...], Field(min_length=1, max_length=256), Many]
 
 
-class SetsNode(Part):
-    """What sets of classes need; scores, weights, classes and shift are arrays."""
-
-    method: Literal["lac", "aps"]
-    class_conditional: Flag = False
-    n_rows: Annotated[StrictInt, Field(ge=1, le=2**31)]
-
-
-class EditNode(Part):
-    """One line of a model's `edit_log_`: what was done to a concept after training."""
-
-    action: Literal["forbid", "pin"]
-    expert: Name
-    concept: Text
-    label: Label | None
-    sign: Literal["+", "-"] | None
-    before: Number
-    after: Number
-    refit: StrictBool
-
-    @model_validator(mode="after")
-    def _a_pin_is_whole(self):
-        if (self.label is None, self.sign is None) != ((self.action == "forbid"),) * 2:
-            raise ValueError("a pin has a label and a sign, a forbidden concept has neither")
-        return self
-
-
-class _Classifier(EstimatorNode):
-    classes: Labels
-    multilabel: Flag = False
-    alpha: Number
-    alpha_path: Annotated[dict[Name, Annotated[tuple[Number, ...], Many]], Field(max_length=1000)]
-    n_features_in: Size
-    feature_names_in: Annotated[tuple[Name, ...], Many] | None = None
-    n_iter: Size
-    # absent unless `calibrate_sets` was called
-    sets: SetsNode | None = Field(default=None, exclude_if=_is_none)
-    edits: Annotated[tuple[EditNode, ...], Field(max_length=100_000), Many] = Field(
-        default=(), exclude_if=lambda edits: not edits
-    )
-    # absent from models of format version 0, and from a mixture's heads: it has one for all
-    training_summary: ClassifierTraining | None = Field(default=None, exclude_if=_is_none)
-
-    @model_validator(mode="after")
-    def _at_least_two_classes(self):
-        if len(self.classes.values) < 2:
-            raise ValueError("a classifier has at least two classes")
-        seen = self.training_summary
-        if seen is not None and len(seen.rows_per_class) != len(self.classes.values):
-            raise ValueError("rows_per_class does not have one number per class")
-        return self
-
-
-class HeadNode(_Classifier):
+class HeadNode(ClassifierNode):
     """A fitted `ConceptBottleneckClassifier`."""
 
     kind: Literal["ConceptBottleneckClassifier"] = "ConceptBottleneckClassifier"
@@ -250,7 +164,7 @@ class HeadNode(_Classifier):
     prior_used: Text | None
 
 
-class GatedNode(_Classifier):
+class GatedNode(ClassifierNode):
     """A fitted `GatedConceptBottleneckClassifier`; one head per expert, in order."""
 
     kind: Literal["GatedConceptBottleneckClassifier"] = "GatedConceptBottleneckClassifier"
@@ -315,6 +229,8 @@ class Step(Part):
         | TokenUnionNode
         | HeadNode
         | GatedNode
+        | SparseNode
+        | CrossNode
         | ForeignNode
         | PassthroughNode,
         Field(discriminator="kind"),
@@ -332,6 +248,6 @@ class PipelineNode(EstimatorNode):
         names = [step.name for step in self.steps]
         if len(set(names)) < len(names) or any("__" in name for name in names):
             raise ValueError("names of steps must differ and be without '__'")
-        if any(isinstance(step.node, _Classifier) for step in self.steps[:-1]):
+        if any(isinstance(step.node, ClassifierNode) for step in self.steps[:-1]):
             raise ValueError("a classifier can only be the last step")
         return self

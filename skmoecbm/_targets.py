@@ -180,7 +180,7 @@ def label_cells(owner, class_weight, classes, labels, weights):
             f"{len(lost)} label(s) cannot be learned from these rows: {', '.join(lost[:5])}. Their "
             "probability is a constant near 0 or 1. Add images, or drop the columns.",
             SkmoecbmWarning,
-            stacklevel=6,
+            stacklevel=7,
         )
         frequency = (positive + 0.5) / (weights.sum() + 1.0)
         values = np.where(has_cases, values, frequency)

@@ -24,6 +24,7 @@ from skmoecbm._card_model import (
     encoders_of,
     expert_rows,
     foreign_classes,
+    network_words,
     takes_images,
     takes_images_alone,
     token_nodes,
@@ -35,6 +36,7 @@ from skmoecbm._validation import parameter_error
 __all__ = ["CardDetails", "ReportedMetrics", "model_card", "with_repository"]
 
 _TITLE = "A concept bottleneck model"
+_NETWORK_TITLE = "A sparse mixture of networks"
 _PARTS = ("description", "intended_use", "out_of_scope", "training_data", "limits")
 
 
@@ -81,7 +83,9 @@ def model_card(
     encoders = encoders_of(config)
     node, prefix = classifier_of(config)
     experts, tokens = expert_rows(config, node), token_rows(config)
-    title = one_line(details.title or ("Encoders of tokens" if tokens else _TITLE), 200)
+    is_network = hasattr(node, "history")
+    plain = "Encoders of tokens" if tokens else _TITLE
+    title = one_line(details.title or (_NETWORK_TITLE if is_network else plain), 200)
     version = config.library_versions.get("skmoecbm", "")
     view = {
         "front_matter": _front_matter(
@@ -124,6 +128,7 @@ def model_card(
         "examples": [(Inert(name), words) for name, words in examples],
         "tables": [],
         "without_table": [],
+        "network": None,
         "foreign": [code(name) for name in foreign_classes(config)][:20],
     }
     if node is not None:
@@ -148,7 +153,9 @@ def _of_classifier(node, prefix, arrays, encoders):
                 "n_hidden": left_out,
             }
         )
-    heads = getattr(node, "heads", (node,))
+    own = (node,) if hasattr(node, "expert_name") else ()  # a network has no heads
+    masked = getattr(node, "masked_experts", getattr(node, "masked_streams", ()))
+    heads = getattr(node, "heads", own)
     shown = {one.expert for one in told[:SHOWN_EXPERTS]}
     hidden = [_without_table(head) for head in heads if head.expert_name not in shown]
     return {
@@ -159,10 +166,11 @@ def _of_classifier(node, prefix, arrays, encoders):
         "head_names": [code(head.expert_name) for head in heads],
         "selected": code(getattr(node, "selected", "")),
         "fallback": prose(getattr(node, "fallback", None) or ""),
-        "masked": [code(name) for name in getattr(node, "masked_experts", ())],
+        "masked": [code(name) for name in masked],
         "edits": [_edit_in_words(edit) for edit in getattr(node, "edits", ())],
         "sets": getattr(node, "sets", None),
         "gate": getattr(node, "gate", None),
+        "network": network_words(node),
         "training": _training(getattr(node, "training_summary", None)),
     }
 
@@ -174,7 +182,9 @@ def _front_matter(details, name, experts, encoders, node, reported):
     bases = list(dict.fromkeys(e["repository"] for e in experts if e["repository"]))
     concepts = [] if experts and not encoders else ["concept-bottleneck"]
     tags = ["skmoecbm", *concepts, "interpretability"]
-    if node is not None and node.kind == "GatedConceptBottleneckClassifier":
+    if node is not None and hasattr(node, "history"):
+        tags = ["skmoecbm"]
+    if node is not None and node.kind != "ConceptBottleneckClassifier":
         tags.append("mixture-of-experts")
     results = eval_results(reported, task)
     data = ModelCardData(
@@ -247,7 +257,9 @@ def _using(config, node):
         return ['similarities = model.transform(["photo.jpg"])']
     return [
         'probabilities = model.predict_proba(["photo.jpg"])  # a column for each of model.classes_',
-        'skmoecbm.explain(model, ["photo.jpg"]).plot()',
+        'skmoecbm.explain(model, ["photo.jpg"]).plot()'
+        if not hasattr(node, "history")
+        else 'skmoecbm.explain(model, ["photo.jpg"])  # whom it was sent to',
     ]
 
 

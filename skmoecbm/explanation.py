@@ -23,8 +23,7 @@ def explain(model, images):
     Parameters
     ----------
     model : Pipeline or classifier
-        A fitted pipeline that ends in a `ConceptBottleneckClassifier` or a
-        `GatedConceptBottleneckClassifier`, or one of these alone.
+        A fitted pipeline that ends in a classifier of this package, or one of these alone.
     images : array-like of length n
         What the model's `predict` takes: images for a pipeline with encoders, features
         (`ExpertFeatures`, array, DataFrame) for a bare classifier.
@@ -33,7 +32,8 @@ def explain(model, images):
     -------
     Explanation
         Contributions of every (expert, concept) and a bias that sum to `decision_function`; of a
-        mixture with ``pool="prob"`` to `predict_proba`.
+        mixture with ``pool="prob"`` to `predict_proba`. Of a `SparseMoEClassifier`, whose decision
+        is no such sum, a `RoutingExplanation`: whom rows were sent to.
 
     Raises
     ------
@@ -64,6 +64,10 @@ def explain(model, images):
     True
     """
     classifier, features, beside = read_images("explain", model, images)
+    if not classifier._sums_concepts:
+        explanation = classifier.explain(features)
+        explanation.notices = tuple(beside.get("notices", ()))
+        return explanation
     return explain_features(classifier, features, **beside)
 
 
@@ -84,7 +88,7 @@ def read_images(owner, model, images):
     beside : dict
         The other arguments of `explain_features`.
     """
-    model, classifier = fitted_classifier(owner, model)
+    model, classifier = fitted_classifier(owner, model, sums_concepts=owner != "explain")
     if classifier is model or len(model.steps) == 1:
         return classifier, images, {}
     banks = banks_of(model.steps[0][1])

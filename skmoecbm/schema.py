@@ -12,6 +12,7 @@ from skmoecbm._config_bytes import read_object
 from skmoecbm._conversions import convert
 from skmoecbm._schema_nodes import (
     ArrayEntry,
+    CrossNode,
     EncoderNode,
     GatedNode,
     HeadNode,
@@ -20,6 +21,7 @@ from skmoecbm._schema_nodes import (
     Name,
     Part,
     PipelineNode,
+    SparseNode,
     Text,
     UnionNode,
 )
@@ -59,7 +61,9 @@ class ModelConfig(Part):
         | TextTokenEncoderNode
         | TokenUnionNode
         | HeadNode
-        | GatedNode,
+        | GatedNode
+        | SparseNode
+        | CrossNode,
         Field(discriminator="kind"),
     ]
     arrays: Annotated[dict[Name, ArrayEntry], Field(max_length=10_000)]

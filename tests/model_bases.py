@@ -23,6 +23,13 @@ from skmoecbm._gating import GateState
 from skmoecbm._vectors import ConceptVectors
 from skmoecbm.concepts import TopKConcepts, load_concepts
 from skmoecbm.datasets import make_lesions
+from skmoecbm.moe import (
+    Balancing,
+    CrossModalMoEClassifier,
+    MiniBatches,
+    SparseMoEClassifier,
+    TokenFeatures,
+)
 
 __all__ = ["BASES"]
 
@@ -151,6 +158,43 @@ def _foreign():
     return model.fit(*_table())
 
 
+def _sparse(many_labels=False, **settings):
+    X, y = _table()
+    X[::5, :3] = np.nan
+    if many_labels:
+        y = pd.DataFrame({"a": y == "mel", "b": X[:, 4] > 0}).astype(int)
+    settings = {"n_experts": 3, "expert_hidden": 4, "random_state": 0, **settings}
+    training = MiniBatches(max_epochs=3)
+    return SparseMoEClassifier(modalities=dict(_EXPERTS), training=training, **settings).fit(X, y)
+
+
+def _sparse_pipeline():
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    X, y = _table(n_classes=2)
+    training = MiniBatches(max_epochs=2, early_stopping=False)
+    last = SparseMoEClassifier(n_experts=2, top_k=1, expert_hidden=4, training=training)
+    return make_pipeline(StandardScaler(), last).fit(X, y)
+
+
+def _cross(**settings):
+    X, y = _table()
+    rng = np.random.default_rng(0)
+    words = [rng.standard_normal((2 + i % 3, 2)) if i % 4 else None for i in range(len(y))]
+    features = TokenFeatures({"image": X[:, :6].reshape(len(y), 2, 3), "text": words})
+    training = MiniBatches(max_epochs=3)
+    settings = {"n_experts": 3, "width": 4, "expert_hidden": 4, "random_state": 0, **settings}
+    return CrossModalMoEClassifier(training=training, **settings).fit(features, y)
+
+
+def _cross_table(**settings):
+    X, y = _table()
+    training = MiniBatches(max_epochs=2, early_stopping=False)
+    settings = {"n_experts": 2, "top_k": 1, "width": 4, "expert_hidden": 4, **settings}
+    return CrossModalMoEClassifier(training=training, **settings).fit(X, y)
+
+
 #: name -> function that returns a fitted model; one more line is one more kind of model.
 BASES = {
     "single": _single,
@@ -170,4 +214,12 @@ BASES = {
     "encoder": _fitted_encoder,
     "pipeline": _pipeline,
     "heads of others": _foreign,
+    "sparse": lambda: _sparse(gating="laplace", noise=True, balancing=Balancing(z_loss=0.1)),
+    "sparse disjoint": lambda: _sparse(router="disjoint", gating="gaussian", missing="learned"),
+    "sparse labels": lambda: _sparse(router="per_modality", many_labels=True),
+    "sparse pipeline": _sparse_pipeline,
+    "cross": lambda: _cross(gating="laplace").without("text"),
+    "cross concat": lambda: _cross(fusion="concat", moe=False, pooling="cls", streams=["image"]),
+    "cross columns": _cross_table,
+    "cross cut": lambda: _cross_table(streams={"a": (slice(0, 4), 2), "b": ([4, 5], 1)}),
 }

@@ -8,6 +8,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from skmoecbm import FormatError, SkmoecbmError, SkmoecbmWarning, load
+from skmoecbm.moe import TokenFeatures
 
 __all__ = ["outcome_of", "use"]
 
@@ -40,6 +41,9 @@ def use(model):
     if not hasattr(last, "predict_proba") or last.n_features_in_ > _MAX_COLUMNS:
         return "loaded"
     X = np.random.default_rng(0).normal(size=(4, last.n_features_in_))
+    if getattr(getattr(last, "_layout", None), "kind", None) == "tokens":
+        rng = np.random.default_rng(0)
+        X = TokenFeatures({n: rng.normal(size=(4, 3, width)) for n, width in last.streams_.items()})
     if hasattr(last, "feature_names_in_"):
         X = pd.DataFrame(X, columns=last.feature_names_in_)
     with warnings.catch_warnings():

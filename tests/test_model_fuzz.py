@@ -47,7 +47,7 @@ def test_the_base_models_are_whole_and_of_use(models, place):
     for name, files in models.items():
         assert outcome_of(_write(place, files)) == "loaded", name
     kinds = {json.loads(files[CONFIG])["model"]["kind"] for files in models.values()}
-    assert len(kinds) == 4
+    assert len(kinds) == 6
     gates = {json.loads(files[CONFIG])["model"].get("gate") for files in models.values()}
     assert gates >= {"uniform", "expert", "constant", "linear", "gaussian", "laplace", "mlp"}
     assert sum("model.sets.scores" in read_arrays(files[ARRAYS]) for files in models.values()) == 1
@@ -140,6 +140,54 @@ HOSTILE = {
         lambda m: m["parameters"].update(
             gate={"$object": "ConstantGate", "parameters": {"args": [1]}}
         ),
+    ),
+    "experts beyond memory": ("sparse", lambda m: m["shape"].update(n_experts=2**31)),
+    "units beyond memory": ("sparse", lambda m: m["shape"].update(hidden=2**31)),
+    "a router that there is not": ("sparse", lambda m: m["shape"].update(router="both")),
+    "more chosen than there are": ("sparse", lambda m: m["shape"].update(top_k=4)),
+    "experts that the tensors do not have": ("sparse", lambda m: m["shape"].update(n_experts=2)),
+    "another gate than the tensors": ("sparse", lambda m: m["shape"].update(gating="softmax")),
+    "two modalities of one name": (
+        "sparse",
+        lambda m: m.update(modality_names=["left", "left"]),
+    ),
+    "a column in two modalities": (
+        "sparse",
+        lambda m: m["modality_columns"][1].__setitem__(0, 0),
+    ),
+    "a modality of no column": (
+        "sparse",
+        lambda m: (m["modality_columns"].append([]), m["column_names"].append([])),
+    ),
+    "a network with a penalty": ("sparse", lambda m: m.update(alpha=1.0)),
+    "an epoch that was not": ("sparse", lambda m: m["history"].update(best_epoch=99)),
+    "batches of a word": (
+        "sparse",
+        lambda m: m["parameters"]["training"]["parameters"].update(batch_size="all"),
+    ),
+    "a balance of another kind": (
+        "sparse",
+        lambda m: m["parameters"].update(balancing={"$object": "MiniBatches", "parameters": {}}),
+    ),
+    "three streams": (
+        "cross",
+        lambda m: m.update(stream_names=["a", "b", "c"], stream_widths=[3, 2, 2]),
+    ),
+    "two streams of one name": ("cross", lambda m: m.update(stream_names=["text", "text"])),
+    "tokens of no width": ("cross", lambda m: m["stream_widths"].__setitem__(0, 0)),
+    "tokens beyond memory": ("cross", lambda m: m["stream_widths"].__setitem__(0, 2**31)),
+    "projections beyond memory": ("cross", lambda m: m["shape"].update(width=2**31)),
+    "a stream left out that there is not": ("cross", lambda m: m.update(masked_streams=["x"])),
+    "no stream left": ("cross", lambda m: m.update(masked_streams=["image", "text"])),
+    "tokens cut out of nothing": ("cross", lambda m: m.update(reading="cut")),
+    "columns that there are not": (
+        "cross cut",
+        lambda m: m["stream_columns"][0].__setitem__(0, 99),
+    ),
+    "half a token": ("cross cut", lambda m: m["stream_columns"][0].pop()),
+    "attention that the tensors do not have": (
+        "cross concat",
+        lambda m: m["shape"].update(fusion="attention"),
     ),
     "a seed that is none": ("linear", lambda m: m["parameters"].update(random_state=0.11)),
     "two columns of one name": (

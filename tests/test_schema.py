@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import skmoecbm
 from skmoecbm import ConceptEncoder, FormatError, GatedConceptBottleneckClassifier, LinearGate
-from skmoecbm._packed_classifiers import OBJECTS
+from skmoecbm._packed_common import OBJECTS
 from skmoecbm._parameters import pack_parameters, pack_value, unpack_parameters, unpack_value
 from skmoecbm.schema import FORMAT_VERSION, Labels, ModelConfig, parse_config
 

@@ -5,17 +5,44 @@ import torch
 from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import get_scorer
+from sklearn.utils.validation import check_is_fitted
 
-from skmoecbm._base import ConceptClassifier
+from skmoecbm._base import ConceptClassifier, fit_task
 from skmoecbm._heads import two_columns
 from skmoecbm._joint_fit import split_rows
+from skmoecbm._validation import check_choice, check_number, parameter_error
 from skmoecbm.exceptions import InputError
+from skmoecbm.moe._routing import GATINGS
+from skmoecbm.moe._routing_explanation import explain_routing
+from skmoecbm.moe._training import Balancing, MiniBatches, train
 
 __all__ = ["NetworkClassifier"]
 
 
 class NetworkClassifier(ConceptClassifier):
-    """A classifier that trains a network by mini-batches and keeps its best epoch."""
+    """A classifier that trains a network by mini-batches and keeps its best epoch.
+
+    To be explained one has `_routing` and `_logits_without`, as of `SparseMoEClassifier`.
+    """
+
+    _sums_concepts = False
+
+    def explain(self, X, *, images=None):
+        """Tell whom each row was sent to, and what each modality did to the decision.
+
+        Parameters
+        ----------
+        X : as of `predict`
+        images : ignored
+            Here so that the method is called as that of other classifiers.
+
+        Returns
+        -------
+        RoutingExplanation
+            Its `summary` tells whether routing differs by class, and who is missed.
+        """
+        check_is_fitted(self)
+        return explain_routing(self, X)
 
     def _split(self, training, target, present, groups, rng):
         """Return which rows train, which are held out, and why none are (or None)."""
@@ -39,6 +66,62 @@ class NetworkClassifier(ConceptClassifier):
                 "Give another splitter, or a share."
             )
         return used & ~held_out, held_out, None
+
+    def _check_mixture(self):
+        """Validate what is stored of experts and training, and return balancing and training."""
+        for name in ("n_experts", "top_k", "expert_hidden"):
+            check_number(self, name, getattr(self, name), low=1, integer=True)
+        if self.top_k > self.n_experts:
+            wanted = f"an int of at most n_experts (now {self.n_experts})"
+            raise parameter_error(self, "top_k", wanted, self.top_k)
+        check_choice(self, "gating", self.gating, GATINGS)
+        training = MiniBatches() if self.training is None else self.training
+        if not isinstance(training, MiniBatches):
+            raise parameter_error(self, "training", "MiniBatches(...) or None", training)
+        training.check()
+        balancing = self.balancing
+        if balancing is None:
+            dense = self.top_k == self.n_experts
+            balancing = Balancing(loss="importance" if dense else "switch")
+        if not isinstance(balancing, Balancing):
+            raise parameter_error(self, "balancing", "Balancing(...) or None", balancing)
+        balancing.check(self)
+        return balancing, training
+
+    def _train(self, X, y, network, rates, n, batch_loss, score, training, generator, reason):
+        """Train a network, and keep its tensors and what the run tells.
+
+        Parameters
+        ----------
+        X, y
+            As they came, for callbacks.
+        network, rates, n, batch_loss, score, training, generator
+            As `train` takes them.
+        reason : str or None
+            Why no rows are held out.
+        """
+        context = self._init_callback_context(max_subtasks=training.max_epochs)
+        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        run = train(
+            network,
+            rates,
+            n,
+            batch_loss,
+            score,
+            training,
+            generator,
+            lambda name: fit_task(context, self, X, y, name),
+        )
+        self.weights_ = {
+            name: value.cpu().numpy().copy() for name, value in network.state_dict().items()
+        }
+        run.early_stopping = reason or True
+        self.history_ = vars(run).copy()
+        self.n_iter_ = len(run.train_loss)
+        context.call_on_fit_task_end(
+            estimator=self, X=X, y=y, reconstruction_attributes=self._fitted_attributes()
+        )
+        return self
 
     def _log_odds(self):
         """Return the logits of the class frequencies, shape (K',)."""

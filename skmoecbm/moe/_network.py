@@ -12,7 +12,7 @@ from skmoecbm.moe._linear import solve_linear
 from skmoecbm.moe._pool import ExpertPool
 from skmoecbm.moe._routing import Router, add_noise, route
 
-__all__ = ["Routing", "Shape", "SparseNetwork"]
+__all__ = ["Routing", "Shape", "SparseNetwork", "clusters", "sharpness", "tensor_shapes"]
 
 # Rows that k-means looks at, at most.
 _CLUSTERED = 5000
@@ -149,10 +149,10 @@ class SparseNetwork(nn.Module):
             if len(points) > _CLUSTERED:
                 points = points[rng.permutation(len(points))[:_CLUSTERED]]
             centres = clusters(points, self.shape.n_experts, rng)
-            sharpness = _sharpness(points, centres, self.shape.gating)
-            router.start(torch.as_tensor(centres, device=seen.device), sharpness)
+            sharp = sharpness(points, centres, self.shape.gating)
+            router.start(torch.as_tensor(centres, device=seen.device), sharp)
 
-    def forward(self, x, present, generator=None):
+    def forward(self, x, present, generator=None, without=None):
         """Return logits (n, K') and the `Routing` of each router.
 
         Parameters
@@ -162,13 +162,22 @@ class SparseNetwork(nn.Module):
         present : tensor of shape (n, M), bool
         generator : torch.Generator or None
             Of the noise of training; None is without.
+        without : (int, int) or None
+            Pool and number of an expert that nobody is sent to.
         """
         parts, share = self._parts(x, present)
         routings = []
-        for router, (seen, there) in zip(self.routers, self._seen(x, present), strict=True):
+        for r, (router, (seen, there)) in enumerate(
+            zip(self.routers, self._seen(x, present), strict=True)
+        ):
             logits = router(seen)
             if generator is not None and self.shape.noisy:
                 logits = add_noise(logits, router.deviation(seen), generator)
+            if without is not None and without[0] == r % len(self.pools):
+                gone = torch.arange(logits.shape[1], device=logits.device) == without[1]
+                if len(gone) == 1:
+                    there = torch.zeros_like(there)
+                logits = logits.masked_fill(gone & (len(gone) > 1), -torch.inf)
             weights, probabilities = route(logits, self.shape.top_k)
             routings.append(Routing(logits, probabilities, weights * there[:, None], there))
         if self.shape.router == "joint":
@@ -221,6 +230,13 @@ class SparseNetwork(nn.Module):
         return [(torch.cat([*parts, *marks], 1), everywhere if several else present[:, 0])]
 
 
+def tensor_shapes(shape):
+    """Return name -> shape of every tensor of a network, without making any."""
+    with torch.device("meta"):
+        network = SparseNetwork(shape)
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
 def clusters(rows, n, rng):
     """Return n centres (n, d) of rows; where there are fewer distinct rows, others near them."""
     distinct = np.unique(rows, axis=0)
@@ -232,7 +248,7 @@ def clusters(rows, n, rng):
     return np.concatenate([distinct, extra + 0.1 * spread * rng.standard_normal(extra.shape)])
 
 
-def _sharpness(rows, centres, gating):
+def sharpness(rows, centres, gating):
     """Return s at which the median row gives its own expert the head start."""
     if len(centres) == 1:
         return 1.0

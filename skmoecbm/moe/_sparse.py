@@ -130,8 +130,8 @@ class SparseMoEClassifier(NetworkClassifier):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _check_parameters(self):
-        """Validate what was stored, and return device, balancing and training."""
+    def _check_settings(self):
+        """Validate what was stored, and return balancing and training."""
         for name in ("n_experts", "top_k", "expert_hidden"):
             check_number(self, name, getattr(self, name), low=1, integer=True)
         if self.top_k > self.n_experts:
@@ -153,10 +153,11 @@ class SparseMoEClassifier(NetworkClassifier):
         if not isinstance(balancing, Balancing):
             raise parameter_error(self, "balancing", "Balancing(...) or None", balancing)
         balancing.check(self)
-        return resolve_device(self.device, self), balancing, training
+        return balancing, training
 
     def _fit(self, X, y, sample_weight, groups):
-        device, balancing, training = self._check_parameters()
+        balancing, training = self._check_settings()
+        device = resolve_device(self.device, self)
         blocks = self.modalities
         blocks = list(blocks.items()) if isinstance(blocks, dict) else blocks
         data, _, codes, weights, groups, present = self._start_fit(
@@ -210,6 +211,7 @@ class SparseMoEClassifier(NetworkClassifier):
         }
         run.early_stopping = reason or True
         self.history_ = vars(run).copy()
+        self.training_summary_["device"] = device.type
         self.n_iter_ = len(run.train_loss)
         context.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=self._fitted_attributes()
@@ -248,16 +250,23 @@ class SparseMoEClassifier(NetworkClassifier):
         )
         return network.to(device)
 
-    def _forward(self, X):
-        """Yield logits and routings of some rows at a time, and who is present, (n, M)."""
+    def _forward(self, X, expert=None, modality=None):
+        """Yield logits and routings of some rows at a time, and who is present, (n, M).
+
+        Of the model without an expert, by number, or a modality.
+        """
         data, _ = self._read(X)
         device = resolve_device(self.device, self)
         values, present = self._tensors(data, device)
+        if modality is not None:
+            present[:, modality] = False
+        without = None if expert is None else divmod(expert, self.network_shape_.n_experts)
         network = self._network(device)
         with torch.no_grad():
             for start in range(0, len(present), _ROWS_AT_ONCE):
                 some = slice(start, start + _ROWS_AT_ONCE)
-                yield *network([part[some] for part in values], present[some]), present[some]
+                given = ([part[some] for part in values], present[some])
+                yield *network(*given, without=without), present[some]
 
     def _class_logits(self, X):
         """Return logits (n, K) at the class frequencies of training."""
@@ -268,6 +277,38 @@ class SparseMoEClassifier(NetworkClassifier):
         if self._n_outputs == 1:
             logits = two_columns(logits)
         return self._fill_absent(logits, present)
+
+    def _logits_without(self, X, *, expert=None, modality=None):
+        """Return the decision (n, K') of the model, or of what is left of it."""
+        parts = [
+            torch.where(there.any(1)[:, None], logits, torch.nan).cpu().numpy()
+            for logits, _, there in self._forward(X, expert, modality)
+        ]
+        logits = np.concatenate(parts)
+        return np.where(np.isnan(logits), self._log_odds(), logits) + self._constant_logits()
+
+    def _routing(self, X):
+        """Return what a `RoutingExplanation` is made of."""
+        weights, seen, present = [], [], []
+        for _, routings, there in self._forward(X):
+            weights.append(torch.stack([one.weights for one in routings], dim=1).cpu().numpy())
+            seen.append(torch.stack([one.present for one in routings], dim=1).cpu().numpy())
+            present.append(there.cpu().numpy())
+        present = np.concatenate(present)
+        shape = self.network_shape_
+        names = [f"expert {e}" for e in range(shape.n_experts)]
+        if shape.n_pools > 1:
+            names = [
+                f"{modality} {e}" for modality in self.modality_names_ for e in range(len(names))
+            ]
+        some = present.any(axis=1)
+        return {
+            "weights": np.concatenate(weights) * some[:, None, None],
+            "seen": np.concatenate(seen) & some[:, None],
+            "modality_present": present,
+            "router_names": ["all"] if shape.router == "joint" else list(self.modality_names_),
+            "expert_names": names,
+        }
 
     def routing_weights(self, X):
         """Return how much each expert counts in each row.
@@ -283,9 +324,4 @@ class SparseMoEClassifier(NetworkClassifier):
             "disjoint" experts of its own). Zero for experts that were not chosen, and for a
             modality that is absent.
         """
-        return np.concatenate(
-            [
-                torch.stack([routing.weights for routing in routings], dim=1).cpu().numpy()
-                for _, routings, _ in self._forward(X)
-            ]
-        )
+        return self._routing(X)["weights"]

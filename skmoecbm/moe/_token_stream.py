@@ -53,7 +53,7 @@ class TokenStream:
         """Yield the tokens of some rows at a time, (s, d), in their order."""
         most = max(1, _CHUNK // max(1, self.width))
         for rows in _pieces(self.lengths, most):
-            yield self.values[self._indices(rows)]
+            yield self.values[self.flat_indices(rows)]
 
     def padded(self, rows=slice(None)):
         """Return tokens (b, T, d), zero behind a row's last, and which are real, (b, T), bool."""
@@ -61,7 +61,7 @@ class TokenStream:
         longest = int(lengths.max(initial=0))
         mask = np.arange(longest) < lengths[:, None]
         tokens = np.zeros((len(lengths), longest, self.width), dtype=self.values.dtype)
-        tokens[mask] = self.values[self._indices(rows)]
+        tokens[mask] = self.values[self.flat_indices(rows)]
         return tokens, mask
 
     def compact(self):
@@ -90,11 +90,13 @@ class TokenStream:
             return False
         most = max(1, _CHUNK // max(1, self.width))
         return all(
-            np.array_equal(self.values[self._indices(rows)], other.values[other._indices(rows)])
+            np.array_equal(
+                self.values[self.flat_indices(rows)], other.values[other.flat_indices(rows)]
+            )
             for rows in _pieces(self.lengths, most)
         )
 
-    def _indices(self, rows):
+    def flat_indices(self, rows=slice(None)):
         """Return where in `values` the tokens of some rows are, (s,); a slice if side by side."""
         starts, lengths = self.starts[rows], self.lengths[rows]
         starts, lengths = starts[lengths > 0], lengths[lengths > 0]
@@ -232,7 +234,7 @@ def _checked(name, values, starts, lengths):
     lengths = lengths.copy()
     stream = TokenStream(values, starts, lengths)
     for rows in _pieces(lengths, max(1, _CHUNK // max(1, values.shape[1]))):
-        if np.isfinite(values[stream._indices(rows)]).all():
+        if np.isfinite(values[stream.flat_indices(rows)]).all():
             continue
         for i in range(*rows.indices(len(lengths))):
             row = stream.row(i)

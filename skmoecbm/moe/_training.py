@@ -47,10 +47,11 @@ class Balancing(BaseEstimator):
             raise parameter_error(self, "loss", "'switch', 'importance' or None", self.loss)
         for name in ("weight", "z_loss", "modality_entropy"):
             check_number(self, name, getattr(self, name), low=0)
-        if self.modality_entropy and owner.router != "per_modality":
+        router = getattr(owner, "router", "joint")
+        if self.modality_entropy and router != "per_modality":
             raise InputError(
                 "The 'modality_entropy' of Balancing compares how modalities use the same experts, "
-                f"so it needs router='per_modality'. Got router={owner.router!r}; set it to 0."
+                f"so it needs router='per_modality'. Got router={router!r}; set it to 0."
             )
         if self.loss == "switch" and self.weight and owner.top_k == owner.n_experts > 1:
             raise InputError(

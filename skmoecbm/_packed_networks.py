@@ -1,0 +1,156 @@
+"""The classifiers of networks as JSON nodes with arrays beside them, and back."""
+
+from dataclasses import asdict
+
+import numpy as np
+
+from skmoecbm._columns import Layout
+from skmoecbm._packed_arrays import take, take_quantiles
+from skmoecbm._packed_common import build, checked, pack_common, unpack_common
+from skmoecbm._schema_networks import CrossNode, CrossShapeNode, SparseNode
+from skmoecbm.exceptions import FormatError
+from skmoecbm.moe import CrossModalMoEClassifier, SparseMoEClassifier
+from skmoecbm.moe._cross_network import CrossShape, cross_tensor_shapes
+from skmoecbm.moe._cross_streams import StreamLayout
+from skmoecbm.moe._network import Shape, tensor_shapes
+
+__all__ = ["pack_cross", "pack_sparse", "unpack_cross", "unpack_sparse"]
+
+# Logarithms of factors: beyond, products with them would leave float64.
+_LARGEST_LOG = 100.0
+_FIELDS = ("n_experts", "top_k", "hidden", "router", "gating", "noisy", "learned_missing")
+
+
+def pack_sparse(model, arrays, prefix, trusted=()):
+    """Return the `SparseNode` of a fitted `SparseMoEClassifier`."""
+    for name, array in model.weights_.items():
+        arrays[f"{prefix}.network.{name}"] = array
+    for m in range(len(model.modality_names_)):
+        own = f"{prefix}.modalities.{m}"
+        arrays[f"{own}.mean"] = model.modality_means_[m]
+        arrays[f"{own}.scale"] = model.modality_scales_[m]
+        arrays[f"{own}.concept_quantiles"] = model.concept_quantiles_[m]
+    arrays[f"{prefix}.class_log_prior"] = model.class_log_prior_
+    shape = asdict(model.network_shape_)
+    return SparseNode(
+        **pack_common(model, arrays, prefix),
+        modality_names=model.modality_names_,
+        modality_columns=[columns.tolist() for columns in model._layout.columns],
+        column_names=model._layout.concepts,
+        shape={name: shape[name] for name in _FIELDS},
+        history=_pack_history(model.history_),
+    )
+
+
+def unpack_sparse(node, arrays, prefix, trusted=()):
+    """Return the fitted classifier of a `SparseNode`."""
+    model = build(SparseMoEClassifier, node)
+    checked(model._check_settings)
+    n_classes, widths = len(node.classes.values), [len(part) for part in node.modality_columns]
+    model.class_log_prior_ = take(arrays, f"{prefix}.class_log_prior", (n_classes,), "float64")
+    unpack_common(model, node, arrays, prefix)
+    model.modality_means_, model.modality_scales_, model.concept_quantiles_ = [], [], []
+    for m, width in enumerate(widths):
+        own = f"{prefix}.modalities.{m}"
+        model.modality_means_.append(take(arrays, f"{own}.mean", (width,), "float64"))
+        scale = take(arrays, f"{own}.scale", (width,), "float64", positive=True)
+        model.modality_scales_.append(scale)
+        model.concept_quantiles_.append(take_quantiles(arrays, own, width))
+    model.network_shape_ = Shape(
+        widths=tuple(widths),
+        n_outputs=1 if n_classes == 2 and not node.multilabel else n_classes,
+        **node.shape.model_dump(),
+    )
+    shapes = tensor_shapes(model.network_shape_)
+    _take_network(model, node, arrays, prefix, shapes)
+    model.modality_names_ = list(node.modality_names)
+    model._layout = Layout(
+        model.modality_names_,
+        [np.array(columns, dtype=int) for columns in node.modality_columns],
+        [list(names) for names in node.column_names],
+        np.array([], dtype=int),
+    )
+    return model
+
+
+def pack_cross(model, arrays, prefix, trusted=()):
+    """Return the `CrossNode` of a fitted `CrossModalMoEClassifier`."""
+    for name, array in model.weights_.items():
+        arrays[f"{prefix}.network.{name}"] = array
+    for m in range(len(model.streams_)):
+        arrays[f"{prefix}.streams.{m}.mean"] = model.token_means_[m]
+        arrays[f"{prefix}.streams.{m}.scale"] = model.token_scales_[m]
+    arrays[f"{prefix}.class_log_prior"] = model.class_log_prior_
+    shape, layout = asdict(model.network_shape_), model._layout
+    columns = layout.columns
+    return CrossNode(
+        **pack_common(model, arrays, prefix),
+        stream_names=list(model.streams_),
+        stream_widths=list(model.streams_.values()),
+        stream_columns=None if columns is None else [own.tolist() for own in columns],
+        reading=layout.kind,
+        picked=layout.picked,
+        masked_streams=getattr(model, "masked_streams_", ()),
+        shape={name: shape[name] for name in CrossShapeNode.model_fields},
+        history=_pack_history(model.history_),
+    )
+
+
+def unpack_cross(node, arrays, prefix, trusted=()):
+    """Return the fitted classifier of a `CrossNode`."""
+    model = build(CrossModalMoEClassifier, node)
+    checked(model._check_settings)
+    n_classes = len(node.classes.values)
+    model.class_log_prior_ = take(arrays, f"{prefix}.class_log_prior", (n_classes,), "float64")
+    unpack_common(model, node, arrays, prefix)
+    model.streams_ = dict(zip(node.stream_names, node.stream_widths, strict=True))
+    model.modality_names_ = list(node.stream_names)
+    if node.masked_streams:
+        model.masked_streams_ = node.masked_streams
+    columns = node.stream_columns
+    if columns is not None:
+        columns = [np.array(own, dtype=int) for own in columns]
+    model._layout = StreamLayout(node.reading, columns, node.picked)
+    model.token_means_, model.token_scales_ = [], []
+    for m, width in enumerate(node.stream_widths):
+        own = f"{prefix}.streams.{m}"
+        model.token_means_.append(take(arrays, f"{own}.mean", (width,), "float64"))
+        scale = take(arrays, f"{own}.scale", (width,), "float64", positive=True)
+        model.token_scales_.append(scale)
+    model.network_shape_ = CrossShape(
+        widths=tuple(node.stream_widths),
+        n_outputs=1 if n_classes == 2 and not node.multilabel else n_classes,
+        **node.shape.model_dump(),
+    )
+    shapes = cross_tensor_shapes(model.network_shape_)
+    _take_network(model, node, arrays, prefix, shapes)
+    return model
+
+
+def _pack_history(history):
+    """Return what a training run tells as plain values."""
+    return {
+        "train_loss": [float(loss) for loss in history["train_loss"]],
+        "validation_score": [float(score) for score in history["validation_score"]],
+        "best_epoch": int(history["best_epoch"]),
+        "early_stopping": history["early_stopping"],
+    }
+
+
+def _take_network(model, node, arrays, prefix, shapes):
+    """Give a model the tensors of its network, and how the training went."""
+    model.weights_ = {}
+    for name, shape in shapes.items():
+        array = take(arrays, f"{prefix}.network.{name}", shape, "float64")
+        if "log_" in name and np.abs(array).max(initial=0.0) > _LARGEST_LOG:
+            raise FormatError(
+                f"The array '{prefix}.network.{name}' has logarithms beyond {_LARGEST_LOG:g}; "
+                "save the model again."
+            )
+        model.weights_[name] = array
+    model.history_ = {
+        "train_loss": list(node.history.train_loss),
+        "validation_score": list(node.history.validation_score),
+        "best_epoch": node.history.best_epoch,
+        "early_stopping": node.history.early_stopping,
+    }

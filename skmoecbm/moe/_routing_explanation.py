@@ -1,0 +1,215 @@
+"""Where rows were sent, and what each modality did to their decision: a `RoutingExplanation`."""
+
+import copy
+
+import numpy as np
+
+from skmoecbm.exceptions import InputError
+from skmoecbm.moe._routing_summary import summarise_routing
+
+__all__ = ["RoutingExplanation", "explain_routing"]
+
+
+class RoutingExplanation:
+    """Which experts each row was sent to, and what its modalities did; made by `explain`.
+
+    The decision of a mixture of networks is no sum over concepts, so this tells who took part, and
+    what changes where a modality is taken away. `summary` adds labels: routing by class against
+    what chance would show, and the model without each expert and modality.
+
+    Attributes
+    ----------
+    classes : list of length K
+    columns : list of length K'
+        The class that each logit speaks for: all, or of two classes the second.
+    router_names : list of str, length R
+        The modality that a router sees; "all" where one sees all of them.
+    expert_names : list of str, length E'
+        Of experts that are shared by routers, or of each modality's own.
+    modality_names : list of str, length M
+    weights : ndarray of shape (n, R, E), float64
+        As of `routing_weights`.
+    expert_weights : ndarray of shape (n, E'), float64
+        Share of each expert in all that was sent, in [0, 1]; rows sum to 1, or 0 where nothing
+        was sent.
+    present : ndarray of shape (n, E'), bool
+        Whether the row could be sent to the expert.
+    modality_present : ndarray of shape (n, M), bool
+    modality_effects : ndarray of shape (n, M, K'), float64
+        Logits minus those without the modality. NaN where it is absent, or all that there is.
+    logits : ndarray of shape (n, K'), float64
+    probabilities : ndarray of shape (n, K), float64
+    predicted : ndarray of shape (n,)
+    thresholds : ndarray of shape (K,) or None
+        Where a row may have several labels: from which probability on each is said.
+    notices : tuple of str
+    """
+
+    def __init__(
+        self,
+        *,
+        classes,
+        router_names,
+        expert_names,
+        modality_names,
+        weights,
+        expert_weights,
+        present,
+        modality_present,
+        modality_effects,
+        logits,
+        probabilities,
+        thresholds=None,
+        notices=(),
+        source=None,
+    ):
+        self.classes = np.asarray(classes).tolist()
+        self.columns = self.classes if logits.shape[1] > 1 else self.classes[-1:]
+        self.router_names = router_names
+        self.expert_names = expert_names
+        self.modality_names = modality_names
+        self.weights = weights
+        self.expert_weights = expert_weights
+        self.present = present
+        self.modality_present = modality_present
+        self.modality_effects = modality_effects
+        self.logits = logits
+        self.probabilities = probabilities
+        self.predicted = np.asarray(classes)[probabilities.argmax(axis=1)]
+        self.thresholds = thresholds
+        self.notices = tuple(notices)
+        self._source = source
+
+    def __len__(self):
+        """Return the number of rows."""
+        return len(self.logits)
+
+    def summary(
+        self,
+        y=None,
+        *,
+        groups=None,
+        n_bootstrap=1000,
+        n_permutations=1000,
+        confidence=0.95,
+        random_state=None,
+    ):
+        """Tell whether routing differs by class, and what is lost without an expert or modality.
+
+        Parameters
+        ----------
+        y : array-like of shape (n,), or indicator of shape (n, K), default=None
+            True classes. None takes those that are predicted: then there is no loss to compare,
+            and as routing takes part in the prediction the p-values are partly circular.
+        groups : array-like of shape (n,), default=None
+            Lesion, patient or study of each row: resampled and exchanged as a whole.
+        n_bootstrap : int, default=1000
+            Resamples of rows (of groups) for the intervals; 0 gives none.
+        n_permutations : int, default=1000
+            Exchanges of labels for the null of the heat map; 0 gives none.
+        confidence : float in (0, 1), default=0.95
+        random_state : int, RandomState instance or None, default=None
+
+        Returns
+        -------
+        RoutingSummary
+
+        Raises
+        ------
+        InputError
+            If labels or groups do not fit the rows, or a number is out of range.
+        """
+        return summarise_routing(
+            self,
+            y,
+            groups=groups,
+            n_bootstrap=n_bootstrap,
+            n_permutations=n_permutations,
+            confidence=confidence,
+            random_state=random_state,
+        )
+
+    def to_frame(self):
+        """Return a DataFrame, a line per (row, router, expert) that was chosen.
+
+        Columns: `row`, `predicted`, `router`, `expert`, `weight`, in [0, 1].
+        """
+        import pandas as pd
+
+        row, router, expert = np.nonzero(self.weights)
+        names, n_experts = np.array(self.expert_names, dtype=object), self.weights.shape[2]
+        own = len(names) > n_experts  # each router has its own
+        return pd.DataFrame(
+            {
+                "row": row,
+                "predicted": self.predicted[row],
+                "router": np.array(self.router_names, dtype=object)[router],
+                "expert": names[expert + router * n_experts * own],
+                "weight": self.weights[row, router, expert],
+            }
+        )
+
+    def __repr__(self):
+        """Return whom the rows were sent to, and how much each modality moved them."""
+        n = len(self)
+        lines = [
+            f"RoutingExplanation of {n:,} row{'s' * (n != 1)}: shares of {len(self.expert_names)} "
+            f"experts by {len(self.router_names)} router{'s' * (len(self.router_names) != 1)}"
+        ]
+        order = np.argsort(-self.expert_weights.mean(axis=0), kind="stable")
+        lines += [
+            f"  {100 * self.expert_weights[:, e].mean():3.0f} %  {self.expert_names[e]}"
+            for e in order[:8]
+        ]
+        effects = self.modality_effects
+        for m, name in enumerate(self.modality_names):
+            known = np.isfinite(effects[:, m, 0])
+            if known.any():
+                moved = np.abs(effects[known, m]).mean()
+                lines.append(
+                    f"  without {name} logits move by {moved:.2f} on average ({known.sum():,} rows)"
+                )
+        lines.append("summary(y) tells whether routing differs by class by more than chance")
+        return "\n".join([*lines, *(f"Note: {text}" for text in self.notices)])
+
+
+def explain_routing(classifier, X, *, notices=()):
+    """Return the `RoutingExplanation` of rows by a fitted sparse classifier."""
+    routing = classifier._routing(X)
+    weights, seen = routing["weights"], routing["seen"]
+    n, _, n_experts = weights.shape
+    if n == 0:
+        raise InputError("There is no row to explain. Give at least one.")
+    if len(routing["expert_names"]) > n_experts:  # each modality has experts of its own
+        sent = weights.reshape(n, -1)
+        present = np.repeat(seen, n_experts, axis=1)
+    else:
+        sent = weights.sum(axis=1)
+        present = np.repeat(seen.any(axis=1)[:, None], n_experts, axis=1)
+    total = sent.sum(axis=1, keepdims=True)
+    there = routing["modality_present"]
+    logits = classifier._logits_without(X)
+    effects = np.full((n, there.shape[1], logits.shape[1]), np.nan)
+    if there.shape[1] > 1:
+        for m in range(there.shape[1]):
+            told = there[:, m] & (there.sum(axis=1) > 1)
+            if told.any():
+                change = logits - classifier._logits_without(X, modality=m)
+                effects[told, m] = change[told]
+    return RoutingExplanation(
+        classes=classifier.classes_,
+        router_names=routing["router_names"],
+        expert_names=routing["expert_names"],
+        modality_names=list(classifier.modality_names_),
+        weights=weights,
+        expert_weights=sent / np.where(total > 0, total, 1.0),
+        present=present,
+        modality_present=there,
+        modality_effects=effects,
+        logits=logits,
+        probabilities=classifier.predict_proba(X),
+        thresholds=classifier._thresholds(),
+        notices=notices,
+        # a shallow copy: another fit of the classifier is none of this explanation's business
+        source=(copy.copy(classifier), X),
+    )
