@@ -160,4 +160,6 @@ def test_a_whole_pipeline_is_what_it_was(tmp_path):
     found = skmoecbm.load(tmp_path / "model", device="cpu", check_backbones=True)
     np.testing.assert_allclose(found.predict_proba(X), model.predict_proba(X), atol=1e-12)
     card = (tmp_path / "model" / "README.md").read_text()
+    assert "It takes records of `image`, `text`: a DataFrame" in card
+    assert "Research on how images and texts are classified, on data" in card
     assert "## Encoders" in card and "5 tokens of width 384" in card and "## Classes" in card
