@@ -57,7 +57,7 @@ _ROOMS = {
     "features": ("ExpertFeatures",),
     "hub": ("from_pretrained", "list_models", "load", "push_to_hub", "save"),
     "images": ("DicomFrame",),
-    "moe": ("SparseMoEClassifier",),
+    "moe": ("CrossModalMoEClassifier", "SparseMoEClassifier"),
     "report": ("model_report",),
     "search": ("GatedConceptBottleneckClassifierCV",),
 }

@@ -87,7 +87,8 @@ class GlobalExplanation:
     def heat_map(self):
         """DataFrame of mean weights, a line per class and a column per expert."""
         table = self.usage.pivot(index="class", columns="expert", values="weight")
-        return table.loc[list(self.supports), self.usage.expert.unique()]
+        # not .loc: labels that are True and False it takes for a mask
+        return table.reindex(index=list(self.supports), columns=self.usage.expert.unique())
 
     def top(self, k=10, class_=None):
         """Return the concepts of the largest mean absolute contribution.

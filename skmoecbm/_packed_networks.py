@@ -55,6 +55,8 @@ def unpack_sparse(node, arrays, prefix, trusted=()):
         model.modality_means_.append(take(arrays, f"{own}.mean", (width,), "float64"))
         scale = take(arrays, f"{own}.scale", (width,), "float64", positive=True)
         model.modality_scales_.append(scale)
+        if f"{own}.concept_quantiles" not in arrays:
+            raise FormatError(f"The array '{own}.concept_quantiles' is missing; save it again.")
         model.concept_quantiles_.append(take_quantiles(arrays, own, width))
     model.network_shape_ = Shape(
         widths=tuple(widths),

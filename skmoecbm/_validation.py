@@ -98,7 +98,7 @@ def resolve_device(device, owner="skmoecbm"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-    except (RuntimeError, TypeError, ValueError) as error:  # ValueError: a number beyond int64
+    except (RuntimeError, TypeError, ValueError) as error:
         raise parameter_error(
             owner, "device", "'auto', 'cpu', 'cuda' or 'cuda:N'", device
         ) from error

@@ -323,3 +323,13 @@ def test_text_without_a_bootstrap_names_no_intervals(model, rows):
     text = repr(global_explanation(model, X, y, n_bootstrap=0, n_permutations=0))
     assert "nan" not in text and "interval" not in text and "[" not in text
     assert "95 % intervals" in repr(global_explanation(model, X, y, n_bootstrap=5))
+
+
+def test_classes_that_are_true_and_false_are_labels_and_no_mask():
+    X, y = _table(80)
+    model = GatedConceptBottleneckClassifier(
+        ConceptBottleneckClassifier(alpha=1.0), "uniform", experts=EXPERTS
+    )
+    model.fit(X, y == "a")
+    found = global_explanation(model, X, y == "a", n_bootstrap=0, n_permutations=0)
+    assert found.heat_map.index.tolist() == [False, True]

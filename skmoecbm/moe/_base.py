@@ -117,6 +117,7 @@ class NetworkClassifier(ConceptClassifier):
         }
         run.early_stopping = reason or True
         self.history_ = vars(run).copy()
+        self.training_summary_["device"] = next(network.parameters()).device.type
         self.n_iter_ = len(run.train_loss)
         context.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=self._fitted_attributes()

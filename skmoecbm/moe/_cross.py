@@ -89,7 +89,8 @@ class CrossModalMoEClassifier(NetworkClassifier):
     -----
     A stream that a row lacks has the weight zero exactly: nothing attends to it, the gate gives the
     other all, and the router is told. A row then says what it would with ``without(name)``.
-    One stream alone attends to itself.
+    One stream alone attends to itself. Training starts at the best linear answer to the pooled
+    streams, with experts that are silent.
 
     Projections and attention are computed in float64 if the tokens are float64, else in float32,
     all behind them in float64. Predictions depend on no other row and on no padding: row by row
@@ -211,8 +212,8 @@ class CrossModalMoEClassifier(NetworkClassifier):
         network = CrossNetwork(self.network_shape_).to(device)
         rows = Rows(*self._rows(streams, device), target)
         mine = rows.take(np.flatnonzero(is_training))
-        network.start(torch.as_tensor(self._log_odds(), device=device), generator)
-        network.start_router(pieces(mine.x, mine.present, self.width), rng)
+        log_odds = torch.as_tensor(self._log_odds(), device=device)
+        network.start(pieces(mine.x, mine.present, self.width), mine, log_odds, rng, generator)
         mine.share = mine.share / mine.share.mean()
 
         def batch_loss(batch):

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.functional import logsigmoid
 
 from skmoecbm.moe._cross_attention import attend, sinusoids
+from skmoecbm.moe._linear import solve_linear
 from skmoecbm.moe._network import Routing, clusters, sharpness
 from skmoecbm.moe._pool import ExpertPool
 from skmoecbm.moe._routing import Router, route
@@ -113,45 +114,48 @@ class CrossNetwork(nn.Module):
         return first, [tensor for tensor in self.parameters() if id(tensor) not in theirs]
 
     @torch.no_grad()
-    def start(self, log_odds, generator):
-        """Draw the weights.
+    def start(self, pieces, rows, log_odds, rng, generator):
+        """Draw the weights, solve the head, and let the router begin at clusters of what it sees.
+
+        The experts are silent at first: training starts at the best linear answer to what the
+        streams make together.
 
         Parameters
         ----------
+        pieces : iterable of (x, present)
+            Of the training rows, some at a time.
+        rows : Rows
+            All of them, with labels and weights.
         log_odds : tensor of shape (K',)
-            Logits of the class frequencies: what is said where all else says nothing.
+            Logits of the class frequencies.
+        rng : numpy.random.RandomState
         generator : torch.Generator
         """
-        for matrix in (*self.projections, *self.queries, *self.keys, *self.values, self.head):
+        for matrix in (*self.projections, *self.queries, *self.keys, *self.values):
             bound = math.sqrt(3.0 / matrix.shape[1])  # numbers of about 1 stay so
             drawn = torch.rand(matrix.shape, generator=generator, dtype=torch.float64)
             matrix.copy_(bound * (2 * drawn - 1))
         self.gains.fill_(_POSITIONS)
         self.log_voice.fill_(math.log(0.5))  # a sum of those that are there: evidence adds up
-        self.pool.start(generator)
-        self.intercept.copy_(log_odds)
-
-    @torch.no_grad()
-    def start_router(self, pieces, rng):
-        """Let the router begin at clusters of what it sees.
-
-        Parameters
-        ----------
-        pieces : iterable of (x, present)
-            Of training rows, some at a time.
-        rng : numpy.random.RandomState
-        """
-        if not self.shape.moe:
-            return
-        seen = torch.cat([self._seen(self.fuse(*piece).vector, piece[1]) for piece in pieces])
-        rows = seen.cpu().numpy()
-        if len(rows) > _CLUSTERED:
-            rows = rows[rng.permutation(len(rows))[:_CLUSTERED]]
-        centres = clusters(rows, self.shape.n_experts, rng)
-        gating = self.shape.gating
-        self.router.start(
-            torch.as_tensor(centres, device=seen.device), sharpness(rows, centres, gating)
-        )
+        self.pool.start(generator, silent=True)
+        fused, seen = [], []
+        for x, present in pieces:
+            fused.append(self.fuse(x, present).vector)
+            seen.append(self._seen(fused[-1], present))
+        fused, seen = torch.cat(fused), torch.cat(seen)
+        share = (rows.share / rows.share.sum())[:, None]
+        mean = (share * fused).sum(0)
+        scale = (share * (fused - mean).square()).sum(0).sqrt().clamp_min(1e-12)
+        slopes, intercept = solve_linear((fused - mean) / scale, rows, log_odds)
+        self.head.copy_(slopes / scale)
+        self.intercept.copy_(intercept - self.head @ mean)
+        if self.shape.moe:
+            points = seen.cpu().numpy()
+            if len(points) > _CLUSTERED:
+                points = points[rng.permutation(len(points))[:_CLUSTERED]]
+            centres = clusters(points, self.shape.n_experts, rng)
+            sharp = sharpness(points, centres, self.shape.gating)
+            self.router.start(torch.as_tensor(centres, device=seen.device), sharp)
 
     def forward(self, x, present, positions=None, without=None):
         """Return logits (n, K') and a list of the `Routing` of the router.

@@ -43,6 +43,17 @@ class RoutingExplanation:
     thresholds : ndarray of shape (K,) or None
         Where a row may have several labels: from which probability on each is said.
     notices : tuple of str
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmoecbm.moe import MiniBatches, SparseMoEClassifier
+    >>> X = np.random.default_rng(0).standard_normal((60, 4))
+    >>> settings = {"n_experts": 3, "expert_hidden": 4, "training": MiniBatches(max_epochs=2)}
+    >>> clf = SparseMoEClassifier(modalities={"a": [0, 1], "b": [2, 3]}, **settings)
+    >>> told = clf.fit(X, X[:, 0] > 0).explain(X[:5])
+    >>> told.weights.shape, told.modality_effects.shape
+    ((5, 1, 3), (5, 2, 1))
     """
 
     def __init__(

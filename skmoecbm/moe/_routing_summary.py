@@ -49,6 +49,17 @@ class RoutingSummary:
     n, n_groups, n_bootstrap, n_permutations : int
     confidence : float
     notices : tuple of str
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmoecbm.moe import MiniBatches, SparseMoEClassifier
+    >>> X = np.random.default_rng(0).standard_normal((60, 4))
+    >>> settings = {"n_experts": 3, "expert_hidden": 4, "training": MiniBatches(max_epochs=2)}
+    >>> clf = SparseMoEClassifier(**settings, random_state=0).fit(X, X[:, 0] > 0)
+    >>> found = clf.explain(X).summary(X[:, 1] > 0, n_permutations=99, random_state=0)
+    >>> found.heat_map.shape, 0 < found.p_overall <= 1
+    ((2, 3), True)
     """
 
     def __init__(
@@ -98,7 +109,8 @@ class RoutingSummary:
     def heat_map(self):
         """DataFrame of mean shares, a line per class and a column per expert."""
         table = self.usage.pivot(index="class", columns="expert", values="weight")
-        return table.loc[list(self.supports), self.usage.expert.unique()]
+        # not .loc: labels that are True and False it takes for a mask
+        return table.reindex(index=list(self.supports), columns=self.usage.expert.unique())
 
     def verdicts(self):
         """Return in words what chance makes of the heat map, a list of str."""

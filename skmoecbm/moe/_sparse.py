@@ -4,16 +4,13 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-from skmoecbm._base import fit_task
 from skmoecbm._heads import two_columns
 from skmoecbm._target import Target
-from skmoecbm._validation import check_choice, check_number, parameter_error, resolve_device
+from skmoecbm._validation import check_choice, parameter_error, resolve_device
 from skmoecbm.moe._base import NetworkClassifier
 from skmoecbm.moe._network import Shape, SparseNetwork
 from skmoecbm.moe._penalties import balance
-from skmoecbm.moe._routing import GATINGS
 from skmoecbm.moe._rows import Rows
-from skmoecbm.moe._training import Balancing, MiniBatches, train
 
 __all__ = ["SparseMoEClassifier"]
 
@@ -65,6 +62,10 @@ class SparseMoEClassifier(NetworkClassifier):
     modality_names_ : list of str, length M
     weights_ : dict of str to ndarray
         Every trained tensor, float64.
+    network_shape_ : object
+        What fixes the shapes of `weights_`.
+    training_summary_ : dict
+        What it learned from, as counts and digests.
     history_ : dict
         train_loss and validation_score by epoch, best_epoch, early_stopping.
     n_iter_ : int
@@ -73,6 +74,12 @@ class SparseMoEClassifier(NetworkClassifier):
 
     Notes
     -----
+    The decision is what the experts say, brought to the classes by a linear head, and a linear part
+    that sees every column. Training begins where that part is a logistic regression and the experts
+    are silent: where they find nothing, the logistic regression is what stays. Modalities that are
+    there are summed at first, as evidence is, and how loud their average is for each number of them
+    is learned. Routers begin at clusters of what they see.
+
     Predictions are without noise and without a limit of how many rows an expert takes, so that they
     depend on no other row. Arithmetic is float64.
 
@@ -86,11 +93,13 @@ class SparseMoEClassifier(NetworkClassifier):
     >>> import numpy as np
     >>> from skmoecbm.moe import SparseMoEClassifier
     >>> rng = np.random.default_rng(0)
-    >>> X = rng.standard_normal((200, 4))
+    >>> X = rng.standard_normal((500, 4))
     >>> y = (X[:, 0] * X[:, 1] > 0).astype(int)  # a different rule on each side
     >>> clf = SparseMoEClassifier(n_experts=4, top_k=1, expert_hidden=16, random_state=0)
     >>> bool(clf.fit(X, y).score(X, y) > 0.9)
     True
+    >>> clf.explain(X).expert_weights.shape
+    (500, 4)
     """
 
     _blocks_parameter = "modalities"
@@ -132,28 +141,11 @@ class SparseMoEClassifier(NetworkClassifier):
 
     def _check_settings(self):
         """Validate what was stored, and return balancing and training."""
-        for name in ("n_experts", "top_k", "expert_hidden"):
-            check_number(self, name, getattr(self, name), low=1, integer=True)
-        if self.top_k > self.n_experts:
-            wanted = f"an int of at most n_experts (now {self.n_experts})"
-            raise parameter_error(self, "top_k", wanted, self.top_k)
         check_choice(self, "router", self.router, ("joint", "per_modality", "disjoint"))
-        check_choice(self, "gating", self.gating, GATINGS)
         check_choice(self, "missing", self.missing, ("mask", "learned"))
         if not isinstance(self.noise, bool | np.bool_):
             raise parameter_error(self, "noise", "True or False", self.noise)
-        training = MiniBatches() if self.training is None else self.training
-        if not isinstance(training, MiniBatches):
-            raise parameter_error(self, "training", "MiniBatches(...) or None", training)
-        training.check()
-        balancing = self.balancing
-        if balancing is None:
-            dense = self.top_k == self.n_experts
-            balancing = Balancing(loss="importance" if dense else "switch")
-        if not isinstance(balancing, Balancing):
-            raise parameter_error(self, "balancing", "Balancing(...) or None", balancing)
-        balancing.check(self)
-        return balancing, training
+        return self._check_mixture()
 
     def _fit(self, X, y, sample_weight, groups):
         balancing, training = self._check_settings()
@@ -193,30 +185,10 @@ class SparseMoEClassifier(NetworkClassifier):
             loss = (part.share * part.losses(logits)).mean()
             return loss + balance(routings, part.share, balancing)
 
-        context = self._init_callback_context(max_subtasks=training.max_epochs)
-        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         others = rows.take(np.flatnonzero(held_out)) if held_out.any() else None
-        run = train(
-            network,
-            [(list(network.parameters()), 1.0)],
-            int(is_training.sum()),
-            batch_loss,
-            others and (lambda: self._score(network, others, training.scoring)),
-            training,
-            generator,
-            lambda name: fit_task(context, self, X, y, name),
-        )
-        self.weights_ = {
-            name: value.cpu().numpy().copy() for name, value in network.state_dict().items()
-        }
-        run.early_stopping = reason or True
-        self.history_ = vars(run).copy()
-        self.training_summary_["device"] = device.type
-        self.n_iter_ = len(run.train_loss)
-        context.call_on_fit_task_end(
-            estimator=self, X=X, y=y, reconstruction_attributes=self._fitted_attributes()
-        )
-        return self
+        score = others and (lambda: self._score(network, others, training.scoring))
+        rates, n = [(list(network.parameters()), 1.0)], int(is_training.sum())
+        return self._train(X, y, network, rates, n, batch_loss, score, training, generator, reason)
 
     def _learn_scales(self, data, weights):
         """Keep mean and deviation of each column over the training rows that have it."""

@@ -33,6 +33,13 @@ class Balancing(BaseEstimator):
     ----------
     Fedus et al. (2022), "Switch transformers", equation 4; Shazeer et al. (2017), equation 7; Zoph
     et al. (2022), equation 5; Han et al. (2024), "FuseMoE", equation 5.
+
+    Examples
+    --------
+    >>> from skmoecbm.moe import Balancing, SparseMoEClassifier
+    >>> clf = SparseMoEClassifier(balancing=Balancing(z_loss=1e-3))
+    >>> clf.set_params(balancing__weight=0.1).balancing
+    Balancing(weight=0.1, z_loss=0.001)
     """
 
     def __init__(self, *, loss="switch", weight=0.01, z_loss=0.0, modality_entropy=0.0):
@@ -81,6 +88,13 @@ class MiniBatches(BaseEstimator):
         first split is taken.
     scoring : str, callable or None, default=None
         What the held-out rows are scored by, as scikit-learn names it; None is the log-loss.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import GroupShuffleSplit
+    >>> from skmoecbm.moe import MiniBatches
+    >>> MiniBatches(validation_fraction=GroupShuffleSplit(1), scoring="roc_auc_ovr").max_epochs
+    200
     """
 
     def __init__(

@@ -218,7 +218,8 @@ def test_projections_and_experts_learn_at_their_own_rates(reports):
         start = small(attention_rate=1e-9, training=clone(training).set_params(learning_rate=1e-12))
         start = start.fit(X, y).weights_
         moved[rate] = {n: np.abs(v - start[n]).max() for n, v in clf.weights_.items()}
-    for name in moved[1.0]:
+    # Experts are silent at first: for one step the gradient does not reach through them.
+    for name in set(moved[1.0]) - {"pool.w1", "pool.b1"}:
         first = name.split(".")[0] in (
             "projections",
             "offsets",
@@ -345,6 +346,7 @@ LABELS = np.arange(20) % 2
         ({"stream_dropout": -0.1}, None, "stream_dropout"),
         ({"attention_rate": 0}, None, "attention_rate"),
         ({"training": "fast"}, None, "training"),
+        ({"device": "cuda:99999999999999999999"}, None, "device"),
         ({"balancing": Balancing(modality_entropy=1.0)}, None, "per_modality"),
         ({"streams": 3}, None, "streams"),
         ({"streams": ["sound"]}, None, "no stream 'sound'"),

@@ -132,6 +132,7 @@ def test_shapes_are_those_of_the_network_itself(rows):
         ("model.modalities.1.scale", lambda a: 0 * a, "positive"),
         ("model.modalities.1.concept_quantiles", lambda a: a[:, ::-1], "fall"),
         ("model.class_log_prior", None, "needs an array"),
+        ("model.modalities.1.concept_quantiles", None, "is missing"),
         ("model.network.more", lambda a: np.zeros(3), "more"),
     ],
 )
