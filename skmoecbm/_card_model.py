@@ -20,7 +20,9 @@ __all__ = [
     "takes_images",
     "takes_images_alone",
     "token_nodes",
+    "token_records",
     "token_rows",
+    "token_words",
 ]
 
 SHOWN_EXPERTS = 8  # with a table and a picture
@@ -191,9 +193,21 @@ def token_nodes(config):
     return [node for _, node in _token_encoders(config)]
 
 
+def token_records(config):
+    """Return the names of what a record has for a union of encoders of tokens."""
+    return [code(name) for name, _ in _token_encoders(config) if name is not None]
+
+
+def token_words(config):
+    """Return what the rows of a model with encoders of tokens are called; None without such."""
+    words = {"TokenEncoder": "images", "TextTokenEncoder": "texts"}
+    kinds = {words[node.kind]: None for node in token_nodes(config)}
+    return " and ".join(kinds) or None
+
+
 def token_rows(config):
     """Return one dict of text for each encoder of tokens, as `expert_rows` does for experts."""
-    return [_expert(name, node) for name, node in _token_encoders(config)]
+    return [_expert(name or "tokens", node) for name, node in _token_encoders(config)]
 
 
 def _token_encoders(config):
@@ -202,7 +216,7 @@ def _token_encoders(config):
         if node.kind == "TokenUnion":
             found += [(stream.name, stream.encoder) for stream in node.streams]
         elif node.kind in ("TokenEncoder", "TextTokenEncoder"):
-            found.append(("tokens", node))
+            found.append((None, node))
     return found
 
 

@@ -6,7 +6,8 @@ from functools import partial
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skmoecbm._base import AdditivePart, ConceptClassifier, Reading
+from skmoecbm._additive import AdditivePart
+from skmoecbm._base import ConceptClassifier, Reading
 from skmoecbm._gate_inputs import gate_inputs
 from skmoecbm._gating import gate_weights
 from skmoecbm._heads import two_columns

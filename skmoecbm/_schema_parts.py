@@ -2,18 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
-)
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
-__all__ = ["EstimatorNode", "Flag", "Label", "Name", "Number", "Part", "Sha256", "Size", "Text"]
+__all__ = ["Flag", "Label", "Name", "Number", "Part", "Sha256", "Size", "Text"]
 
 Label = StrictBool | StrictInt | StrictFloat | StrictStr
 Name = Annotated[StrictStr, Field(min_length=1, max_length=4096)]
@@ -29,10 +20,3 @@ class Part(BaseModel):
     """A node: what it does not name may not stand in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class EstimatorNode(Part):
-    """What every estimator has: constructor parameters, and the names of those left out."""
-
-    parameters: Annotated[dict[Name, JsonValue], Field(max_length=64)]
-    not_saved: Annotated[tuple[Name, ...], Field(max_length=64)] = ()

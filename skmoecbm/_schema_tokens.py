@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StrictInt, StrictStr, model_validator
 
-from skmoecbm._schema_parts import EstimatorNode, Name, Part, Sha256, Size, Text
+from skmoecbm._schema_bases import EstimatorNode, Many
+from skmoecbm._schema_parts import Name, Part, Sha256, Size, Text
 from skmoecbm._schema_provenance import BackboneIdentity
 
 __all__ = ["TextTokenEncoderNode", "TokenEncoderNode", "TokenUnionNode"]
@@ -84,6 +85,4 @@ class TokenUnionNode(EstimatorNode):
     """A fitted `TokenUnion`."""
 
     kind: Literal["TokenUnion"] = "TokenUnion"
-    streams: Annotated[
-        tuple[StreamNode, ...], Field(min_length=1, max_length=256), Field(fail_fast=True)
-    ]
+    streams: Annotated[tuple[StreamNode, ...], Field(min_length=1, max_length=256), Many]

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from skmoecbm._additive import AdditivePart
 from skmoecbm._alpha_search import select_alpha
-from skmoecbm._base import AdditivePart, ConceptClassifier, fit_task
+from skmoecbm._base import ConceptClassifier, fit_task
 from skmoecbm._folds import make_folds
 from skmoecbm._heads import (
     FALLBACK_ALPHA,

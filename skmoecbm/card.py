@@ -28,7 +28,9 @@ from skmoecbm._card_model import (
     takes_images,
     takes_images_alone,
     token_nodes,
+    token_records,
     token_rows,
+    token_words,
 )
 from skmoecbm._card_words import Inert, code, fenced, one_line, prose
 from skmoecbm._validation import parameter_error
@@ -103,11 +105,12 @@ def model_card(
         "kind": config.model.kind if node is None else node.kind,
         "has_images": takes_images(encoders),
         "columns": input_columns(config),
-        "what_comes_in": input_words(config, takes_images(encoders)),
+        "what_comes_in": token_words(config) or input_words(config, takes_images(encoders)),
         "mixed": mixture_lines(config, node),
         "plain_experts": plain_experts(config),
         "experts": experts,
         "tokens": tokens,
+        "token_records": token_records(config),
         "backed": [expert for expert in experts if "weights" in expert] + tokens,
         "banks": banks(encoders),
         "classifier": node,

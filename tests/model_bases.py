@@ -29,7 +29,10 @@ from skmoecbm.moe import (
     MiniBatches,
     MultiTimeAttention,
     SparseMoEClassifier,
+    TextTokenEncoder,
+    TokenEncoder,
     TokenFeatures,
+    TokenUnion,
     pack_series,
 )
 
@@ -213,6 +216,21 @@ def _cross_table(**settings):
     return CrossModalMoEClassifier(training=training, **settings).fit(X, y)
 
 
+def _tokens():
+    from sklearn.pipeline import Pipeline
+
+    image = TokenEncoder("demo-general", grid=1, value_range=(0, 1), cache_dir=None)
+    text = TextTokenEncoder("demo-structures", max_length=9, cache_dir=None)
+    films = np.random.default_rng(0).random((12, 20, 20))
+    records = [(film, "hair" if i % 3 else None) for i, film in enumerate(films)]
+    training = MiniBatches(max_epochs=2, early_stopping=False)
+    last = CrossModalMoEClassifier(
+        n_experts=2, top_k=1, width=4, expert_hidden=4, training=training
+    )
+    union = TokenUnion([("image", image), ("text", text)])
+    return Pipeline([("tokens", union), ("last", last)]).fit(records, np.arange(12) % 2)
+
+
 #: name -> function that returns a fitted model; one more line is one more kind of model.
 BASES = {
     "single": _single,
@@ -240,5 +258,6 @@ BASES = {
     "cross": lambda: _cross(gating="laplace").without("text"),
     "cross concat": lambda: _cross(fusion="concat", moe=False, pooling="cls", streams=["image"]),
     "cross columns": _cross_table,
+    "tokens": _tokens,
     "cross cut": lambda: _cross_table(streams={"a": (slice(0, 4), 2), "b": ([4, 5], 1)}),
 }

@@ -15,7 +15,7 @@ from skmoecbm import (
     edit,
     explain,
 )
-from skmoecbm._base import AdditivePart
+from skmoecbm._additive import AdditivePart
 from skmoecbm.datasets import make_lesions
 from skmoecbm.exceptions import InputError
 from skmoecbm.explanation import Explanation

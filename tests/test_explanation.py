@@ -23,7 +23,7 @@ from skmoecbm import (
     GatedConceptBottleneckClassifier,
     intervene,
 )
-from skmoecbm._base import AdditivePart
+from skmoecbm._additive import AdditivePart
 from skmoecbm.datasets import make_lesions
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
 from skmoecbm.explanation import Explanation, explain

@@ -9,7 +9,7 @@ from sklearn.pipeline import Pipeline
 import skmoecbm
 from skmoecbm._model_backbones import encoders_of
 from skmoecbm.exceptions import FormatError, InputError
-from skmoecbm.moe import TextTokenEncoder, TokenEncoder, TokenUnion
+from skmoecbm.moe import CrossModalMoEClassifier, TextTokenEncoder, TokenEncoder, TokenUnion
 from skmoecbm.schema import parse_config
 from tests.backbone_fixtures import write_clip
 from tests.language_models import write_bert
@@ -145,3 +145,21 @@ def test_the_config_has_no_place_for_what_it_does_not_name(tmp_path):
     skmoecbm.save(union().fit(RECORDS), tmp_path / "model")
     text = (tmp_path / "model" / "config.json").read_text()
     assert parse_config(text).to_json() == text
+
+
+def test_a_whole_pipeline_is_what_it_was(tmp_path):
+    rng = np.random.default_rng(0)
+    images = list(rng.integers(0, 255, (24, 64, 64, 3), dtype=np.uint8))
+    X = [(image, "dark clods" if i % 2 else "milky veil") for i, image in enumerate(images)]
+    X[3], X[4] = (images[3], None), (None, X[4][1])
+    classifier = CrossModalMoEClassifier(
+        n_experts=2, top_k=1, width=8, expert_hidden=8, random_state=0
+    )
+    model = Pipeline([("tokens", union()), ("clf", classifier)]).fit(X, np.arange(24) % 2)
+    skmoecbm.save(model, tmp_path / "model")
+    found = skmoecbm.load(tmp_path / "model", device="cpu", check_backbones=True)
+    np.testing.assert_allclose(found.predict_proba(X), model.predict_proba(X), atol=1e-12)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "It takes records of `image`, `text`: a DataFrame" in card
+    assert "Research on how images and texts are classified, on data" in card
+    assert "## Encoders" in card and "5 tokens of width 384" in card and "## Classes" in card
