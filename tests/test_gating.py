@@ -357,6 +357,21 @@ def test_linear_gate_is_stationary_and_the_same_from_two_starts(pool, n_experts)
     assert np.abs(optima[0]).max() > 0.05
 
 
+def test_experts_that_are_sure_of_different_classes_have_a_finite_loss_and_slope():
+    logits = torch.tensor([[[[0.0, -2000.0, -9000.0], [-2000.0, 0.0, -9000.0]]]])
+    objective = PooledLoss(
+        logits.double(),
+        torch.tensor([0]),
+        torch.ones(1, 1, dtype=torch.float64),
+        torch.zeros(1, 2, dtype=torch.bool),
+        "logit",
+    )
+    loss, slope = objective(torch.zeros(1, 1, 2, dtype=torch.float64))
+    assert loss.item() == pytest.approx(np.log(2))
+    # d/dh of log(1 + exp(2000 (1 - 2 g))) at g = 1/2, g the first expert's weight
+    np.testing.assert_allclose(slope[0, 0], [-500.0, 500.0])
+
+
 def test_symmetric_gate_of_two_experts_is_the_pinned_sigmoid_with_half_the_penalty():
     x, S, y, weights = _problem(n=200)
     n = weights.sum()

@@ -8,6 +8,7 @@ from skmoecbm._association import AssociationProblem
 from skmoecbm._lbfgs import minimize_stack
 from skmoecbm._member_stack import MemberStack
 from skmoecbm._similarities import FoldedSimilarities, Similarities
+from skmoecbm._stacked_fits import _nearest
 
 DEVICE = torch.device("cpu")
 
@@ -106,3 +107,24 @@ def test_problems_that_are_done_drop_out():
     again, more, _ = minimize_stack(every, start, max_iter=100, tol=1e-9)
     torch.testing.assert_close(again, x, rtol=0, atol=1e-9)
     assert more == steps and sum(seen) > 1.5 * in_step
+
+
+# ---- starts ----------------------------------------------------------------------------------
+
+
+def test_what_two_sets_of_rows_differ_by_is_taken_over_to_a_third():
+    rng = np.random.default_rng(0)
+    everything, other = rng.uniform(0.5, 2.0, 90), rng.uniform(0.5, 2.0, 90)
+    held_out = np.arange(90) < 20
+    other[held_out] = everything[held_out]
+    known = [everything, everything * ~held_out, other]
+    parts = _nearest(other * ~held_out, known)
+    assert parts.sum() == pytest.approx(1.0)
+    np.testing.assert_allclose(parts, [-1.0, 1.0, 1.0], atol=0.05)
+    # Of rows that it has seen the solution itself is the best there is.
+    np.testing.assert_allclose(_nearest(everything, known), [1.0, 0.0, 0.0], atol=0.05)
+
+
+def test_rows_beyond_those_of_a_known_set_weigh_nothing_in_it():
+    short, long = np.ones(5), np.r_[np.ones(5), np.full(3, 2.0)]
+    np.testing.assert_allclose(_nearest(long, [short, long]), [0.0, 1.0], atol=0.05)
