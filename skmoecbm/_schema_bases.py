@@ -3,9 +3,9 @@
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import Field, JsonValue, StrictBool, StrictInt, StrictStr, model_validator
 
-from skmoecbm._schema_parts import EstimatorNode, Flag, Label, Name, Number, Part, Size, Text
+from skmoecbm._schema_parts import Flag, Label, Name, Number, Part, Size, Text
 from skmoecbm._schema_provenance import ClassifierTraining
 
 __all__ = ["ClassifierNode", "EditNode", "EstimatorNode", "Labels", "Many", "SetsNode", "is_none"]
@@ -52,6 +52,13 @@ class Labels(Part):
             return np.array(self.values, dtype=self.dtype)
         except OverflowError as error:
             raise ValueError(f"labels do not fit into dtype {self.dtype}") from error
+
+
+class EstimatorNode(Part):
+    """What every estimator has: constructor parameters, and the names of those left out."""
+
+    parameters: Annotated[dict[Name, JsonValue], Field(max_length=64)]
+    not_saved: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
 
 
 class SetsNode(Part):
