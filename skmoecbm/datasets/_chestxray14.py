@@ -91,9 +91,11 @@ def fetch_chestxray14(
         target : DataFrame of shape (n, 14), int
             1 where the report names the finding. The columns are `target_names`.
         target_names : list of 14 str
+            The findings.
         groups : array of shape (n,)
             The patient.
         metadata : pandas.DataFrame of n rows
+            The columns of the table.
         splits : mapping of str to dict of str to int array
             Name -> part ("train", "test", "val" of some) -> rows.
         part : method

@@ -77,6 +77,7 @@ def load_chexpert(
         target : DataFrame of shape (n, n_labels), int, or float with NaN
             1 where the label is there. What a report does not mention counts as not there.
         target_names : list of str
+            The labels that were asked for.
         groups : array of shape (n,)
             The patient, as the paths have it.
         metadata : pandas.DataFrame of n rows
@@ -89,6 +90,7 @@ def load_chexpert(
         task, metric, scoring : str
             "multi-label"; "macro_auroc" of `evaluate`, "roc_auc" of scikit-learn.
         uncertain : str
+            What was made of uncertain labels: the parameter.
         DESCR : str
             Licence, citation, known traps.
     (images, target) : tuple

@@ -63,6 +63,7 @@ def fetch_covid_radiography(root=None, *, data_home=None, return_X_y=False):
             "covid-19", "lung opacity", "normal", "viral pneumonia"; of COVID-QU-Ex "covid-19",
             "non-covid infection", "normal".
         target_names : list of str
+            The classes.
         groups : None
             Patients are not named.
         metadata : pandas.DataFrame of n rows
@@ -73,6 +74,7 @@ def fetch_covid_radiography(root=None, *, data_home=None, return_X_y=False):
         part : method
             ``data.part("train")`` is a Bunch of the rows of that part.
         edition : {"COVID-19 Radiography", "COVID-QU-Ex"}
+            Which of the two the folder holds.
         task, metric, scoring : str
             "multi-class"; "balanced_accuracy" of `evaluate` and scikit-learn.
         DESCR : str

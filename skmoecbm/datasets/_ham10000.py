@@ -64,9 +64,11 @@ def fetch_ham10000(
         target : str array of shape (n,)
             The diagnosis, such as "melanoma"; its code ("mel") is in ``metadata["dx"]``.
         target_names : list of 7 str
+            The diagnoses.
         groups : object array of shape (n,)
             The lesion, as str.
         metadata : pandas.DataFrame of n rows
+            The columns of the table.
         splits : mapping of str to dict of str to int array
             Name -> part ("train", "val", "test") -> rows.
         part : method

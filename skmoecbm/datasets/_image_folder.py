@@ -91,7 +91,9 @@ def load_image_folder(
             The class; or 1 where the image has the label of the column, 0 where not, NaN where it
             is not known. Rows with NaN are in no part of a split: classifiers take none.
         target_names : list of str
+            The classes, sorted, or the columns of the labels.
         groups : array of shape (n,), or None
+            What belongs together; None where it is not known.
         metadata : pandas.DataFrame of n rows
             The other columns of the table; or the path below `root` and the folder of the part.
         splits : mapping of str to dict of str to int array
@@ -103,6 +105,7 @@ def load_image_folder(
         task, metric, scoring : str
             "multi-class", "binary-class" or "multi-label", and what it is measured by.
         DESCR : str
+            Where the data come from, and known traps.
     (images, target) : tuple
         If `return_X_y`.
 

@@ -123,6 +123,7 @@ def make_lesions(n, *, image_size=64, mode="class", photographic=False, random_s
         target_names : list of str
             The seven classes.
         attributes : bool array of shape (n, 25)
+            Which structures were drawn.
         attribute_names : list of str
             Twelve of colour, shape, size and border, then thirteen structures and vessels.
         captions : list of str

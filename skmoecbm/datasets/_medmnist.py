@@ -85,6 +85,7 @@ def fetch_medmnist(
         part : method
             ``data.part("train")`` is a Bunch of the rows of that part.
         task : {"multi-class", "binary-class", "multi-label", "ordinal"}
+            What kind of labels these are.
         metric : str
             "macro_auroc", a key of `evaluate`: what MedMNIST measures all its sets by.
         scoring : str or callable

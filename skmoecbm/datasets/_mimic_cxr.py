@@ -92,6 +92,7 @@ def load_mimic_cxr(
         target : DataFrame of shape (n, n_labels), int, or float with NaN
             1 where the label is there; those of a study hold for each of its films.
         target_names : list of str
+            The labels that were asked for.
         groups : array of shape (n,)
             The patient (subject_id).
         reports : object array of shape (n,), or None
@@ -106,6 +107,7 @@ def load_mimic_cxr(
         task, metric, scoring : str
             "multi-label"; "macro_auroc" of `evaluate`, "roc_auc" of scikit-learn.
         uncertain : str
+            What was made of uncertain labels: the parameter.
         n_without_labels : int
             Films left out since their study is not in the table of labels.
         DESCR : str
