@@ -15,6 +15,8 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["SKMOECBM_CACHE"] = str(BUILD / "cache")
 
+from saved_pictures import SavedPictures  # noqa: E402
+
 import skmoecbm  # noqa: E402
 
 project = "skmoecbm"
@@ -111,13 +113,14 @@ default_role = "public_name"
 
 # -- gallery ----------------------------------------------------------------------------------
 
-# Examples write pictures beside themselves: a copy keeps the folder in git clean. A file that is
-# newer than its copy only is copied, so that what has run need not run again.
+# Examples write pictures beside themselves: running copies keeps the folder in git clean.
 _examples = BUILD / "examples"
 _examples.mkdir(parents=True, exist_ok=True)
 for _copy in _examples.glob("*.py"):
     if not (ROOT / "examples" / _copy.name).exists():
         _copy.unlink()
+for _left in _examples.glob("*.png"):
+    _left.unlink()  # else they were taken for pictures of the next example that runs
 for _script in [*(ROOT / "examples").glob("*.py"), ROOT / "examples" / "GALLERY_HEADER.rst"]:
     _copy = _examples / _script.name
     if not _copy.exists() or _copy.read_bytes() != _script.read_bytes():
@@ -129,6 +132,7 @@ sphinx_gallery_conf = {
     # Without the photographs on this machine their example is shown, but not run: it would
     # download them.
     "filename_pattern": r"/plot_" if "SKMOECBM_TEST_DATA" in os.environ else r"/plot_(?!ham10000)",
+    "image_scrapers": (SavedPictures(),),
     "within_subsection_order": "ExampleTitleSortKey",
     "abort_on_example_error": False,
     "only_warn_on_example_error": False,

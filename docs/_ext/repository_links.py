@@ -1,7 +1,7 @@
 """Links of the Markdown as they are in the repository, and their pages on the site.
 
 In the repository a link leads to a file: `../CHANGELOG.md`, `../examples/plot_share.py`,
-`../benchmarks/results/peers/README.md`. On the site the same link leads to the page that was made of it.
+`../benchmarks/results/peers/README.md`. On the site the same link leads to the page made of it.
 """
 
 import os
