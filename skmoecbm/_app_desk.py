@@ -14,7 +14,7 @@ from skmoecbm._concept_cells import quantiles_of
 from skmoecbm._decoding import n_pixels
 from skmoecbm._intervene import explained, intervene_features, read_rows
 from skmoecbm._intervention import Intervention
-from skmoecbm._last_step import best_of, fitted_classifier
+from skmoecbm._last_step import best_of, refuse_networks
 from skmoecbm._ranges import percentiles
 from skmoecbm._report_provenance import class_names
 from skmoecbm.encoder import ConceptEncoder, ExpertUnion
@@ -69,7 +69,6 @@ class Desk:
 
     def __init__(self, model, max_bytes=20 * 2**20):
         model = best_of(model)
-        fitted_classifier("The app", model, sums_concepts=True)
         first = model.steps[0][1] if isinstance(model, Pipeline) and len(model.steps) == 2 else None
         encoders = [first]
         if isinstance(first, ExpertUnion):
@@ -82,6 +81,7 @@ class Desk:
                 "model takes something else (features, texts, or a table); use intervene from "
                 "Python."
             )
+        refuse_networks("The app", model.steps[-1][1])
         self.max_bytes = max_bytes
         self._model = copy.deepcopy(model)
         first = self._model.steps[0][1]

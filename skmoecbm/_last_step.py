@@ -46,7 +46,7 @@ def fitted_classifier(owner, model, *, sums_concepts=False):
 
 def refuse_networks(owner, classifier):
     """Raise `InputError` for a fitted classifier whose decision is no sum over concepts."""
-    if not classifier._sums_concepts:
+    if not getattr(classifier, "_sums_concepts", True):
         raise InputError(
             f"{owner} reads decisions as sums over concepts, and those of a "
             f"{type(classifier).__name__} come out of networks. Use explain, which tells whom rows "

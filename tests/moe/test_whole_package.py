@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.pipeline import make_pipeline
 
 import skmoecbm as sk
 from skmoecbm.exceptions import InputError
@@ -46,11 +47,11 @@ def test_a_search_and_a_head_of_concepts_are_not_for_networks(fitted):
         sk.GatedConceptBottleneckClassifier(clf).fit(X, y)
 
 
-def test_the_app_is_for_concepts(fitted):
+def test_the_app_is_for_concepts():
     from skmoecbm._app_desk import Desk
 
     with pytest.raises(InputError, match="The app reads decisions as sums over concepts"):
-        Desk(fitted[0])
+        Desk(make_pipeline(sk.ConceptEncoder("demo-general", ["blue"]), SparseMoEClassifier()))
 
 
 def test_what_needs_probabilities_alone_works(fitted):
