@@ -9,7 +9,7 @@ import pandas as pd
 from benchmarks._experiment_data import DEMO, photographs, read
 from benchmarks.masked_reports import BANK, CIRCUMSTANCES, FINDINGS
 from skmoecbm import ExpertFeatures, mask_terms
-from skmoecbm.moe import TextTokenEncoder, TokenEncoder, TokenFeatures
+from skmoecbm.moe import TextTokenEncoder, TokenEncoder, TokenFeatures, TokenUnion
 
 __all__ = ["Blocks", "Tokens", "covid", "ham10000", "retinamnist"]
 
@@ -95,12 +95,10 @@ def ham10000(data, store):
 def retinamnist(data, store):
     """Return `Tokens` of RetinaMNIST: patches of one demo expert beside those of the other."""
     photos = photographs("retinamnist", data)
-    streams = {}
-    for backbone in DEMO:
-        tokens = TokenEncoder(backbone, cache_dir=store).fit_transform(photos.images)
-        streams[backbone] = next(iter(tokens.streams.values()))
+    union = TokenUnion([(name, TokenEncoder(name, cache_dir=store)) for name in DEMO])
+    tokens = union.fit_transform([(image, image) for image in photos.images])
     train, test, note = photos.parts["official"]
-    return Tokens(TokenFeatures(streams), photos.y, photos.groups, [(train, test)], note)
+    return Tokens(tokens, photos.y, photos.groups, [(train, test)], note)
 
 
 def covid(data, store, folds):

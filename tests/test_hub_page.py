@@ -5,7 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from skmoecbm import _schema_foreign, _schema_nodes, _schema_provenance, schema
+from skmoecbm import (
+    _schema_foreign,
+    _schema_networks,
+    _schema_nodes,
+    _schema_provenance,
+    _schema_tokens,
+    schema,
+)
 from skmoecbm._schema_parts import Part
 from tests.hub_server import environment, served
 
@@ -32,7 +39,14 @@ def test_every_line_of_python_runs_when_there_is_a_hub(tmp_path):
 def test_every_key_of_the_format_is_described_and_no_other():
     text = FORMAT.read_text("utf-8").partition("\n`format_version`")[2]
     named = set(re.findall(r"`(\w+)`", text))
-    rooms = (_schema_foreign, _schema_nodes, _schema_provenance, schema)
+    rooms = (
+        _schema_foreign,
+        _schema_networks,
+        _schema_nodes,
+        _schema_provenance,
+        _schema_tokens,
+        schema,
+    )
     nodes = [
         one
         for room in rooms

@@ -109,7 +109,7 @@ class CrossModalMoEClassifier(NetworkClassifier):
     >>> rng = np.random.default_rng(0)
     >>> y = rng.integers(0, 2, 200)
     >>> patches, words = rng.standard_normal((200, 5, 4)), rng.standard_normal((200, 3, 4))
-    >>> patches[:, 1:, 0] += y[:, None]
+    >>> patches[:, 1:, 0] += 2 * y[:, None]
     >>> features = TokenFeatures({"image": patches, "text": words})
     >>> clf = CrossModalMoEClassifier(n_experts=2, width=8, expert_hidden=8, random_state=0)
     >>> bool(clf.fit(features, y).score(features, y) > 0.8)
