@@ -119,8 +119,6 @@ _examples.mkdir(parents=True, exist_ok=True)
 for _copy in _examples.glob("*.py"):
     if not (ROOT / "examples" / _copy.name).exists():
         _copy.unlink()
-for _left in _examples.glob("*.png"):
-    _left.unlink()  # else they were taken for pictures of the next example that runs
 for _script in [*(ROOT / "examples").glob("*.py"), ROOT / "examples" / "GALLERY_HEADER.rst"]:
     _copy = _examples / _script.name
     if not _copy.exists() or _copy.read_bytes() != _script.read_bytes():
@@ -133,6 +131,8 @@ sphinx_gallery_conf = {
     # download them.
     "filename_pattern": r"/plot_" if "SKMOECBM_TEST_DATA" in os.environ else r"/plot_(?!ham10000)",
     "image_scrapers": (SavedPictures(),),
+    "reset_modules": ("matplotlib", "saved_pictures.clear"),
+    "reset_modules_order": "both",
     "within_subsection_order": "ExampleTitleSortKey",
     "abort_on_example_error": False,
     "only_warn_on_example_error": False,

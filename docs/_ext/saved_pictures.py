@@ -1,7 +1,7 @@
-"""The pictures of the gallery are the files that the examples save, as whoever runs them gets them."""
+"""The pictures of the gallery are the files that the examples save."""
 
+import shutil
 from pathlib import Path
-from shutil import copyfile
 
 import matplotlib.pyplot as plt
 from sphinx_gallery.scrapers import figure_rst
@@ -17,7 +17,7 @@ class SavedPictures:
         self.seen = set()
 
     def __repr__(self):
-        # sphinx-gallery compares settings by their text, from build to build
+        """Return the same text in each build: sphinx-gallery compares settings by it."""
         return "SavedPictures()"
 
     def __call__(self, block, block_vars, gallery_conf):
@@ -28,6 +28,16 @@ class SavedPictures:
             if state not in self.seen:
                 self.seen.add(state)
                 taken.append(next(block_vars["image_path_iterator"]))
-                copyfile(picture, taken[-1])
+                shutil.copyfile(picture, taken[-1])
         plt.close("all")
         return figure_rst(taken, gallery_conf["src_dir"])
+
+
+def clear(gallery_conf, script, when):
+    """Remove what an example has left beside itself: a model's folder looks like a gallery."""
+    if when == "after":
+        for left in Path(script).parent.iterdir():
+            if left.is_dir():
+                shutil.rmtree(left)
+            elif left.suffix not in (".py", ".rst"):
+                left.unlink()

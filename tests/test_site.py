@@ -1,0 +1,181 @@
+"""The site of `docs/` leaves nothing out and leads nowhere wrong, as far as can be told unbuilt.
+
+Building it is a step of its own: `python tools/build_docs.py`, with warnings as errors.
+"""
+
+import ast
+import importlib.util
+import re
+from importlib import import_module
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+import skmoecbm
+from skmoecbm import ConceptBottleneckClassifier, ExpertFeatures, GatedConceptBottleneckClassifier
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+MARKDOWN = [ROOT / "CONTRIBUTING.md", ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+
+
+def setting(name):
+    """Return a setting of `docs/conf.py`, which is not run: it needs the tools of the site."""
+    for node in ast.parse((DOCS / "conf.py").read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return ast.literal_eval(node.value)
+    raise AssertionError(f"docs/conf.py has no {name}")
+
+
+def reference():
+    """Return (module, name) of each line of the reference."""
+    listed, module, inside = [], None, False
+    for line in (DOCS / "reference.rst").read_text("utf-8").splitlines():
+        if line.startswith(".. module:: "):
+            module = line.split()[-1]
+        elif line.startswith(".. autosummary::"):
+            inside = True
+        elif line and not line.startswith(" "):
+            inside = False
+        elif inside and re.fullmatch(r"   \w+", line):
+            listed.append((module, line.strip()))
+    return listed
+
+
+def public_modules():
+    package = Path(skmoecbm.__file__).parent
+    names = {"skmoecbm"}
+    for path in package.rglob("*.py"):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        if not any(part.startswith("_") for part in parts):
+            names.add(".".join(parts))
+    return [import_module(name) for name in sorted(names)]
+
+
+def test_every_public_name_stands_in_the_reference_once():
+    told = [getattr(import_module(module), name) for module, name in reference()]
+    assert len({id(thing) for thing in told}) == len(told) > 100
+    missing = [
+        f"{module.__name__}.{name}"
+        for module in public_modules()
+        for name in module.__all__
+        if not any(getattr(module, name) is thing for thing in told)
+    ]
+    assert missing == []
+
+
+def test_what_the_package_itself_has_stands_under_the_package():
+    assert {name for module, name in reference() if module == "skmoecbm"} == set(skmoecbm.__all__)
+    strange = [(m, n) for m, n in reference() if n not in import_module(m).__all__]
+    assert strange == []
+
+
+def test_every_page_has_its_place():
+    tree = setting("page_tree")
+    placed = [e if isinstance(e, str) else e[1] for entries in tree.values() for e in entries]
+    assert len(placed) == len(set(placed))
+    pages = {path.stem for path in [*DOCS.glob("*.md"), *DOCS.glob("*.rst")]} - {"index"}
+    outside = setting("outside_pages")
+    assert set(placed) == pages | set(outside.values()) | {"gallery/index"}
+    assert [file for file in outside if not (ROOT / file).is_file()] == []
+
+
+def repository_links():
+    path = DOCS / "_ext" / "repository_links.py"
+    spec = importlib.util.spec_from_file_location("repository_links", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("link", "on_site"),
+    [
+        ("](mixture.md#gates)", "](mixture.md#gates)"),
+        ("](images/house.svg)", "](images/house.svg)"),
+        ("](../CHANGELOG.md)", "](outside/changelog.md)"),
+        ("](../benchmarks/README.md#speed)", "](outside/measured.md#speed)"),
+        ("](../examples/plot_share.py)", "](gallery/plot_share.rst)"),
+        ("](../examples/)", "](gallery/index.rst)"),
+        ("](../README.md)", "](index.md)"),
+        ("](../skmoecbm/concepts/rules/leak.json)", "](../skmoecbm/concepts/rules/leak.json)"),
+        ("](https://example.org/a.md)", "](https://example.org/a.md)"),
+        ("](#here)", "](#here)"),
+    ],
+)
+def test_links_of_the_repository_lead_to_pages_of_the_site(link, on_site):
+    rewrite, pages = repository_links().rewrite, setting("outside_pages")
+    assert rewrite(f"[word{link}", "docs/start.md", "start", pages) == f"[word{on_site}"
+
+
+def test_links_of_a_page_from_outside_are_seen_from_its_new_place():
+    rewrite, pages = repository_links().rewrite, setting("outside_pages")
+    text = "[a](figure.png) [b](../../README.md) [c](../../../docs/mixture.md#gates)"
+    file = "benchmarks/results/peers/README.md"
+    assert rewrite(text, file, pages[file], pages) == (
+        "[a](../../benchmarks/results/peers/figure.png) [b](measured.md) [c](../mixture.md#gates)"
+    )
+
+
+def test_code_in_a_page_keeps_what_looks_like_a_link():
+    rewrite = repository_links().rewrite
+    text = "```py\nx[0](../CHANGELOG.md)\n```\n"
+    assert rewrite(text, "docs/start.md", "start", setting("outside_pages")) == text
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: page.name)
+def test_what_a_page_says_to_run_is_there(page):
+    text = page.read_text("utf-8")
+    files = [f"benchmarks/{name}.py" for name in re.findall(r"-m benchmarks\.(\w+)", text)]
+    files += re.findall(r"\b((?:tools|examples)/\w+\.py)\b", text)
+    files += re.findall(r"`((?:skmoecbm|tests|docs)/[\w/]+\.\w+)`", text)
+    own = {"skmoecbm/_mygate.py", "skmoecbm/concepts/banks/myset.json"}
+    invented = {name for name in files if "myset" in name} | own
+    assert [name for name in files if name not in invented and not (ROOT / name).exists()] == []
+
+
+def test_letters_of_how_it_works_are_what_the_model_has():
+    rng = np.random.default_rng(0)
+    sizes = {"n": 60, "K": 3, "E": 2}
+    shapes = {"a": (5, 8), "b": (4, 6)}
+    features = ExpertFeatures.from_embeddings(
+        {
+            name: (
+                rng.normal(size=(60, d)),
+                rng.normal(size=(m, d)),
+                [f"word {j}" for j in range(m)],
+            )
+            for name, (m, d) in shapes.items()
+        }
+    )
+    labels = np.arange(60) % 3
+    classifier = GatedConceptBottleneckClassifier(
+        ConceptBottleneckClassifier(alpha=1.0), guard=False
+    ).fit(features, labels)
+    rows = re.findall(
+        r"^\| \$.*? \| (.*?) \| .*? \| (`.*?`) \|$",
+        (DOCS / "how_it_works.md").read_text("utf-8"),
+        re.MULTILINE,
+    )
+    assert len(rows) == 9
+    for shape, places in rows:
+        wanted = [
+            tuple(part.strip() for part in one.replace("$", "").split(r"\times"))
+            for one in shape.split(",")
+        ]
+        codes = re.findall("`(.*?)`", places)
+        for index, code in enumerate(codes):
+            for e, (m, d) in enumerate(shapes.values()):
+                known = {**sizes, "m_e": m, "d_e": d}
+                got = eval(code, {"numpy": np}, {"e": e, **locals()})
+                letters = wanted[min(index, len(wanted) - 1)]
+                assert np.shape(got) == tuple(known[letter] for letter in letters), code
+
+
+def test_the_diagram_is_whole_and_asks_for_nothing():
+    text = (DOCS / "images" / "house.svg").read_text("utf-8")
+    assert ElementTree.fromstring(text).get("aria-label")
+    assert [link for link in re.findall(r'href="([^"]*)"', text) if link[:5] != "data:"] == []
