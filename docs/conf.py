@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BUILD = HERE / "_build"
 sys.path[:0] = [str(ROOT), str(HERE / "_ext")]
@@ -15,7 +15,7 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["SKMOECBM_CACHE"] = str(BUILD / "cache")
 
-from saved_pictures import SavedPictures  # noqa: E402
+from saved_pictures import EXAMPLES, SavedPictures  # noqa: E402
 
 import skmoecbm  # noqa: E402
 
@@ -114,18 +114,19 @@ default_role = "public_name"
 # -- gallery ----------------------------------------------------------------------------------
 
 # Examples write pictures beside themselves: running copies keeps the folder in git clean.
-_examples = BUILD / "examples"
-_examples.mkdir(parents=True, exist_ok=True)
-for _copy in _examples.glob("*.py"):
+EXAMPLES.mkdir(parents=True, exist_ok=True)
+for _copy in EXAMPLES.glob("*.png"):
+    _copy.unlink()  # else the next example to run would show it as its own
+for _copy in EXAMPLES.glob("*.py"):
     if not (ROOT / "examples" / _copy.name).exists():
         _copy.unlink()
 for _script in [*(ROOT / "examples").glob("*.py"), ROOT / "examples" / "GALLERY_HEADER.rst"]:
-    _copy = _examples / _script.name
+    _copy = EXAMPLES / _script.name
     if not _copy.exists() or _copy.read_bytes() != _script.read_bytes():
         shutil.copyfile(_script, _copy)
 
 sphinx_gallery_conf = {
-    "examples_dirs": [str(_examples.relative_to(HERE))],
+    "examples_dirs": [str(EXAMPLES.relative_to(HERE))],
     "gallery_dirs": ["gallery"],
     # Without the photographs on this machine their example is shown, but not run: it would
     # download them.

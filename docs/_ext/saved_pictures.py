@@ -6,6 +6,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from sphinx_gallery.scrapers import figure_rst
 
+# The copies of the examples that are run, which `conf.py` makes.
+EXAMPLES = Path(__file__).resolve().parents[1] / "_build" / "examples"
+
 
 class SavedPictures:
     """Take the PNG files that a cell has written.
@@ -23,7 +26,7 @@ class SavedPictures:
     def __call__(self, block, block_vars, gallery_conf):
         """Return the reST of the pictures that are new since the last cell."""
         taken = []
-        for picture in sorted(Path(block_vars["src_file"]).parent.glob("*.png")):
+        for picture in sorted(EXAMPLES.glob("*.png")):
             state = (picture, picture.stat().st_mtime_ns)
             if state not in self.seen:
                 self.seen.add(state)
@@ -34,10 +37,11 @@ class SavedPictures:
 
 
 def clear(gallery_conf, script, when):
-    """Remove what an example has left beside itself: a model's folder looks like a gallery."""
+    """Remove the folders that an example has left: a model's folder looks like a gallery.
+
+    Only below `EXAMPLES`, whatever `script` is: it may be relative, and to another folder.
+    """
     if when == "after":
-        for left in Path(script).parent.iterdir():
-            if left.is_dir():
+        for left in EXAMPLES.iterdir():
+            if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left)
-            elif left.suffix not in (".py", ".rst"):
-                left.unlink()
