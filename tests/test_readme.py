@@ -1,5 +1,7 @@
 """What README and docs show is run: Python as it stands, commands through the parser."""
 
+import contextlib
+import io
 import re
 import shlex
 import tomllib
@@ -42,16 +44,55 @@ def test_readme_and_the_start_page_hold_python():
     assert {page.name for page in PYTHON_PAGES} >= {"README.md", "start.md"}
 
 
+# A block of Python, and what stands below it as printed, if anything does.
+SHOWN = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+def same_but_for_digits(told, printed):
+    """Tell whether words are the same and numbers near: other processors round otherwise."""
+    told, printed = ([" ".join(line.split()) for line in t.splitlines()] for t in (told, printed))
+    told, printed = ([line for line in lines if line] for lines in (told, printed))
+    if [NUMBER.sub("#", line) for line in told] != [NUMBER.sub("#", line) for line in printed]:
+        return False
+    pairs = zip(NUMBER.findall(" ".join(told)), NUMBER.findall(" ".join(printed)), strict=True)
+    return all(abs(float(a) - float(b)) <= 0.05 + 0.05 * abs(float(b)) for a, b in pairs)
+
+
+@pytest.mark.parametrize(
+    ("told", "printed", "same"),
+    [
+        ("loss 0.85\n", "loss  0.87\n\n", True),
+        ("loss 0.85", "loss 0.95", False),
+        ("loss 0.85", "gain 0.85", False),
+        ("490 images", "140 images", False),
+        ("one 1", "one 1\ntwo 2", False),
+    ],
+)
+def test_what_counts_as_the_same_output(told, printed, same):
+    assert same_but_for_digits(told, printed) is same
+
+
 @pytest.mark.parametrize("page", PYTHON_PAGES, ids=lambda page: page.name)
-def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
+def test_the_python_of_a_page_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch):
     if page.name in NEEDS:
         pytest.importorskip(NEEDS[page.name])
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
-    for block in blocks(page, "python"):
-        exec(compile(block, page.name, "exec"), names)
+    shown = SHOWN.findall(page.read_text(encoding="utf-8"))
+    assert [code for code, _ in shown] == blocks(page, "python")
+    for code, told in shown:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, page.name, "exec"), names)
+        if told:
+            assert same_but_for_digits(told, printed.getvalue()), printed.getvalue()
     if "explained.png" in "".join(blocks(page, "python")):
         assert (tmp_path / "explained.png").stat().st_size > 10_000
+
+
+def test_the_start_page_shows_what_each_step_prints():
+    assert sum(told != "" for _, told in SHOWN.findall((ROOT / "docs/start.md").read_text())) >= 6
 
 
 def test_the_readme_shows_every_command_of_its_folder_recipe():
