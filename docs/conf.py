@@ -131,6 +131,7 @@ sphinx_gallery_conf = {
     # Without the photographs on this machine their example is shown, but not run: it would
     # download them.
     "filename_pattern": r"/plot_" if "SKMOECBM_TEST_DATA" in os.environ else r"/plot_(?!ham10000)",
+    "capture_repr": (),  # what an example shows it prints or saves
     "image_scrapers": (SavedPictures(),),
     "reset_modules": ("matplotlib", "saved_pictures.clear"),
     "reset_modules_order": "both",

@@ -42,7 +42,8 @@ def main(arguments=None):
     parser.add_argument("pages", nargs="*", help="such as index.html; without any all of them")
     parser.add_argument("--out", type=Path, help="a folder for pictures of the pages")
     asked = parser.parse_args(arguments)
-    pages = [SITE / page for page in asked.pages] or sorted(SITE.rglob("*.html"))
+    built = (page for page in SITE.rglob("*.html") if "_static" not in page.parts)
+    pages = [SITE / page for page in asked.pages] or sorted(built)
     count = 0
     with launched() as browser:
         for page in pages:
