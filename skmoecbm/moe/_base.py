@@ -57,15 +57,16 @@ class NetworkClassifier(ConceptClassifier):
         rows = np.flatnonzero(used)
         codes = target.codes[rows] if target.exclusive else target.codes.values[rows]
         names = None if groups is None else groups[rows]
-        _, test = next(iter(splitter.split(np.zeros((len(rows), 1)), codes, names)))
-        held_out = nobody.copy()
-        held_out[rows[test]] = True
-        if held_out.sum() in (0, len(rows)):
+        train, test = next(iter(splitter.split(np.zeros((len(rows), 1)), codes, names)))
+        is_training, held_out = nobody.copy(), nobody.copy()
+        is_training[rows[train]], held_out[rows[test]] = True, True
+        is_training &= ~held_out
+        if not (is_training.any() and held_out.any()):
             raise InputError(
                 "The 'validation_fraction' of MiniBatches leaves no row to train or to validate. "
                 "Give another splitter, or a share."
             )
-        return used & ~held_out, held_out, None
+        return is_training, held_out, None
 
     def _check_mixture(self):
         """Validate what is stored of experts and training, and return balancing and training."""

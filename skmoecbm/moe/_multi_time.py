@@ -10,9 +10,12 @@ from skmoecbm.exceptions import InputError
 from skmoecbm.moe._time_attention import TimeAttention
 from skmoecbm.moe._time_series import check_width, count_variables, pack_series, unpack
 
-__all__ = ["MultiTimeAttention"]
+__all__ = ["MOST_FREQUENCIES", "MOST_HEADS", "MOST_POINTS", "MultiTimeAttention"]
 
 _ROWS_AT_ONCE = 512
+
+# More than anybody has a use for, and what a saved model may ask for.
+MOST_POINTS, MOST_FREQUENCIES, MOST_HEADS = 2**16, 2**12, 2**8
 
 
 class MultiTimeAttention(TransformerMixin, BaseEstimator):
@@ -127,7 +130,7 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
 
     def attention_settings(self):
         """Return the arguments of `TimeAttention`."""
-        return self.n_points, self.n_frequencies, self._heads()
+        return int(self.n_points), int(self.n_frequencies), self._heads()
 
     def attention(self):
         """Return the attention as it stands before it has learned anything."""
@@ -184,9 +187,9 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
         )
         return np.array(
             [
-                f"{name}_at_{point:.4g}{head}_{kind}"
+                f"{name}_at_{point}{head}_{kind}"
                 for head in heads
-                for point in self.points_
+                for point in _told_apart(self.points_)
                 for name in names
                 for kind in ("mean", "amount")
             ],
@@ -195,11 +198,12 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
 
     def check(self):
         """Raise `InputError` for a parameter out of range."""
-        for name in ("n_points", "n_frequencies"):
-            check_number(self, name, getattr(self, name), low=1, integer=True)
+        for name, most in (("n_points", MOST_POINTS), ("n_frequencies", MOST_FREQUENCIES)):
+            check_number(self, name, getattr(self, name), low=1, high=most, integer=True)
         heads = self.sharpness if isinstance(self.sharpness, tuple | list) else (self.sharpness,)
-        if not heads:
-            raise parameter_error(self, "sharpness", "a number, or one for each head", heads)
+        if not 1 <= len(heads) <= MOST_HEADS:
+            wanted = f"a number, or one for each of at most {MOST_HEADS} heads"
+            raise parameter_error(self, "sharpness", wanted, heads)
         for one in heads:
             check_number(self, "sharpness", one, low=0)
         if self.n_variables is not None:
@@ -237,3 +241,12 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
         rows = list(X)
         packed = pack_series(rows, n_variables=n_variables)
         return packed, n_variables or count_variables(rows)
+
+
+def _told_apart(points):
+    """Return points in time as text, of as few digits as tell them apart."""
+    for digits in range(4, 17):
+        names = [f"{point:.{digits}g}" for point in points]
+        if len(set(names)) == len(names):
+            break
+    return names

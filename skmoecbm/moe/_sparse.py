@@ -178,14 +178,16 @@ class SparseMoEClassifier(NetworkClassifier):
                 for one, expert in zip(series, data, strict=True)
             ),
             n_outputs=self._n_outputs,
-            n_experts=self.n_experts,
-            top_k=self.top_k,
-            hidden=self.expert_hidden,
+            n_experts=int(self.n_experts),
+            top_k=int(self.top_k),
+            hidden=int(self.expert_hidden),
             router=self.router,
             gating=self.gating,
             noisy=bool(self.noise),
             learned_missing=self.missing == "learned" and len(data) > 1,
-            series=tuple(one and (one.n_variables_, *one.attention_settings()) for one in series),
+            series=tuple(
+                one and (int(one.n_variables_), *one.attention_settings()) for one in series
+            ),
         )
         network = SparseNetwork(self.network_shape_).to(device)
         rows = Rows(*self._tensors(data, device), target)
