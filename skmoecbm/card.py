@@ -155,7 +155,8 @@ def _of_classifier(node, prefix, arrays, encoders):
             }
         )
     own = (node,) if hasattr(node, "expert_name") else ()  # a network has no heads
-    masked = getattr(node, "masked_experts", getattr(node, "masked_streams", ()))
+    kinds = ("masked_experts", "masked_modalities", "masked_streams")
+    masked = next((getattr(node, kind) for kind in kinds if hasattr(node, kind)), ())
     heads = getattr(node, "heads", own)
     shown = {one.expert for one in told[:SHOWN_EXPERTS]}
     hidden = [_without_table(head) for head in heads if head.expert_name not in shown]

@@ -40,7 +40,7 @@ def rows():
         {"target_prevalence": {0: 0.5, 1: 0.3, 2: 0.2}},
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*have no expert at all")
+@pytest.mark.filterwarnings("ignore:.*have no modality at all")
 def test_a_loaded_model_is_the_one_that_was_saved(rows, settings, tmp_path):
     X, y = rows
     if settings.get("modalities") == "auto":
@@ -89,7 +89,7 @@ def test_sets_and_thresholds_are_kept(rows, tmp_path):
     assert np.array_equal(again.predict(X), many.predict(X))
 
 
-@pytest.mark.filterwarnings("ignore:.*have no expert at all")
+@pytest.mark.filterwarnings("ignore:.*have no modality at all")
 def test_what_only_training_needs_may_be_left_out(rows, tmp_path):
     X, y = rows
     training = MiniBatches(max_epochs=2, validation_fraction=ShuffleSplit(1, random_state=0))
@@ -160,3 +160,21 @@ def test_what_is_not_fitted_is_not_saved(tmp_path):
         save(SparseMoEClassifier(), tmp_path / "model")
     with pytest.raises(InputError, match="cannot be saved"):
         save(MiniBatches(), tmp_path / "model")
+
+
+def test_what_is_left_out_stays_left_out(rows, tmp_path):
+    X, y = rows
+    clf = small(modalities=MODALITIES, training=QUICK).fit(X, y)
+    view = clf.without("text")
+    save(view, tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert again.masked_modalities_ == ("text",)
+    assert "Switched off: `text`." in (tmp_path / "model" / "README.md").read_text()
+    rows = np.flatnonzero(~np.isnan(X[:, 0]))
+    assert np.array_equal(again.predict_proba(X[rows]), view.predict_proba(X[rows]))
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    for masked in (["sound"], ["image", "text", "table"], ["text", "text"]):
+        config["model"]["masked_modalities"] = masked
+        (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+        with pytest.raises(FormatError, match="masked_modalities"):
+            load(tmp_path / "model")
