@@ -7,7 +7,7 @@ import scipy.sparse
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
-from skmoecbm._block_words import words_of
+from skmoecbm._block_words import EXPERT, words_of
 from skmoecbm._labels import LabelMatrix, is_exclusive
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
@@ -75,7 +75,7 @@ def encode_labels(owner, y, n):
     return classes, codes
 
 
-def _encode_indicator(y, n, words):
+def _encode_indicator(y, n, words=EXPERT):
     """Return the names of the columns of a 0/1 matrix, and it as a `LabelMatrix`."""
     names = np.asarray(getattr(y, "columns", np.arange(np.shape(y)[1])))
     if scipy.sparse.issparse(y):
