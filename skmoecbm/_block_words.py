@@ -35,6 +35,10 @@ class BlockWords:
         What to add where a class is too rare.
     bare : str
         What to do with columns that have no prefix.
+    behind : str
+        What a classifier takes where it was given images, and how to make it.
+    records : bool
+        Whether its users may come with records of images and texts.
     """
 
     one: str
@@ -49,7 +53,14 @@ class BlockWords:
     rows: str
     more: str
     bare: str
+    behind: str
+    records: bool = False
 
+
+_BEHIND = (
+    "{name} takes their similarities to concepts. Put it behind an encoder: "
+    "make_pipeline(ExpertUnion([...]), {name}()), and give the images to the pipeline."
+)
 
 EXPERT = BlockWords(
     one="expert",
@@ -67,6 +78,7 @@ EXPERT = BlockWords(
         "Every column of X must be named 'expert__concept', or none. Got {} without a prefix "
         "({} of {}). Rename them, or name them in gate_input if only the gate should see them."
     ),
+    behind=_BEHIND,
 )
 
 MODALITY = BlockWords(
@@ -91,6 +103,7 @@ MODALITY = BlockWords(
         "Every column of X must be named 'modality__column', or none. Got {} without a prefix "
         "({} of {}). Rename them, or say modalities=, which need not name all columns."
     ),
+    behind=_BEHIND,
 )
 
 STREAM = BlockWords(
@@ -106,6 +119,12 @@ STREAM = BlockWords(
     rows="row",
     more="rows",
     bare="",
+    behind=(
+        "{name} takes tokens. Put it behind encoders of them: make_pipeline(TokenUnion([...]), "
+        "{name}()), and give the records to the pipeline. Of tokens (n, T, d) that you have, make "
+        "TokenFeatures({{'image': tokens, ...}})."
+    ),
+    records=True,
 )
 
 

@@ -19,7 +19,7 @@ from skmoecbm._validation import is_dicom_dataset, parameter_error
 from skmoecbm.exceptions import InputError
 from skmoecbm.features import ExpertFeatures
 
-__all__ = ["ExpertData", "Layout", "layout_of", "own_heads", "read_experts"]
+__all__ = ["ExpertData", "Layout", "layout_of", "own_heads", "read_experts", "refuse_images"]
 
 _GAPS = (
     " Or give it a head of its own that takes NaN: "
@@ -156,7 +156,7 @@ def read_experts(owner, X, layout=None, *, y=None, experts="auto", gate_columns=
         values = None
     else:
         source = X
-        _refuse_images(owner, X)
+        refuse_images(owner, X)
         # Without y: what is wrong with labels is said by row, where they are encoded.
         X = validate_data(owner, X, reset=fitting, dtype=np.float64, ensure_all_finite="allow-nan")
         values = X
@@ -184,19 +184,32 @@ def read_experts(owner, X, layout=None, *, y=None, experts="auto", gate_columns=
     return data, gate_values, layout, y
 
 
-def _refuse_images(owner, X):
+def refuse_images(owner, X):
     """Say what is amiss where a classifier is handed images; all else is scikit-learn's to say."""
-    first = X
+    first, words = X, words_of(owner)
     if isinstance(X, list | tuple | np.ndarray) or hasattr(X, "iloc"):
         first = next(iter(X), None) if getattr(X, "ndim", 1) == 1 else None
+    name, dims = type(owner).__name__, np.ndim(X) if isinstance(X, np.ndarray) else 0
+    if dims in (3, 4) or (isinstance(first, np.ndarray) and first.ndim in (2, 3)):
+        shape = X.shape if dims else first.shape
+        what = f"X has the shape {shape}" if dims else f"The first row of X has the shape {shape}"
+        raise InputError(f"{what}, as of images or tokens, and {words.behind.format(name=name)}")
+    if words.records and (isinstance(first, dict) or _holds_objects(X, first)):
+        raise InputError(f"X holds records, and {words.behind.format(name=name)}")
     if isinstance(first, str | bytes | PathLike | Image | DicomFrame) or is_dicom_dataset(first):
-        name = type(owner).__name__
         shown = describe(first)
         raise InputError(
-            f"X holds images (the first is {shown}), and {name} takes their similarities to "
-            f"concepts. Put it behind an encoder: make_pipeline(ExpertUnion([...]), {name}()), "
-            "and give the images to the pipeline."
+            f"X holds images (the first is {shown}), and {words.behind.format(name=name)}"
         )
+
+
+def _holds_objects(X, first):
+    """Tell whether the first row, of a DataFrame or a tuple, has an image or a text in it."""
+    cells = first if isinstance(first, tuple) else []
+    if hasattr(X, "columns") and len(X):
+        cells = X.iloc[0].tolist()
+    kinds = (str, bytes, PathLike, Image, np.ndarray, DicomFrame)
+    return any(isinstance(cell, kinds) or is_dicom_dataset(cell) for cell in cells)
 
 
 def _block_columns(X):

@@ -7,6 +7,7 @@ from sklearn.utils.validation import validate_data
 
 from skmoecbm._block_words import STREAM
 from skmoecbm._blocks import present_rows
+from skmoecbm._columns import refuse_images
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import InputError
 from skmoecbm.moe._token_features import TokenFeatures
@@ -224,6 +225,7 @@ def _names_of(owner, X):
 
 
 def _table(owner, X, fitting):
+    refuse_images(owner, X)
     return validate_data(owner, X, reset=fitting, dtype=np.float64, ensure_all_finite="allow-nan")
 
 

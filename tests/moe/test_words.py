@@ -111,3 +111,32 @@ def test_modalities_that_cannot_be_are_told(modalities, told):
 
 def test_a_number_of_numpy_is_a_column():
     assert sparse(modalities={"a": np.int64(2)}).fit(X, y).modality_names_ == ["a"]
+
+
+@pytest.mark.parametrize("shape", [(60, 8, 8), (60, 8, 8, 3)])
+@pytest.mark.parametrize("listed", [False, True])
+def test_images_as_arrays_belong_behind_an_encoder(shape, listed):
+    images = rng.random(shape)
+    images = list(images) if listed else images
+    told = r"as of images or tokens, and SparseMoEClassifier .* make_pipeline\(ExpertUnion\("
+    with pytest.raises(InputError, match=told) as error:
+        sparse().fit(images, y)
+    assert str(shape[listed:]) in str(error.value)
+    told = r"as of images or tokens, and CrossModalMoEClassifier takes tokens\. .*TokenUnion"
+    with pytest.raises(InputError, match=told):
+        CrossModalMoEClassifier().fit(images, y)
+
+
+def test_records_belong_behind_encoders_of_tokens():
+    dicts = [{"image": np.zeros((8, 8)), "text": "a report"}] * 60
+    told = r"^X holds records, and CrossModal.*TokenUnion.* make TokenFeatures\(\{'image': tokens, "
+    for records in (dicts, [tuple(row.values()) for row in dicts], pd.DataFrame(dicts)):
+        with pytest.raises(InputError, match=told):
+            CrossModalMoEClassifier().fit(records, y)
+    with pytest.raises(InputError, match=r"X holds images .* CrossModal.* takes tokens"):
+        CrossModalMoEClassifier().fit(["a.png"] * 60, y)
+    with pytest.raises(InputError, match=r"X holds images .* SparseMoE.* takes their similarities"):
+        sparse().fit(["a.png"] * 60, y)
+    # rows as lists of numbers are a table all the same
+    cross = CrossModalMoEClassifier(n_experts=2, width=4, expert_hidden=4, training=QUICK)
+    cross.fit(X.tolist(), y).predict([tuple(row) for row in X.tolist()])
