@@ -163,7 +163,7 @@ def predict(args):
             "Python: calibrate_sets returns a model to save. Or leave --coverage out."
         )
     features, classifier = model[:-1].transform(images), model[-1]
-    with without_warning("have no expert at all"):
+    with without_warning(" at all (rows "):
         probabilities = classifier.predict_proba(features)
     if classifier.multilabel_:
         said = classifier.predict(features) == 1
@@ -176,7 +176,7 @@ def predict(args):
     if args.coverage is not None:
         from skmoecbm._conformal import sets_to_lists
 
-        with without_warning("have no expert at all"):
+        with without_warning(" at all (rows "):
             sets = classifier.predict_set(features, args.coverage)
         said = [
             [*cells, "|".join(map(str, names))]

@@ -102,6 +102,9 @@ class SparseNode(NetworkNode):
     modality_names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=256), Many]
     modality_columns: Annotated[tuple[Annotated[tuple[Size, ...], Many], ...], Many]
     column_names: Annotated[tuple[Annotated[tuple[Text, ...], Many], ...], Many]
+    masked_modalities: Annotated[tuple[Name, ...], Field(max_length=255)] = Field(
+        default=(), exclude_if=lambda names: not names
+    )
     shape: ShapeNode
 
     @model_validator(mode="after")
@@ -110,6 +113,9 @@ class SparseNode(NetworkNode):
         columns = [column for part in self.modality_columns for column in part]
         if len(set(self.modality_names)) < len(self.modality_names):
             raise ValueError("modality names must differ")
+        masked = set(self.masked_modalities)
+        if len(masked) < len(self.masked_modalities) or not masked < set(self.modality_names):
+            raise ValueError("masked_modalities are not some of the modalities")
         if len(widths) != len(self.modality_names) or min(widths, default=0) < 1:
             raise ValueError("modality_columns are not of the modalities")
         if [len(part) for part in self.column_names] != widths:

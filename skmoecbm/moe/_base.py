@@ -1,5 +1,7 @@
 """What the classifiers of this folder share: rows held out, their score, where logits start."""
 
+import copy
+
 import numpy as np
 import torch
 from scipy.special import log_softmax
@@ -26,6 +28,51 @@ class NetworkClassifier(ConceptClassifier):
     """
 
     _sums_concepts = False
+
+    @property
+    def _masked(self):
+        """Names of the modalities that this view never looks at."""
+        return tuple(getattr(self, f"masked_{self._block_words.parameter}_", ()))
+
+    def without(self, name):
+        """Return a view of this fitted model that never looks at one modality, or stream.
+
+        Its predictions are those for rows that lack it: ``without("text")`` of a model of images
+        and texts is the model of images alone. Nothing is fitted or copied; a view that is fitted
+        again has all of them again.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        classifier
+            Of the same class. It has no calibration for sets of classes.
+
+        Raises
+        ------
+        InputError
+            If there is no such modality, or it is the last one.
+        """
+        check_is_fitted(self)
+        words, masked = self._block_words, self._masked
+        left = [n for n in self.modality_names_ if n not in masked]
+        if name not in left:
+            raise InputError(f"There is no {words.one} {name!r} to leave out; there are {left}.")
+        if len(left) == 1:
+            raise InputError(
+                f"{name!r} is the last {words.one}; without it nothing is left to decide."
+            )
+        view = copy.copy(self)
+        setattr(view, f"masked_{words.parameter}_", (*masked, name))
+        vars(view).pop("set_calibration_", None)  # of what it says less is known
+        return view
+
+    def _start_rows(self, *rows, **settings):
+        """Validate what comes with rows that were read; a view has all modalities again."""
+        vars(self).pop(f"masked_{self._block_words.parameter}_", None)
+        return super()._start_rows(*rows, **settings)
 
     def explain(self, X, *, images=None):
         """Tell whom each row was sent to, and what each modality did to the decision.

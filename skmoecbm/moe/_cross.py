@@ -1,12 +1,11 @@
 """`CrossModalMoEClassifier`: two streams of tokens attend to each other, then a sparse mixture."""
 
-import copy
-
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from skmoecbm._block_words import STREAM
 from skmoecbm._heads import two_columns
 from skmoecbm._target import Target
 from skmoecbm._validation import check_choice, check_number, parameter_error, resolve_device
@@ -119,6 +118,8 @@ class CrossModalMoEClassifier(NetworkClassifier):
     True
     """
 
+    _block_words = STREAM
+
     def __init__(
         self,
         *,
@@ -180,7 +181,6 @@ class CrossModalMoEClassifier(NetworkClassifier):
         named = [NamedStream(name, stream) for name, stream in streams.items()]
         nothing = np.empty((len(named[0].present), 0))
         found = self._start_rows(named, nothing, y, sample_weight, groups, self.class_weight)
-        vars(self).pop("masked_streams_", None)
         self.streams_ = {name: stream.width for name, stream in streams.items()}
         self._layout, self.modality_names_ = layout, list(streams)
         return list(streams.values()), *found
@@ -258,7 +258,7 @@ class CrossModalMoEClassifier(NetworkClassifier):
         streams = streams_as_fitted(self, X)
         device = resolve_device(self.device, self)
         x, present = self._rows(list(streams.values()), device)
-        for name in getattr(self, "masked_streams_", ()):
+        for name in self._masked:
             present[:, list(self.streams_).index(name)] = False
         if modality is not None:
             present[:, modality] = False
@@ -302,37 +302,6 @@ class CrossModalMoEClassifier(NetworkClassifier):
             "router_names": ["all"],
             "expert_names": [f"expert {e}" for e in range(weights.shape[2])],
         }
-
-    def without(self, name):
-        """Return a view of this fitted model that never looks at one stream.
-
-        Its predictions are those for rows that lack the stream: ``without("text")`` is the model of
-        images alone. Nothing is fitted or copied; a view that is fitted again has all streams
-        again.
-
-        Parameters
-        ----------
-        name : str
-
-        Returns
-        -------
-        CrossModalMoEClassifier
-
-        Raises
-        ------
-        InputError
-            If there is no such stream, or it is the last one.
-        """
-        check_is_fitted(self)
-        masked = tuple(getattr(self, "masked_streams_", ()))
-        left = [n for n in self.streams_ if n not in masked]
-        if name not in left:
-            raise InputError(f"There is no stream {name!r} to leave out; there are {left}.")
-        if len(left) == 1:
-            raise InputError(f"{name!r} is the last stream; without it nothing is left to decide.")
-        view = copy.copy(self)
-        view.masked_streams_ = (*masked, name)
-        return view
 
     def routing_weights(self, X):
         """Return how much each expert counts in each row.

@@ -5,6 +5,7 @@ import torch
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 
+from skmoecbm._block_words import MODALITY
 from skmoecbm._heads import two_columns
 from skmoecbm._target import Target
 from skmoecbm._validation import check_choice, parameter_error, resolve_device
@@ -110,7 +111,7 @@ class SparseMoEClassifier(NetworkClassifier):
     (500, 4)
     """
 
-    _blocks_parameter = "modalities"
+    _block_words = MODALITY
 
     def __init__(
         self,
@@ -257,6 +258,14 @@ class SparseMoEClassifier(NetworkClassifier):
             values.append(torch.as_tensor(z, device=device))
         present = np.stack([expert.present for expert in data], axis=1)
         return values, torch.as_tensor(present, device=device)
+
+    def _read(self, X):
+        """Return rows as `ConceptClassifier` does; a view has no modality that it leaves out."""
+        data, gate_values = super()._read(X)
+        for expert in data:
+            if expert.name in self._masked:
+                expert.present = np.zeros_like(expert.present)
+        return data, gate_values
 
     def _network(self, device):
         """Return the fitted network."""
