@@ -101,9 +101,9 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
         packed, self.n_variables_ = self._packed(X, self.n_variables)
         return self.learn_scales(packed, np.ones(len(packed)))
 
-    def learn_scales(self, packed, weights):
+    def learn_scales(self, packed, weights, name="X"):
         """Fit to packed series (n, L * (1 + 2 * V)), rows weighed by (n,)."""
-        times, values, mask = unpack(packed, self.n_variables_)
+        times, values, mask = unpack(packed, self.n_variables_, name)
         used = (weights > 0)[:, None] & mask.any(2)
         if self.time_range == "auto":
             low, high = (times[used].min(), times[used].max()) if used.any() else (0.0, 1.0)
@@ -118,9 +118,9 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
         self.scales_ = np.where(scales > 1e-12 * (1 + np.abs(self.means_)), scales, 1.0)
         return self
 
-    def scaled(self, packed):
+    def scaled(self, packed, name="X"):
         """Return times in units of the span, standardised values and mask, of packed series."""
-        times, values, mask = unpack(packed, self.n_variables_)
+        times, values, mask = unpack(packed, self.n_variables_, name)
         first, last = self.span_
         times = (times - first) / (last - first)
         return times, np.where(mask, (values - self.means_) / self.scales_, 0.0), mask

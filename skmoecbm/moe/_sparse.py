@@ -234,7 +234,7 @@ class SparseMoEClassifier(NetworkClassifier):
             if expert.name in self.time_series_:
                 one = self.time_series_[expert.name]
                 one.n_variables_ = one.n_variables
-                one.learn_scales(values, w)
+                one.learn_scales(values, w, expert.name)
                 values = np.empty((len(values), 0))
             mean = w @ values / w.sum()
             scale = np.sqrt(w @ np.square(values - mean) / w.sum())
@@ -248,7 +248,8 @@ class SparseMoEClassifier(NetworkClassifier):
             data, self.modality_means_, self.modality_scales_, strict=True
         ):
             if expert.name in self.time_series_:
-                times, cells, mask = self.time_series_[expert.name].scaled(expert.values)
+                one = self.time_series_[expert.name]
+                times, cells, mask = one.scaled(expert.values, expert.name)
                 z = np.concatenate([times[:, :, None], cells, mask], axis=2)
             else:
                 z = np.where(expert.present[:, None], (expert.values - mean) / scale, 0.0)
