@@ -1,7 +1,9 @@
 """Packed time series as other steps hand them over: scaled, in a table, with names of columns."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.compose import ColumnTransformer
 from sklearn.preprocessing import StandardScaler
 
 from skmoecbm.exceptions import InputError
@@ -46,3 +48,48 @@ def test_a_block_that_was_scaled_or_misread_is_refused_at_fit_and_at_predict():
         alone.fit(scaled)
     with pytest.raises(InputError, match=SCALED.format("X")):
         alone.fit(X).transform(scaled)
+
+
+def test_tables_are_read_as_the_block_or_as_series_in_cells():
+    rows = [*series(20), None]
+    X = pack_series(rows)
+    names = [f"vitals__{i}" for i in range(X.shape[1])]
+    reads = MultiTimeAttention(2, n_variables=3)
+    grid = reads.fit_transform(X)
+    table = pd.DataFrame(X, columns=names)
+    assert np.array_equal(reads.fit_transform(table), grid, equal_nan=True)
+    assert np.array_equal(reads.transform(table.astype(object)), grid, equal_nan=True)
+    cells = pd.DataFrame({"vitals": pd.Series(rows, dtype=object)})
+    assert np.array_equal(MultiTimeAttention(2).fit_transform(cells), grid, equal_nan=True)
+    assert np.array_equal(reads.fit(cells["vitals"]).transform(cells), grid, equal_nan=True)
+    with pytest.raises(InputError, match="Say n_variables="):
+        MultiTimeAttention(2).fit(table)
+    with pytest.raises(InputError, match=r"something else than numbers in it\. Give the columns"):
+        reads.fit(table.assign(ward="A"))
+    for odd in (np.nan, np.inf):
+        with pytest.raises(InputError, match="Row 3 of the block is NaN in part, or infinite"):
+            X_odd = X.copy()
+            X_odd[3, 1] = odd
+            reads.fit(X_odd)
+
+
+def test_names_of_columns_are_taken_from_a_column_transformer():
+    rows = series(20)
+    X = pack_series(rows)
+    names = [f"vitals__{i}" for i in range(X.shape[1])]
+    table = pd.DataFrame(X, columns=names).assign(age=np.arange(20.0))
+    parts = [
+        ("vitals", MultiTimeAttention(2, n_variables=3), names),
+        ("age", "passthrough", ["age"]),
+    ]
+    both = ColumnTransformer(parts).set_output(transform="pandas").fit(table)
+    found = both.get_feature_names_out()
+    grid = both.transform(table)
+    assert found.tolist() == grid.columns.tolist() and len(found) == 2 * 3 * 2 + 1
+    assert found[0].startswith("vitals__v0_at_") and found[-1] == "age__age"
+    assert np.array_equal(grid.iloc[:, :-1], both.named_transformers_["vitals"].transform(X))
+    cells = pd.DataFrame({"vitals": pd.Series(rows, dtype=object)})
+    one = ColumnTransformer([("vitals", MultiTimeAttention(2), ["vitals"])]).fit(cells)
+    assert one.get_feature_names_out().tolist() == found[:-1].tolist()
+    with pytest.raises(InputError, match=r"There are 3 variables\. Got 2 names"):
+        both.named_transformers_["vitals"].get_feature_names_out(["a", "b"])
