@@ -3,9 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from skmoecbm import ConceptBottleneckClassifier, save
 from skmoecbm.exceptions import InputError
 from skmoecbm.moe import MiniBatches, MultiTimeAttention, SparseMoEClassifier, pack_series
 
@@ -93,3 +97,16 @@ def test_names_of_columns_are_taken_from_a_column_transformer():
     assert one.get_feature_names_out().tolist() == found[:-1].tolist()
     with pytest.raises(InputError, match=r"There are 3 variables\. Got 2 names"):
         both.named_transformers_["vitals"].get_feature_names_out(["a", "b"])
+
+
+LASTS = [LogisticRegression(), ConceptBottleneckClassifier(alpha=1.0)]
+
+
+def test_that_it_is_not_saved_on_its_own_is_told(tmp_path):
+    rows, y = series(20), np.arange(20) % 2
+    reads = MultiTimeAttention(2).fit(rows)
+    models = [make_pipeline(clone(reads), last) for last in LASTS]
+    for model in [reads, *(model.fit(rows, y) for model in models)]:
+        with pytest.raises(InputError, match=r"of its own is not saved in this format yet\. Keep"):
+            save(model, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
