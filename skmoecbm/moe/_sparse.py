@@ -42,7 +42,7 @@ class SparseMoEClassifier(NetworkClassifier):
         Whether routers learn how much noise a row's scores get in training.
     modalities : "auto", dict of name to columns, or list of (name, columns), default="auto"
         Blocks of columns. "auto" takes those of an `ExpertFeatures`, the prefixes of columns named
-        "modality__column", or all columns as one.
+        "modality__column", or all columns as one. Columns that are named by none are not used.
     missing : {"mask", "learned"}, default="mask"
         A modality is absent from a row whose block is all NaN. "mask": it counts nothing there, the
         others renormalise, and the router is told. "learned": a vector that is learned stands for
