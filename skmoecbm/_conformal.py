@@ -257,7 +257,10 @@ def _refuse_many_labels(classifier):
 def _probabilities(classifier, X, shift):
     """Return probabilities (n, K), and which rows (n,) have an expert."""
     data, _ = classifier._read(X)
-    masked = getattr(classifier, "masked_experts_", ())
+    masked = [
+        *getattr(classifier, "masked_experts_", ()),
+        *getattr(classifier, "masked_streams_", ()),
+    ]
     seen = np.any([own.present for own in data if own.name not in masked], axis=0)
     with warnings.catch_warnings():
         # That such rows get the class frequencies is not what happens to them here.

@@ -74,6 +74,32 @@ class NetworkClassifier(ConceptClassifier):
         vars(self).pop(f"masked_{self._block_words.parameter}_", None)
         return super()._start_rows(*rows, **settings)
 
+    def set_params(self, **params):
+        """Set parameters, also those of `training` and `balancing` where these are None.
+
+        Parameters
+        ----------
+        **params
+            As of any estimator of scikit-learn's. ``training__learning_rate`` of a `training` that
+            is None puts ``MiniBatches()`` there first, and so of `balancing` what None stands for.
+
+        Returns
+        -------
+        self
+        """
+        own = {name: value for name, value in params.items() if "__" not in name}
+        super().set_params(**own)  # before: `top_k` tells which balancing None stands for
+        nested = {name: value for name, value in params.items() if "__" in name}
+        for name, default in (("training", MiniBatches), ("balancing", self._default_balancing)):
+            if getattr(self, name) is None and any(key.startswith(f"{name}__") for key in nested):
+                setattr(self, name, default())
+        return super().set_params(**nested)
+
+    def _default_balancing(self):
+        """Return what `balancing=None` stands for."""
+        dense = self.top_k == self.n_experts
+        return Balancing(loss="importance" if dense else "switch")
+
     def explain(self, X, *, images=None):
         """Tell whom each row was sent to, and what each modality did to the decision.
 
@@ -129,8 +155,7 @@ class NetworkClassifier(ConceptClassifier):
         training.check()
         balancing = self.balancing
         if balancing is None:
-            dense = self.top_k == self.n_experts
-            balancing = Balancing(loss="importance" if dense else "switch")
+            balancing = self._default_balancing()
         if not isinstance(balancing, Balancing):
             raise parameter_error(self, "balancing", "Balancing(...) or None", balancing)
         balancing.check(self)

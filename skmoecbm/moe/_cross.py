@@ -12,7 +12,7 @@ from skmoecbm._validation import check_choice, check_number, parameter_error, re
 from skmoecbm.exceptions import InputError
 from skmoecbm.moe._base import NetworkClassifier
 from skmoecbm.moe._cross_network import CrossNetwork, CrossShape, drop_streams
-from skmoecbm.moe._cross_rows import StreamRows, moments, pieces
+from skmoecbm.moe._cross_rows import moments, pieces, scaled_rows
 from skmoecbm.moe._cross_streams import NamedStream, read_streams, streams_as_fitted
 from skmoecbm.moe._penalties import balance
 from skmoecbm.moe._rows import Rows
@@ -210,7 +210,7 @@ class CrossModalMoEClassifier(NetworkClassifier):
             gating=self.gating,
         )
         network = CrossNetwork(self.network_shape_).to(device)
-        rows = Rows(*self._rows(streams, device), target)
+        rows = Rows(*scaled_rows(self, streams, device), target)
         mine = rows.take(np.flatnonzero(is_training))
         log_odds = torch.as_tensor(self._log_odds(), device=device)
         network.start(pieces(mine.x, mine.present, self.width), mine, log_odds, rng, generator)
@@ -234,12 +234,9 @@ class CrossModalMoEClassifier(NetworkClassifier):
         n = int(is_training.sum())
         return self._train(X, y, network, rates, n, batch_loss, score, training, generator, reason)
 
-    def _rows(self, streams, device):
-        """Return streams whose rows become standardised tensors, and who is present, (n, M)."""
-        scales = zip(streams, self.token_means_, self.token_scales_, strict=True)
-        rows = [StreamRows(stream, mean, scale, device) for stream, mean, scale in scales]
-        present = np.stack([stream.present for stream in streams], axis=1)
-        return rows, torch.as_tensor(present, device=device)
+    def _read(self, X):
+        """Return the streams as they were fitted, in the place of experts."""
+        return [NamedStream(*one) for one in streams_as_fitted(self, X).items()], None
 
     def _network(self, device):
         """Return the fitted network."""
@@ -257,7 +254,7 @@ class CrossModalMoEClassifier(NetworkClassifier):
         check_is_fitted(self)
         streams = streams_as_fitted(self, X)
         device = resolve_device(self.device, self)
-        x, present = self._rows(list(streams.values()), device)
+        x, present = scaled_rows(self, streams.values(), device)
         for name in self._masked:
             present[:, list(self.streams_).index(name)] = False
         if modality is not None:

@@ -50,6 +50,8 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
     means_, scales_ : ndarray of shape (V,)
         Of each variable over its measurements; the deviation is 1 where it does not vary.
     n_variables_ : int
+    n_features_in_ : int
+        Columns of X, where it was a table.
 
     Notes
     -----
@@ -87,8 +89,9 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : list of length n, or array of shape (n, L * (1 + 2 * V))
-            As `pack_series` takes them, or what it returned.
+        X : list of length n, or array or DataFrame of shape (n, L * (1 + 2 * V))
+            As `pack_series` takes them, or what it returned. A DataFrame of one column of objects
+            has a series in each cell.
         y : ignored
 
         Returns
@@ -101,12 +104,15 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
             For a parameter out of range, or a row that is no series.
         """
         self.check()
+        vars(self).pop("n_features_in_", None)
         packed, self.n_variables_ = self._packed(X, self.n_variables)
+        if len(getattr(X, "shape", ())) == 2:
+            self.n_features_in_ = X.shape[1]
         return self.learn_scales(packed, np.ones(len(packed)))
 
-    def learn_scales(self, packed, weights):
+    def learn_scales(self, packed, weights, name="X"):
         """Fit to packed series (n, L * (1 + 2 * V)), rows weighed by (n,)."""
-        times, values, mask = unpack(packed, self.n_variables_)
+        times, values, mask = unpack(packed, self.n_variables_, name)
         used = (weights > 0)[:, None] & mask.any(2)
         if self.time_range == "auto":
             low, high = (times[used].min(), times[used].max()) if used.any() else (0.0, 1.0)
@@ -121,9 +127,9 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
         self.scales_ = np.where(scales > 1e-12 * (1 + np.abs(self.means_)), scales, 1.0)
         return self
 
-    def scaled(self, packed):
+    def scaled(self, packed, name="X"):
         """Return times in units of the span, standardised values and mask, of packed series."""
-        times, values, mask = unpack(packed, self.n_variables_)
+        times, values, mask = unpack(packed, self.n_variables_, name)
         first, last = self.span_
         times = (times - first) / (last - first)
         return times, np.where(mask, (values - self.means_) / self.scales_, 0.0), mask
@@ -146,7 +152,7 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : list of length n, or array of shape (n, L * (1 + 2 * V))
+        X : list of length n, or array or DataFrame of shape (n, L * (1 + 2 * V))
 
         Returns
         -------
@@ -172,11 +178,14 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         input_features : list of str, length V, default=None
-            Names of the variables; None is v0, v1, ...
+            Names of the variables; None is v0, v1, ... So are the names of all columns of a table
+            that was given to `fit`, which a `ColumnTransformer` hands over: they say nothing of
+            the variables.
         """
         check_is_fitted(self)
         names = input_features
-        if names is None:
+        columns = getattr(self, "n_features_in_", None)
+        if names is None or len(names) == columns != self.n_variables_:
             names = [f"v{v}" for v in range(self.n_variables_)]
         if len(names) != self.n_variables_:
             raise InputError(
@@ -225,6 +234,7 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
 
     def _packed(self, X, n_variables):
         """Return packed series, and how many variables they are of."""
+        X = _array_of(X)
         if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "fiu":
             if n_variables is None:
                 raise InputError(
@@ -232,7 +242,15 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
                     "are in it. Say n_variables=, or give the series as a list of rows."
                 )
             check_width(X.shape[1], n_variables, "X")
-            return np.asarray(X, dtype=np.float64), n_variables
+            X = np.ascontiguousarray(X, dtype=np.float64)  # one order of sums for all tables
+            gaps = np.flatnonzero(np.isnan(X).any(axis=1) & ~np.isnan(X).all(axis=1))
+            if len(gaps) or np.isinf(X).any():
+                row = gaps[0] if len(gaps) else np.flatnonzero(np.isinf(X).any(axis=1))[0]
+                raise InputError(
+                    f"Row {row} of the block is NaN in part, or infinite. A row that has no series "
+                    "is NaN in all columns; give the block as pack_series wrote it."
+                )
+            return X, n_variables
         if (isinstance(X, np.ndarray) and X.dtype != object) or isinstance(X, str | dict):
             raise InputError(
                 "X must be a list of time series, or the block of columns that pack_series "
@@ -250,3 +268,21 @@ def _told_apart(points):
         if len(set(names)) == len(names):
             break
     return names
+
+
+def _array_of(X):
+    """Return a table as an array, or as a list the one column of a table that holds series."""
+    if hasattr(X, "columns") and hasattr(X, "to_numpy"):
+        values = X.to_numpy()
+        if values.dtype == object and values.shape[1] > 1:  # such as of columns Int64 and float
+            try:
+                values = np.asarray(values, dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                raise InputError(
+                    "X is a table with something else than numbers in it. Give the columns that "
+                    f"pack_series wrote, or one column with a series in each cell. ({error})"
+                ) from error
+        X = values
+    if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 2 and X.shape[1] == 1:
+        return X[:, 0].tolist()
+    return X

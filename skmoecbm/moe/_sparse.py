@@ -43,7 +43,7 @@ class SparseMoEClassifier(NetworkClassifier):
         Whether routers learn how much noise a row's scores get in training.
     modalities : "auto", dict of name to columns, or list of (name, columns), default="auto"
         Blocks of columns. "auto" takes those of an `ExpertFeatures`, the prefixes of columns named
-        "modality__column", or all columns as one.
+        "modality__column", or all columns as one. Columns that are named by none are not used.
     missing : {"mask", "learned"}, default="mask"
         A modality is absent from a row whose block is all NaN. "mask": it counts nothing there, the
         others renormalise, and the router is told. "learned": a vector that is learned stands for
@@ -237,7 +237,7 @@ class SparseMoEClassifier(NetworkClassifier):
             if expert.name in self.time_series_:
                 one = self.time_series_[expert.name]
                 one.n_variables_ = one.n_variables
-                one.learn_scales(values, w)
+                one.learn_scales(values, w, expert.name)
                 values = np.empty((len(values), 0))
             mean = w @ values / w.sum()
             scale = np.sqrt(w @ np.square(values - mean) / w.sum())
@@ -251,7 +251,8 @@ class SparseMoEClassifier(NetworkClassifier):
             data, self.modality_means_, self.modality_scales_, strict=True
         ):
             if expert.name in self.time_series_:
-                times, cells, mask = self.time_series_[expert.name].scaled(expert.values)
+                one = self.time_series_[expert.name]
+                times, cells, mask = one.scaled(expert.values, expert.name)
                 z = np.concatenate([times[:, :, None], cells, mask], axis=2)
             else:
                 z = np.where(expert.present[:, None], (expert.values - mean) / scale, 0.0)
