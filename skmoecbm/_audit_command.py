@@ -76,6 +76,7 @@ def read_rows(args, outputs):
     from skmoecbm._command_model import encoders_of, load_model
     from skmoecbm._commands import read_labelled, rows_by_line
     from skmoecbm._folder import rename_labels, unify_labels
+    from skmoecbm._last_step import refuse_networks
     from skmoecbm._model_folder import ARRAYS, CARD, CONFIG, read_config_bytes
     from skmoecbm._outputs import keep_inputs, output_path
 
@@ -98,6 +99,7 @@ def read_rows(args, outputs):
 
     label_map = read_config(args.model).label_map
     model = load_model(args)
+    refuse_networks(f"skmoecbm {args.command}", model[-1])
     classes, bank = model[-1].classes_.tolist(), encoders_of(model)[0][1].bank_
 
     def labels_of(part):

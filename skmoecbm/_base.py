@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils.validation import check_is_fitted
 
+from skmoecbm._block_words import EXPERT
 from skmoecbm._columns import read_experts
 from skmoecbm._labels import is_exclusive, label_log_odds
 from skmoecbm._prevalence import prevalence_shift
@@ -68,6 +69,7 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """What both classifiers share: checks, and from logits to labels and probabilities."""
 
     _sums_concepts = True  # whether a decision is a sum over concepts
+    _block_words = EXPERT
 
     @with_callbacks
     def fit(self, X, y, *, sample_weight=None, groups=None):
@@ -230,9 +232,9 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         lost = ~present.any(axis=1)
         if lost.any():
             warnings.warn(
-                f"{lost.sum()} row(s) have no expert at all (rows "
+                f"{lost.sum()} row(s) have no {self._block_words.one} at all (rows "
                 f"{np.flatnonzero(lost)[:5].tolist()}); they get the class frequencies of the "
-                "training data. Give a readable image to predict from.",
+                f"training data. {self._block_words.nothing}",
                 SkmoecbmWarning,
                 stacklevel=4,
             )
@@ -269,13 +271,13 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         weights = row_weights(self, sample_weight, class_weight, self.classes_, codes)
         counts = row_weights(self, sample_weight, None, self.classes_, codes)
         groups = number_groups(groups, n)
-        present = np.stack([expert.present for expert in data], axis=1)
+        present, words = np.stack([expert.present for expert in data], axis=1), self._block_words
         weights = weights * present.any(axis=1)
         for e, expert in enumerate(data):
             if not (weights * present[:, e]).any():
                 raise InputError(
-                    f"Expert {expert.name!r} has no training row of any weight: its block is NaN "
-                    "in all of them. Give it images that it can read, or leave it out."
+                    f"{words.one.capitalize()} {expert.name!r} has no training row of any weight: "
+                    f"its block is NaN in all of them. {words.unread}, or leave it out."
                 )
         given = None if sample_weight is None else counts
         rows = (data, gate_values, codes, weights, given, groups)
@@ -289,8 +291,8 @@ class ConceptClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             if not mass.all():
                 lost = self.classes_[mass == 0].tolist()
                 raise InputError(
-                    f"No expert can read any training row of class(es) {lost[:5]}. Add images of "
-                    "these classes, or drop the classes."
+                    f"No {words.one} {words.reads} any training row of class(es) {lost[:5]}. Add "
+                    f"{words.more} of these classes, or drop the classes."
                 )
             self.class_log_prior_ = np.log(np.maximum(mass / weights.sum(), 1e-12))
             cases = np.bincount(codes, counts * (weights > 0), minlength=len(self.classes_))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from skmoecbm._block_words import EXPERT
 from skmoecbm.concepts._parsing import class_key, folded
 from skmoecbm.exceptions import InputError
 
@@ -302,23 +303,22 @@ def value_rows(name, what, array):
     return array, present_rows(name, what, array)
 
 
-def present_rows(name, what, array, more=""):
+def present_rows(name, what, array, more="", words=EXPERT):
     """Return which rows of an expert's (n, k) values are there; partly NaN is an error.
 
-    `more` is a further way on, told after the error.
+    `more` is a further way on, told after the error; `words` are `BlockWords`.
     """
     gaps = np.isnan(array)
-    return _present(name, what, gaps.any(axis=1), gaps.all(axis=1), more)
+    return _present(name, what, gaps.any(axis=1), gaps.all(axis=1), more, words)
 
 
-def _present(name, what, gaps, missing, more=""):
+def _present(name, what, gaps, missing, more="", words=EXPERT):
     partly = np.flatnonzero(gaps & ~missing)
     if partly.size:
         listed = ", ".join(map(str, partly[:5])) + (", ..." if partly.size > 5 else "")
         raise InputError(
-            f"Expert {name!r}: {partly.size} row(s) of the {what} are partly NaN (rows {listed}). "
-            "Fill the gaps, or set the whole row of this expert to NaN: it then counts as missing."
-            f"{more}"
+            f"{words.one.capitalize()} {name!r}: {partly.size} row(s) of the {what} are partly NaN "
+            f"(rows {listed}). {words.gaps}{more}"
         )
     return ~missing
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from skmoecbm._card_blocks import SHOWN_BLOCKS, block_lines
 from skmoecbm._card_licences import hub_repository, licence_of
 from skmoecbm._card_words import Inert, code
 
@@ -261,6 +262,8 @@ def network_words(node):
         "absent": Inert("Where one is missing from a row (all its columns NaN)"),
         "missing": missing if len(names) > 1 else None,
         "takes": Inert(f"a table of {node.n_features_in:,} columns"),
+        "blocks": block_lines(node),
+        "n_hidden_blocks": max(0, len(names) - SHOWN_BLOCKS),
         "epochs": _epochs(node),
     }
 
@@ -290,6 +293,8 @@ def _cross_words(node):
         "absent": Inert("Where one is missing from a row"),
         "missing": "it has no weight there" if len(names) > 1 else None,
         "takes": Inert(takes),
+        "blocks": [],
+        "n_hidden_blocks": 0,
         "epochs": _epochs(node),
     }
 

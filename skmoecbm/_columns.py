@@ -10,6 +10,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.validation import validate_data
 
+from skmoecbm._block_words import words_of
 from skmoecbm._blocks import present_rows
 from skmoecbm._decoding import describe
 from skmoecbm._dicom_frame import DicomFrame
@@ -18,7 +19,7 @@ from skmoecbm._validation import is_dicom_dataset, parameter_error
 from skmoecbm.exceptions import InputError
 from skmoecbm.features import ExpertFeatures
 
-__all__ = ["ExpertData", "Layout", "layout_of", "own_heads", "read_experts"]
+__all__ = ["ExpertData", "Layout", "layout_of", "own_heads", "read_experts", "refuse_images"]
 
 _GAPS = (
     " Or give it a head of its own that takes NaN: "
@@ -60,7 +61,7 @@ def layout_of(owner, X, experts, gate_columns=()):
         For column names of which only some carry a prefix, unknown columns, names given twice,
         or columns in two experts.
     """
-    names = _column_names(X)
+    names, words = _column_names(X), words_of(owner)
     n_columns = owner.n_features_in_
     gate = np.array([_column_index(owner, "gate_input", c, names, n_columns) for c in gate_columns])
     gate = gate.astype(int)
@@ -78,22 +79,20 @@ def layout_of(owner, X, experts, gate_columns=()):
     elif names is not None and any("__" in name for name in names):
         bare = [names[i] for i in left if "__" not in names[i]]
         if bare:
-            raise InputError(
-                f"Every column of X must be named 'expert__concept', or none. Got {bare[:3]} "
-                f"without a prefix ({len(bare)} of {len(left)}). Rename them, or name them in "
-                "gate_input if only the gate should see them."
-            )
+            raise InputError(words.bare.format(bare[:3], len(bare), len(left)))
         blocks = {}
         for i in left:
             blocks.setdefault(names[i].split("__", 1)[0], []).append(i)
     else:
-        blocks = {"expert": left}
+        blocks = {words.whole: left}
     # A gate column never doubles as evidence.
     kept = set(left)
     blocks = {name: np.array([i for i in cols if i in kept]) for name, cols in blocks.items()}
     for name, columns in blocks.items():
         if not len(columns):
-            raise InputError(f"Expert {name!r} has no column left. Give it at least one.")
+            raise InputError(
+                f"{words.one.capitalize()} {name!r} has no column left. Give it at least one."
+            )
     if not blocks:
         raise InputError("All columns are gate_input, so no expert is left. Leave some of them.")
     labels = names if names is not None else [f"x{i}" for i in range(n_columns)]
@@ -157,7 +156,7 @@ def read_experts(owner, X, layout=None, *, y=None, experts="auto", gate_columns=
         values = None
     else:
         source = X
-        _refuse_images(owner, X)
+        refuse_images(owner, X)
         # Without y: what is wrong with labels is said by row, where they are encoded.
         X = validate_data(owner, X, reset=fitting, dtype=np.float64, ensure_all_finite="allow-nan")
         values = X
@@ -177,7 +176,7 @@ def read_experts(owner, X, layout=None, *, y=None, experts="auto", gate_columns=
         if name in layout.gaps:
             present = ~np.isnan(part).all(axis=1)
         else:
-            present = present_rows(name, "columns", part, gaps)
+            present = present_rows(name, "columns", part, gaps, words_of(owner))
         data.append(ExpertData(name, part, present, block))
     gate_values = (
         _values_at(X, layout.gate_columns) if values is None else values[:, layout.gate_columns]
@@ -185,19 +184,32 @@ def read_experts(owner, X, layout=None, *, y=None, experts="auto", gate_columns=
     return data, gate_values, layout, y
 
 
-def _refuse_images(owner, X):
+def refuse_images(owner, X):
     """Say what is amiss where a classifier is handed images; all else is scikit-learn's to say."""
-    first = X
+    first, words = X, words_of(owner)
     if isinstance(X, list | tuple | np.ndarray) or hasattr(X, "iloc"):
         first = next(iter(X), None) if getattr(X, "ndim", 1) == 1 else None
+    name, dims = type(owner).__name__, np.ndim(X) if isinstance(X, np.ndarray) else 0
+    if dims in (3, 4) or (isinstance(first, np.ndarray) and first.ndim in (2, 3)):
+        shape = X.shape if dims else first.shape
+        what = f"X has the shape {shape}" if dims else f"The first row of X has the shape {shape}"
+        raise InputError(f"{what}, as of images or tokens, and {words.behind.format(name=name)}")
+    if words.records and (isinstance(first, dict) or _holds_objects(X, first)):
+        raise InputError(f"X holds records, and {words.behind.format(name=name)}")
     if isinstance(first, str | bytes | PathLike | Image | DicomFrame) or is_dicom_dataset(first):
-        name = type(owner).__name__
         shown = describe(first)
         raise InputError(
-            f"X holds images (the first is {shown}), and {name} takes their similarities to "
-            f"concepts. Put it behind an encoder: make_pipeline(ExpertUnion([...]), {name}()), "
-            "and give the images to the pipeline."
+            f"X holds images (the first is {shown}), and {words.behind.format(name=name)}"
         )
+
+
+def _holds_objects(X, first):
+    """Tell whether the first row, of a DataFrame or a tuple, has an image or a text in it."""
+    cells = first if isinstance(first, tuple) else []
+    if hasattr(X, "columns") and len(X):
+        cells = X.iloc[0].tolist()
+    kinds = (str, bytes, PathLike, Image, np.ndarray, DicomFrame)
+    return any(isinstance(cell, kinds) or is_dicom_dataset(cell) for cell in cells)
 
 
 def _block_columns(X):
@@ -298,16 +310,36 @@ def _named_block(columns, names):
     return [name for name in names if name.startswith(f"{columns}__")] or columns
 
 
+def _listed(owner, parameter, entry, names):
+    """Return the columns of an entry of ``experts`` as a list, of whatever."""
+    columns = _named_block(entry[-1], names)
+    if isinstance(columns, str):
+        return [columns]
+    try:
+        columns = np.asarray(columns).tolist()
+    except ValueError as error:  # lists of several lengths
+        wanted = "made of (name, columns), the columns a flat list"
+        raise parameter_error(owner, parameter, wanted, entry) from error
+    if isinstance(columns, int):
+        return [columns]
+    if not isinstance(columns, list):
+        wanted = "made of (name, columns), the columns a name, a number, a slice or a list"
+        raise parameter_error(owner, parameter, wanted, entry)
+    return columns
+
+
 def _given_blocks(owner, experts, names, n_columns):
     """Resolve ``experts=[(name, columns) or (name, head, columns), ...]``."""
-    parameter = getattr(owner, "_blocks_parameter", "experts")  # what its user calls them
-    wanted = "'auto' or a list of (name, columns) or (name, head, columns) with distinct names"
+    words = words_of(owner)
+    parameter, wanted = words.parameter, words.forms
     if not isinstance(experts, (list, tuple)) or not experts:
         raise parameter_error(owner, parameter, wanted, experts)
     blocks, used = {}, {}
     for entry in experts:
         if not (
-            isinstance(entry, (list, tuple)) and len(entry) in (2, 3) and isinstance(entry[0], str)
+            isinstance(entry, (list, tuple))
+            and len(entry) in words.lengths
+            and isinstance(entry[0], str)
         ):
             raise parameter_error(owner, parameter, wanted, entry)
         name, columns = entry[0], entry[-1]
@@ -317,10 +349,13 @@ def _given_blocks(owner, experts, names, n_columns):
         if name in blocks:
             raise parameter_error(owner, parameter, wanted, [e[0] for e in experts])
         if isinstance(columns, slice):
-            indices = list(range(n_columns))[columns]
+            try:
+                indices = list(range(n_columns))[columns]
+            except TypeError as error:
+                wanted = f"made of columns that X has; a slice is of numbers (0 to {n_columns})"
+                raise parameter_error(owner, parameter, wanted, entry) from error
         else:
-            columns = _named_block(columns, names)
-            columns = [columns] if isinstance(columns, (str, int)) else np.asarray(columns).tolist()
+            columns = _listed(owner, parameter, entry, names)
             if len(columns) == n_columns and all(isinstance(c, bool) for c in columns):
                 columns = np.flatnonzero(columns).tolist()
             elif any(isinstance(c, bool) for c in columns):
@@ -329,10 +364,11 @@ def _given_blocks(owner, experts, names, n_columns):
             indices = [_column_index(owner, parameter, c, names, n_columns) for c in columns]
         for i in indices:
             if i in used:
-                where = "twice in" if used[i] == name else f"in two experts, {used[i]!r} and"
+                where = f"in two {words.parameter}, {used[i]!r} and"
+                where = "twice in" if used[i] == name else where
                 raise InputError(
                     f"Column {names[i] if names else i!r} stands {where} {name!r}. Give each "
-                    "column to one expert, once."
+                    f"column to one {words.one}, once."
                 )
             used[i] = name
         blocks[name] = indices

@@ -139,10 +139,16 @@ def encoders_of(model):
 
 
 def _refuse_other_inputs(model, folder, encoders):
-    """Raise `InputError` where a model takes a table, numbers or texts instead of images."""
+    """Raise `InputError` where a model takes a table, records, numbers or texts, not images."""
+    from skmoecbm.moe import TokenUnion
+
     fixed = [c for step in model for c in getattr(step, "columns_", ()) if c is not None]
     columns = [name for one in fixed for name in (one if isinstance(one, list) else [one])]
-    if columns:
+    unions = [step for step in model if isinstance(step, TokenUnion)]
+    streams = [name for union in unions for name, _ in union.streams_]
+    if streams:
+        what = f"records of {' and '.join(map(repr, streams))}"
+    elif columns:
         what = f"a table with columns {list_some(dict.fromkeys(columns))}"
     elif not encoders:
         what = "numbers"

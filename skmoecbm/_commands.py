@@ -163,7 +163,7 @@ def predict(args):
             "Python: calibrate_sets returns a model to save. Or leave --coverage out."
         )
     features, classifier = model[:-1].transform(images), model[-1]
-    with without_warning("have no expert at all"):
+    with without_warning(" at all (rows "):
         probabilities = classifier.predict_proba(features)
     if classifier.multilabel_:
         said = classifier.predict(features) == 1
@@ -176,7 +176,7 @@ def predict(args):
     if args.coverage is not None:
         from skmoecbm._conformal import sets_to_lists
 
-        with without_warning("have no expert at all"):
+        with without_warning(" at all (rows "):
             sets = classifier.predict_set(features, args.coverage)
         said = [
             [*cells, "|".join(map(str, names))]
@@ -187,7 +187,8 @@ def predict(args):
     numbers = [probabilities]
     # An image that no expert can see has the class frequencies; a table must not call that a
     # prediction.
-    seen = np.any([block.present for block in features.blocks], axis=0)
+    parts = getattr(features, "blocks", None) or features.streams.values()
+    seen = np.any([part.present for part in parts], axis=0)
     if hasattr(classifier, "gate_weights"):
         columns += [f"gate_{name}" for name in classifier.expert_names_]
         numbers.append(classifier.gate_weights(features))
@@ -230,7 +231,7 @@ def evaluate(args):
     classifier = model[-1]
     labels = unify_labels(
         labels,
-        encoders_of(model)[0][1].bank_,
+        getattr(encoders_of(model)[0][1], "bank_", None),  # an encoder of tokens has none
         known=classifier.classes_.tolist(),
         places=data.places,
     )

@@ -199,10 +199,11 @@ def sets_of(classifier, X, coverage, allow_empty):
         sets[empty, calibration.first_to_enter(proba[empty])] = True
     sets[~seen] = True
     if not seen.all():
+        words = classifier._block_words
         warnings.warn(
-            f"{(~seen).sum():,} row(s) have no expert at all (rows "
-            f"{np.flatnonzero(~seen)[:5].tolist()}); their sets hold all classes. Give a readable "
-            "image to predict from.",
+            f"{(~seen).sum():,} row(s) have no {words.one} at all (rows "
+            f"{np.flatnonzero(~seen)[:5].tolist()}); their sets hold all classes. "
+            f"{words.nothing}",
             SkmoecbmWarning,
             stacklevel=3,
         )
@@ -256,11 +257,14 @@ def _refuse_many_labels(classifier):
 def _probabilities(classifier, X, shift):
     """Return probabilities (n, K), and which rows (n,) have an expert."""
     data, _ = classifier._read(X)
-    masked = getattr(classifier, "masked_experts_", ())
+    masked = [
+        *getattr(classifier, "masked_experts_", ()),
+        *getattr(classifier, "masked_streams_", ()),
+    ]
     seen = np.any([own.present for own in data if own.name not in masked], axis=0)
     with warnings.catch_warnings():
         # That such rows get the class frequencies is not what happens to them here.
-        warnings.filterwarnings("ignore", ".*have no expert at all", SkmoecbmWarning)
+        warnings.filterwarnings("ignore", ".*have no .* at all", SkmoecbmWarning)
         return softmax(classifier._class_logits(X) + shift, axis=1), seen
 
 

@@ -67,7 +67,13 @@ def explain(args):
     from skmoecbm.explanation import explain as explain_images
 
     model = load_model(args)
-    fitted_classifier("skmoecbm explain", model, sums_concepts=True)
+    _, classifier = fitted_classifier("skmoecbm explain", model)
+    if not getattr(classifier, "_sums_concepts", True):
+        raise InputError(
+            "skmoecbm explain draws decisions as sums over concepts, and those of a "
+            f"{type(classifier).__name__} come out of networks. Use `skmoecbm.explain` in Python, "
+            "which tells whom rows are sent to."
+        )
     with without_notices(), without_warning("have no expert at all"):
         if changes:
             told = intervene(model, images, changes)

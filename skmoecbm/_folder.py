@@ -344,8 +344,8 @@ def unify_labels(labels, bank, *, known=None, places=None):
     ----------
     labels : ndarray of str, shape (n,)
         Keys, names or synonyms of the bank's classes.
-    bank : ConceptBank
-        A bank without classes changes nothing.
+    bank : ConceptBank or None
+        None, or a bank without classes, changes nothing.
     known : sequence of str, optional
         The spellings to use (a fitted model's classes); by default the most frequent one in
         `labels` of each class.
@@ -363,7 +363,7 @@ def unify_labels(labels, bank, *, known=None, places=None):
     """
     distinct = sorted(set(labels))
     preferred = [label for label, _ in Counter(labels).most_common()] if known is None else known
-    if bank.class_keys:
+    if bank is not None and bank.class_keys:
         meaning = bank.match_labels(sorted({*distinct, *preferred}))
     else:
         meaning = {label: label for label in {*distinct, *preferred}}

@@ -103,7 +103,7 @@ def permutation_test(
 
 def _exchangeable(present, group_of_row):
     """Return arrays (n_groups, size) of rows: any two groups of one array may swap their labels."""
-    _, pattern = np.unique(present, axis=0, return_inverse=True)
+    pattern = np.unique(present, axis=0, return_inverse=True)[1].ravel()
     order = np.lexsort((pattern, group_of_row))
     starts = np.flatnonzero(np.r_[True, np.diff(group_of_row[order]) > 0])
     alike = defaultdict(list)

@@ -38,6 +38,7 @@ def pack_sparse(model, arrays, prefix, trusted=()):
         modality_names=model.modality_names_,
         modality_columns=[columns.tolist() for columns in model._layout.columns],
         column_names=model._layout.concepts,
+        masked_modalities=model._masked,
         shape={name: shape[name] for name in _FIELDS} | {"series": _pack_series(model)},
         history=_pack_history(model.history_),
     )
@@ -79,6 +80,8 @@ def unpack_sparse(node, arrays, prefix, trusted=()):
     shapes = tensor_shapes(model.network_shape_)
     _take_network(model, node, arrays, prefix, shapes)
     model.modality_names_ = list(node.modality_names)
+    if node.masked_modalities:
+        model.masked_modalities_ = node.masked_modalities
     model._layout = Layout(
         model.modality_names_,
         [np.array(columns, dtype=int) for columns in node.modality_columns],
@@ -105,7 +108,7 @@ def pack_cross(model, arrays, prefix, trusted=()):
         stream_columns=None if columns is None else [own.tolist() for own in columns],
         reading=layout.kind,
         picked=layout.picked,
-        masked_streams=getattr(model, "masked_streams_", ()),
+        masked_streams=model._masked,
         shape={name: shape[name] for name in CrossShapeNode.model_fields},
         history=_pack_history(model.history_),
     )

@@ -43,6 +43,7 @@ from skmoecbm.encoder import ConceptEncoder, ExpertUnion
 from skmoecbm.exceptions import FormatError, InputError
 from skmoecbm.moe import (
     CrossModalMoEClassifier,
+    MultiTimeAttention,
     SparseMoEClassifier,
     TextTokenEncoder,
     TokenEncoder,
@@ -75,6 +76,7 @@ def pack(model, arrays, prefix="model", trusted=()):
         if type(model) is cls:
             check_is_fitted(model)
             return function(model, arrays, prefix, trusted)
+    _refuse_series(model)
     raise InputError(
         f"A {type(model).__name__} cannot be saved: only a Pipeline with a ConceptEncoder, an "
         "ExpertUnion or a classifier of this package, or one of these alone, has a safe form here. "
@@ -101,7 +103,18 @@ def unpack(node, arrays, prefix="model", trusted=()):
     return _UNPACKERS[type(node)](node, arrays, prefix, trusted)
 
 
+def _refuse_series(part):
+    if isinstance(part, MultiTimeAttention):
+        raise InputError(
+            "A MultiTimeAttention of its own is not saved in this format yet. Keep it inside "
+            "SparseMoEClassifier(time_series={name: MultiTimeAttention(...)}), which is saved with "
+            "it, or use joblib on your own machine."
+        )
+
+
 def _pack_pipeline(model, arrays, prefix, trusted):
+    for _, step in model.steps:
+        _refuse_series(step)
     if not any(type(step) in _PACKERS and type(step) is not Pipeline for _, step in model.steps):
         raise InputError(
             "The pipeline has no step of this package, so there is nothing here to save. Keep it "
@@ -120,6 +133,7 @@ def _pack_pipeline(model, arrays, prefix, trusted):
 
 def _pack_part(what, part, arrays, prefix, trusted):
     """Return the node of a step or expert, of this package or of another."""
+    _refuse_series(part)
     if type(part) in _PACKERS and type(part) is not Pipeline:
         return pack(part, arrays, prefix, trusted)
     return pack_step(what, part, arrays, prefix, trusted)

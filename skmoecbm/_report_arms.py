@@ -80,7 +80,7 @@ def compare(classifier, features, y, *, train=None, groups=None, **settings):
             )
     with warnings.catch_warnings():
         # Rows that a lone expert cannot see are told in the notes.
-        warnings.filterwarnings("ignore", ".*have no expert at all", SkmoecbmWarning)
+        warnings.filterwarnings("ignore", ".*have no .* at all", SkmoecbmWarning)
         results = {
             name: evaluate(arm, features, y, groups=groups, **settings)
             for name, arm in arms.items()

@@ -6,6 +6,7 @@ from pydantic import Field, StrictBool, StrictInt, model_validator
 
 from skmoecbm._schema_bases import ClassifierNode, EditNode, Many, is_none
 from skmoecbm._schema_parts import Flag, Name, Number, Part, Size, Text
+from skmoecbm.moe._multi_time import MOST_FREQUENCIES, MOST_HEADS, MOST_POINTS
 
 __all__ = [
     "CrossNode",
@@ -19,7 +20,6 @@ __all__ = [
 
 # Of a tensor: as many float64 as fit into the largest file that is read.
 _MAX_NUMBERS = 2**29
-_MAX_FREQUENCIES = 2**12
 _Positive = Annotated[StrictInt, Field(ge=1, le=2**31)]
 
 
@@ -28,7 +28,7 @@ class HistoryNode(Part):
 
     train_loss: Annotated[tuple[Number, ...], Field(min_length=1, max_length=1_000_000), Many]
     validation_score: Annotated[tuple[Number, ...], Field(max_length=1_000_000), Many]
-    best_epoch: _Positive
+    best_epoch: Annotated[StrictInt, Field(ge=0, le=2**31)]
     early_stopping: StrictBool | Text
 
     @model_validator(mode="after")
@@ -43,9 +43,9 @@ class SeriesNode(Part):
     """How a modality is read that is a time series; its means and scales are arrays."""
 
     n_variables: _Positive
-    n_points: _Positive
-    n_frequencies: _Positive
-    sharpness: Annotated[tuple[Number, ...], Field(min_length=1, max_length=256), Many]
+    n_points: Annotated[StrictInt, Field(ge=1, le=MOST_POINTS)]
+    n_frequencies: Annotated[StrictInt, Field(ge=1, le=MOST_FREQUENCIES)]
+    sharpness: Annotated[tuple[Number, ...], Field(min_length=1, max_length=MOST_HEADS), Many]
     first: Number
     last: Number
 
@@ -53,7 +53,7 @@ class SeriesNode(Part):
     def _reads_something(self):
         if self.first >= self.last or min(self.sharpness) < 0:
             raise ValueError("the last time must be after the first, and sharpness 0 or more")
-        if self.n_outputs > _MAX_NUMBERS or self.n_frequencies > _MAX_FREQUENCIES:
+        if self.n_outputs > _MAX_NUMBERS:
             raise ValueError("a time series is read at more points than any file has numbers")
         return self
 
@@ -102,6 +102,9 @@ class SparseNode(NetworkNode):
     modality_names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=256), Many]
     modality_columns: Annotated[tuple[Annotated[tuple[Size, ...], Many], ...], Many]
     column_names: Annotated[tuple[Annotated[tuple[Text, ...], Many], ...], Many]
+    masked_modalities: Annotated[tuple[Name, ...], Field(max_length=255)] = Field(
+        default=(), exclude_if=lambda names: not names
+    )
     shape: ShapeNode
 
     @model_validator(mode="after")
@@ -110,6 +113,9 @@ class SparseNode(NetworkNode):
         columns = [column for part in self.modality_columns for column in part]
         if len(set(self.modality_names)) < len(self.modality_names):
             raise ValueError("modality names must differ")
+        masked = set(self.masked_modalities)
+        if len(masked) < len(self.masked_modalities) or not masked < set(self.modality_names):
+            raise ValueError("masked_modalities are not some of the modalities")
         if len(widths) != len(self.modality_names) or min(widths, default=0) < 1:
             raise ValueError("modality_columns are not of the modalities")
         if [len(part) for part in self.column_names] != widths:

@@ -7,6 +7,7 @@ import scipy.sparse
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+from skmoecbm._block_words import EXPERT, words_of
 from skmoecbm._labels import LabelMatrix, is_exclusive
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import InputError, SkmoecbmWarning
@@ -37,19 +38,20 @@ def encode_labels(owner, y, n):
         If y is None, of another length, holds NaN or None, has fewer than two classes, or is 2-D
         and no indicator.
     """
-    name = type(owner).__name__
+    name, words = type(owner).__name__, words_of(owner)
     if y is None:
         raise InputError(
-            f"{name} requires y to be passed, but the target y is None. Give one label per image."
+            f"{name} requires y to be passed, but the target y is None. Give one label per "
+            f"{words.rows}."
         )
     shape = y.shape if hasattr(y, "shape") else np.asarray(y, dtype=object).shape
     if len(shape) == 2 and shape[1] > 1:
-        return _encode_indicator(y, n)
+        return _encode_indicator(y, n, words)
     y = column_or_1d(y, warn=True)
     if len(y) != n:
         raise InputError(
             f"X has {n} rows and y has {len(y)} labels: inconsistent numbers of samples. "
-            "Give one label per image."
+            f"Give one label per {words.rows}."
         )
     unknown = missing_labels(y)
     if unknown.any():
@@ -67,12 +69,13 @@ def encode_labels(owner, y, n):
     if len(classes) < 2:
         raise InputError(
             f"{name} needs at least two classes to tell apart. Got 1 class, "
-            f"{classes.tolist()[0]!r}, in {n} row(s) (n_samples={n}). Add images of another class."
+            f"{classes.tolist()[0]!r}, in {n} row(s) (n_samples={n}). Add {words.more} of "
+            "another class."
         )
     return classes, codes
 
 
-def _encode_indicator(y, n):
+def _encode_indicator(y, n, words=EXPERT):
     """Return the names of the columns of a 0/1 matrix, and it as a `LabelMatrix`."""
     names = np.asarray(getattr(y, "columns", np.arange(np.shape(y)[1])))
     if scipy.sparse.issparse(y):
@@ -87,7 +90,7 @@ def _encode_indicator(y, n):
     if len(values) != n:
         raise InputError(
             f"X has {n} rows and y has {len(values)}: inconsistent numbers of samples. Give one "
-            "row of labels per image."
+            f"row of labels per {words.rows}."
         )
     unknown = np.isnan(values).any(axis=1)
     if unknown.any():

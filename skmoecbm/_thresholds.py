@@ -160,8 +160,9 @@ def _fold_proba(model, X, truth, weights, groups, train, rows):
             asked = before.transform(asked)
         own = None if groups is None else groups[train]
         fitted.fit(seen, labels, sample_weight=weights[train], groups=own)
-        if hasattr(last, "masked_experts_"):
-            fitted.masked_experts_ = last.masked_experts_
+        for masked in ("masked_experts_", "masked_modalities_", "masked_streams_"):
+            if hasattr(last, masked):
+                setattr(fitted, masked, getattr(last, masked))
         return fitted.predict_proba(asked)
 
 

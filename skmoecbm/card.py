@@ -39,6 +39,11 @@ __all__ = ["CardDetails", "ReportedMetrics", "model_card", "with_repository"]
 
 _TITLE = "A concept bottleneck model"
 _NETWORK_TITLE = "A sparse mixture of networks"
+_SEEN_BY = "rows that an expert saw"
+_SEEN = {
+    "SparseMoEClassifier": "rows that have a modality",
+    "CrossModalMoEClassifier": "rows that have a stream",
+}
 _PARTS = ("description", "intended_use", "out_of_scope", "training_data", "limits")
 
 
@@ -155,7 +160,8 @@ def _of_classifier(node, prefix, arrays, encoders):
             }
         )
     own = (node,) if hasattr(node, "expert_name") else ()  # a network has no heads
-    masked = getattr(node, "masked_experts", getattr(node, "masked_streams", ()))
+    kinds = ("masked_experts", "masked_modalities", "masked_streams")
+    masked = next((getattr(node, kind) for kind in kinds if hasattr(node, kind)), ())
     heads = getattr(node, "heads", own)
     shown = {one.expert for one in told[:SHOWN_EXPERTS]}
     hidden = [_without_table(head) for head in heads if head.expert_name not in shown]
@@ -172,14 +178,17 @@ def _of_classifier(node, prefix, arrays, encoders):
         "sets": getattr(node, "sets", None),
         "gate": getattr(node, "gate", None),
         "network": network_words(node),
-        "training": _training(getattr(node, "training_summary", None)),
+        "training": _training(
+            getattr(node, "training_summary", None), _SEEN.get(node.kind, _SEEN_BY)
+        ),
     }
 
 
 def _title(node, tokens):
     """Return what a card is called that nobody has named."""
     if node is not None and hasattr(node, "history"):
-        return _NETWORK_TITLE
+        cross = node.kind == "CrossModalMoEClassifier"
+        return "A cross-modal mixture of networks" if cross else _NETWORK_TITLE
     return "Encoders of tokens" if tokens else _TITLE
 
 
@@ -304,8 +313,11 @@ def _audit(audit):
     }
 
 
-def _training(summary):
-    """Return the counts of a recorded training as lines; its digests are for machines."""
+def _training(summary, seen=_SEEN_BY):
+    """Return the counts of a recorded training as lines; its digests are for machines.
+
+    `seen` is what rows of an expert, or of what stands in its place, are called.
+    """
     if summary is None:
         return []
     told = summary if isinstance(summary, dict) else summary.model_dump(mode="json")
@@ -317,7 +329,7 @@ def _training(summary):
     rows = told.get("rows_per_expert") or {}
     if len(set(rows.values())) > 1:
         counts = ", ".join(f"{code(name)} {count:,}" for name, count in rows.items())
-        lines.append(Inert(f"rows that an expert saw: {counts}"))
+        lines.append(Inert(f"{seen}: {counts}"))
     if told.get("n_folds"):
         lines.append(Inert(f"{told['n_folds']} folds, to weigh what was not fitted on"))
     return lines

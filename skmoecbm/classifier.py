@@ -43,11 +43,12 @@ class GatedConceptBottleneckClassifier(JointlyTrained, SecondStage):
     experts : "auto" or list of (name, columns) or (name, head, columns), default="auto"
         ``"auto"`` reads the experts from an `ExpertFeatures` or from ``expert__concept`` column
         names; else all columns are one expert. Columns are names, positions, a slice, or the name
-        of a block. A head of its own is a `ConceptBottleneckClassifier` with other parameters, or
-        any classifier of scikit-learn with `decision_function` or `predict_proba` (one that was
-        trained elsewhere in a `FrozenEstimator`), so that age and sex, or the features of another
-        model, stand beside the concepts. One that declares `allow_nan` sees rows of which some
-        columns are NaN, which are an error without it.
+        of a block; columns that neither an expert nor `gate_input` names are not used. A head of
+        its own is a `ConceptBottleneckClassifier` with other parameters, or any classifier of
+        scikit-learn with `decision_function` or `predict_proba` (one that was trained elsewhere in
+        a `FrozenEstimator`), so that age and sex, or the features of another model, stand beside
+        the concepts. One that declares `allow_nan` sees rows of which some columns are NaN, which
+        are an error without it.
     gate_input : str, list of columns or dict, default="auto"
         ``"auto"``: the first 16 principal components of all similarities. ``"similarities"``: all
         of them. ``"disagreement"``: how sure each expert is and how far from the others.

@@ -1,5 +1,7 @@
 """What the classifiers of this folder share: rows held out, their score, where logits start."""
 
+import copy
+
 import numpy as np
 import torch
 from scipy.special import log_softmax
@@ -26,6 +28,77 @@ class NetworkClassifier(ConceptClassifier):
     """
 
     _sums_concepts = False
+
+    @property
+    def _masked(self):
+        """Names of the modalities that this view never looks at."""
+        return tuple(getattr(self, f"masked_{self._block_words.parameter}_", ()))
+
+    def without(self, name):
+        """Return a view of this fitted model that never looks at one modality, or stream.
+
+        Its predictions are those for rows that lack it: ``without("text")`` of a model of images
+        and texts is the model of images alone. Nothing is fitted or copied; a view that is fitted
+        again has all of them again.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        classifier
+            Of the same class. It has no calibration for sets of classes.
+
+        Raises
+        ------
+        InputError
+            If there is no such modality, or it is the last one.
+        """
+        check_is_fitted(self)
+        words, masked = self._block_words, self._masked
+        left = [n for n in self.modality_names_ if n not in masked]
+        if name not in left:
+            raise InputError(f"There is no {words.one} {name!r} to leave out; there are {left}.")
+        if len(left) == 1:
+            raise InputError(
+                f"{name!r} is the last {words.one}; without it nothing is left to decide."
+            )
+        view = copy.copy(self)
+        setattr(view, f"masked_{words.parameter}_", (*masked, name))
+        vars(view).pop("set_calibration_", None)  # of what it says less is known
+        return view
+
+    def _start_rows(self, *rows, **settings):
+        """Validate what comes with rows that were read; a view has all modalities again."""
+        vars(self).pop(f"masked_{self._block_words.parameter}_", None)
+        return super()._start_rows(*rows, **settings)
+
+    def set_params(self, **params):
+        """Set parameters, also those of `training` and `balancing` where these are None.
+
+        Parameters
+        ----------
+        **params
+            As of any estimator of scikit-learn's. ``training__learning_rate`` of a `training` that
+            is None puts ``MiniBatches()`` there first, and so of `balancing` what None stands for.
+
+        Returns
+        -------
+        self
+        """
+        own = {name: value for name, value in params.items() if "__" not in name}
+        super().set_params(**own)  # before: `top_k` tells which balancing None stands for
+        nested = {name: value for name, value in params.items() if "__" in name}
+        for name, default in (("training", MiniBatches), ("balancing", self._default_balancing)):
+            if getattr(self, name) is None and any(key.startswith(f"{name}__") for key in nested):
+                setattr(self, name, default())
+        return super().set_params(**nested)
+
+    def _default_balancing(self):
+        """Return what `balancing=None` stands for."""
+        dense = self.top_k == self.n_experts
+        return Balancing(loss="importance" if dense else "switch")
 
     def explain(self, X, *, images=None):
         """Tell whom each row was sent to, and what each modality did to the decision.
@@ -57,15 +130,16 @@ class NetworkClassifier(ConceptClassifier):
         rows = np.flatnonzero(used)
         codes = target.codes[rows] if target.exclusive else target.codes.values[rows]
         names = None if groups is None else groups[rows]
-        _, test = next(iter(splitter.split(np.zeros((len(rows), 1)), codes, names)))
-        held_out = nobody.copy()
-        held_out[rows[test]] = True
-        if held_out.sum() in (0, len(rows)):
+        train, test = next(iter(splitter.split(np.zeros((len(rows), 1)), codes, names)))
+        is_training, held_out = nobody.copy(), nobody.copy()
+        is_training[rows[train]], held_out[rows[test]] = True, True
+        is_training &= ~held_out
+        if not (is_training.any() and held_out.any()):
             raise InputError(
                 "The 'validation_fraction' of MiniBatches leaves no row to train or to validate. "
                 "Give another splitter, or a share."
             )
-        return used & ~held_out, held_out, None
+        return is_training, held_out, None
 
     def _check_mixture(self):
         """Validate what is stored of experts and training, and return balancing and training."""
@@ -81,8 +155,7 @@ class NetworkClassifier(ConceptClassifier):
         training.check()
         balancing = self.balancing
         if balancing is None:
-            dense = self.top_k == self.n_experts
-            balancing = Balancing(loss="importance" if dense else "switch")
+            balancing = self._default_balancing()
         if not isinstance(balancing, Balancing):
             raise parameter_error(self, "balancing", "Balancing(...) or None", balancing)
         balancing.check(self)

@@ -1,19 +1,18 @@
 """`CrossModalMoEClassifier`: two streams of tokens attend to each other, then a sparse mixture."""
 
-import copy
-
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from skmoecbm._block_words import STREAM
 from skmoecbm._heads import two_columns
 from skmoecbm._target import Target
 from skmoecbm._validation import check_choice, check_number, parameter_error, resolve_device
 from skmoecbm.exceptions import InputError
 from skmoecbm.moe._base import NetworkClassifier
 from skmoecbm.moe._cross_network import CrossNetwork, CrossShape, drop_streams
-from skmoecbm.moe._cross_rows import StreamRows, moments, pieces
+from skmoecbm.moe._cross_rows import moments, pieces, scaled_rows
 from skmoecbm.moe._cross_streams import NamedStream, read_streams, streams_as_fitted
 from skmoecbm.moe._penalties import balance
 from skmoecbm.moe._rows import Rows
@@ -119,6 +118,8 @@ class CrossModalMoEClassifier(NetworkClassifier):
     True
     """
 
+    _block_words = STREAM
+
     def __init__(
         self,
         *,
@@ -180,7 +181,6 @@ class CrossModalMoEClassifier(NetworkClassifier):
         named = [NamedStream(name, stream) for name, stream in streams.items()]
         nothing = np.empty((len(named[0].present), 0))
         found = self._start_rows(named, nothing, y, sample_weight, groups, self.class_weight)
-        vars(self).pop("masked_streams_", None)
         self.streams_ = {name: stream.width for name, stream in streams.items()}
         self._layout, self.modality_names_ = layout, list(streams)
         return list(streams.values()), *found
@@ -200,17 +200,17 @@ class CrossModalMoEClassifier(NetworkClassifier):
         self.network_shape_ = CrossShape(
             widths=tuple(self.streams_.values()),
             n_outputs=self._n_outputs,
-            width=self.width,
-            n_experts=self.n_experts,
-            top_k=self.top_k,
-            hidden=self.expert_hidden,
+            width=int(self.width),
+            n_experts=int(self.n_experts),
+            top_k=int(self.top_k),
+            hidden=int(self.expert_hidden),
             fusion=self.fusion,
             pooling=self.pooling,
             moe=bool(self.moe),
             gating=self.gating,
         )
         network = CrossNetwork(self.network_shape_).to(device)
-        rows = Rows(*self._rows(streams, device), target)
+        rows = Rows(*scaled_rows(self, streams, device), target)
         mine = rows.take(np.flatnonzero(is_training))
         log_odds = torch.as_tensor(self._log_odds(), device=device)
         network.start(pieces(mine.x, mine.present, self.width), mine, log_odds, rng, generator)
@@ -234,12 +234,9 @@ class CrossModalMoEClassifier(NetworkClassifier):
         n = int(is_training.sum())
         return self._train(X, y, network, rates, n, batch_loss, score, training, generator, reason)
 
-    def _rows(self, streams, device):
-        """Return streams whose rows become standardised tensors, and who is present, (n, M)."""
-        scales = zip(streams, self.token_means_, self.token_scales_, strict=True)
-        rows = [StreamRows(stream, mean, scale, device) for stream, mean, scale in scales]
-        present = np.stack([stream.present for stream in streams], axis=1)
-        return rows, torch.as_tensor(present, device=device)
+    def _read(self, X):
+        """Return the streams as they were fitted, in the place of experts."""
+        return [NamedStream(*one) for one in streams_as_fitted(self, X).items()], None
 
     def _network(self, device):
         """Return the fitted network."""
@@ -257,8 +254,8 @@ class CrossModalMoEClassifier(NetworkClassifier):
         check_is_fitted(self)
         streams = streams_as_fitted(self, X)
         device = resolve_device(self.device, self)
-        x, present = self._rows(list(streams.values()), device)
-        for name in getattr(self, "masked_streams_", ()):
+        x, present = scaled_rows(self, streams.values(), device)
+        for name in self._masked:
             present[:, list(self.streams_).index(name)] = False
         if modality is not None:
             present[:, modality] = False
@@ -302,37 +299,6 @@ class CrossModalMoEClassifier(NetworkClassifier):
             "router_names": ["all"],
             "expert_names": [f"expert {e}" for e in range(weights.shape[2])],
         }
-
-    def without(self, name):
-        """Return a view of this fitted model that never looks at one stream.
-
-        Its predictions are those for rows that lack the stream: ``without("text")`` is the model of
-        images alone. Nothing is fitted or copied; a view that is fitted again has all streams
-        again.
-
-        Parameters
-        ----------
-        name : str
-
-        Returns
-        -------
-        CrossModalMoEClassifier
-
-        Raises
-        ------
-        InputError
-            If there is no such stream, or it is the last one.
-        """
-        check_is_fitted(self)
-        masked = tuple(getattr(self, "masked_streams_", ()))
-        left = [n for n in self.streams_ if n not in masked]
-        if name not in left:
-            raise InputError(f"There is no stream {name!r} to leave out; there are {left}.")
-        if len(left) == 1:
-            raise InputError(f"{name!r} is the last stream; without it nothing is left to decide.")
-        view = copy.copy(self)
-        view.masked_streams_ = (*masked, name)
-        return view
 
     def routing_weights(self, X):
         """Return how much each expert counts in each row.

@@ -9,7 +9,7 @@ from torch.nn.functional import logsigmoid
 
 from skmoecbm.moe._cross_attention import attend, sinusoids
 from skmoecbm.moe._linear import solve_linear
-from skmoecbm.moe._network import Routing, clusters, sharpness
+from skmoecbm.moe._network import Routing, start_router
 from skmoecbm.moe._pool import ExpertPool
 from skmoecbm.moe._routing import Router, route
 
@@ -150,12 +150,7 @@ class CrossNetwork(nn.Module):
         self.head.copy_(slopes / scale)
         self.intercept.copy_(intercept - self.head @ mean)
         if self.shape.moe:
-            points = seen.cpu().numpy()
-            if len(points) > _CLUSTERED:
-                points = points[rng.permutation(len(points))[:_CLUSTERED]]
-            centres = clusters(points, self.shape.n_experts, rng)
-            sharp = sharpness(points, centres, self.shape.gating)
-            self.router.start(torch.as_tensor(centres, device=seen.device), sharp)
+            start_router(self.router, seen, self.shape, rng, _CLUSTERED)
 
     def forward(self, x, present, positions=None, without=None):
         """Return logits (n, K') and a list of the `Routing` of the router.

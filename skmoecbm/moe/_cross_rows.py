@@ -5,7 +5,7 @@ import torch
 
 from skmoecbm.moe._cross_streams import ColumnStream
 
-__all__ = ["StreamRows", "moments", "pieces"]
+__all__ = ["StreamRows", "moments", "pieces", "scaled_rows"]
 
 # Numbers that a forward pass may hold at a time: 64 MB of float64.
 _AT_ONCE = 2**23
@@ -44,6 +44,23 @@ class StreamRows:
         z = (tokens - self.mean.astype(dtype)) / self.scale.astype(dtype)
         z = np.where(mask if z.ndim == 2 else mask[:, :, None], z, dtype(0))
         return torch.as_tensor(z, device=self.device), torch.as_tensor(mask, device=self.device)
+
+
+def scaled_rows(model, streams, device):
+    """Return streams whose rows become standardised tensors, and who is present, (n, M).
+
+    Parameters
+    ----------
+    model : CrossModalMoEClassifier
+        With `token_means_` and `token_scales_`.
+    streams : iterable of TokenStream or ColumnStream
+    device : torch.device
+    """
+    streams = list(streams)
+    scales = zip(streams, model.token_means_, model.token_scales_, strict=True)
+    rows = [StreamRows(stream, mean, scale, device) for stream, mean, scale in scales]
+    present = np.stack([stream.present for stream in streams], axis=1)
+    return rows, torch.as_tensor(present, device=device)
 
 
 def pieces(x, present, width):

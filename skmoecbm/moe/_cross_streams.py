@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils.validation import validate_data
 
+from skmoecbm._block_words import STREAM
 from skmoecbm._blocks import present_rows
+from skmoecbm._columns import refuse_images
 from skmoecbm._validation import parameter_error
 from skmoecbm.exceptions import InputError
 from skmoecbm.moe._token_features import TokenFeatures
@@ -223,6 +225,7 @@ def _names_of(owner, X):
 
 
 def _table(owner, X, fitting):
+    refuse_images(owner, X)
     return validate_data(owner, X, reset=fitting, dtype=np.float64, ensure_all_finite="allow-nan")
 
 
@@ -265,7 +268,7 @@ def _cut(values, layout, widths):
     """Return the streams of a table (n, m)."""
     if layout.kind == "columns":
         (name,) = widths
-        return {name: ColumnStream(values, present_rows(name, "columns", values))}
+        return {name: ColumnStream(values, present_rows(name, "columns", values, words=STREAM))}
     return {
         name: read_stream(name, values[:, columns].reshape(len(values), -1, width))
         for (name, width), columns in zip(widths.items(), layout.columns, strict=True)

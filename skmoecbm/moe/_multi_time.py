@@ -10,9 +10,12 @@ from skmoecbm.exceptions import InputError
 from skmoecbm.moe._time_attention import TimeAttention
 from skmoecbm.moe._time_series import check_width, count_variables, pack_series, unpack
 
-__all__ = ["MultiTimeAttention"]
+__all__ = ["MOST_FREQUENCIES", "MOST_HEADS", "MOST_POINTS", "MultiTimeAttention"]
 
 _ROWS_AT_ONCE = 512
+
+# More than anybody has a use for, and what a saved model may ask for.
+MOST_POINTS, MOST_FREQUENCIES, MOST_HEADS = 2**16, 2**12, 2**8
 
 
 class MultiTimeAttention(TransformerMixin, BaseEstimator):
@@ -47,6 +50,8 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
     means_, scales_ : ndarray of shape (V,)
         Of each variable over its measurements; the deviation is 1 where it does not vary.
     n_variables_ : int
+    n_features_in_ : int
+        Columns of X, where it was a table.
 
     Notes
     -----
@@ -84,8 +89,9 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : list of length n, or array of shape (n, L * (1 + 2 * V))
-            As `pack_series` takes them, or what it returned.
+        X : list of length n, or array or DataFrame of shape (n, L * (1 + 2 * V))
+            As `pack_series` takes them, or what it returned. A DataFrame of one column of objects
+            has a series in each cell.
         y : ignored
 
         Returns
@@ -98,12 +104,15 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
             For a parameter out of range, or a row that is no series.
         """
         self.check()
+        vars(self).pop("n_features_in_", None)
         packed, self.n_variables_ = self._packed(X, self.n_variables)
+        if len(getattr(X, "shape", ())) == 2:
+            self.n_features_in_ = X.shape[1]
         return self.learn_scales(packed, np.ones(len(packed)))
 
-    def learn_scales(self, packed, weights):
+    def learn_scales(self, packed, weights, name="X"):
         """Fit to packed series (n, L * (1 + 2 * V)), rows weighed by (n,)."""
-        times, values, mask = unpack(packed, self.n_variables_)
+        times, values, mask = unpack(packed, self.n_variables_, name)
         used = (weights > 0)[:, None] & mask.any(2)
         if self.time_range == "auto":
             low, high = (times[used].min(), times[used].max()) if used.any() else (0.0, 1.0)
@@ -118,16 +127,16 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
         self.scales_ = np.where(scales > 1e-12 * (1 + np.abs(self.means_)), scales, 1.0)
         return self
 
-    def scaled(self, packed):
+    def scaled(self, packed, name="X"):
         """Return times in units of the span, standardised values and mask, of packed series."""
-        times, values, mask = unpack(packed, self.n_variables_)
+        times, values, mask = unpack(packed, self.n_variables_, name)
         first, last = self.span_
         times = (times - first) / (last - first)
         return times, np.where(mask, (values - self.means_) / self.scales_, 0.0), mask
 
     def attention_settings(self):
         """Return the arguments of `TimeAttention`."""
-        return self.n_points, self.n_frequencies, self._heads()
+        return int(self.n_points), int(self.n_frequencies), self._heads()
 
     def attention(self):
         """Return the attention as it stands before it has learned anything."""
@@ -143,7 +152,7 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : list of length n, or array of shape (n, L * (1 + 2 * V))
+        X : list of length n, or array or DataFrame of shape (n, L * (1 + 2 * V))
 
         Returns
         -------
@@ -169,11 +178,14 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         input_features : list of str, length V, default=None
-            Names of the variables; None is v0, v1, ...
+            Names of the variables; None is v0, v1, ... So are the names of all columns of a table
+            that was given to `fit`, which a `ColumnTransformer` hands over: they say nothing of
+            the variables.
         """
         check_is_fitted(self)
         names = input_features
-        if names is None:
+        columns = getattr(self, "n_features_in_", None)
+        if names is None or len(names) == columns != self.n_variables_:
             names = [f"v{v}" for v in range(self.n_variables_)]
         if len(names) != self.n_variables_:
             raise InputError(
@@ -184,9 +196,9 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
         )
         return np.array(
             [
-                f"{name}_at_{point:.4g}{head}_{kind}"
+                f"{name}_at_{point}{head}_{kind}"
                 for head in heads
-                for point in self.points_
+                for point in _told_apart(self.points_)
                 for name in names
                 for kind in ("mean", "amount")
             ],
@@ -195,11 +207,12 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
 
     def check(self):
         """Raise `InputError` for a parameter out of range."""
-        for name in ("n_points", "n_frequencies"):
-            check_number(self, name, getattr(self, name), low=1, integer=True)
+        for name, most in (("n_points", MOST_POINTS), ("n_frequencies", MOST_FREQUENCIES)):
+            check_number(self, name, getattr(self, name), low=1, high=most, integer=True)
         heads = self.sharpness if isinstance(self.sharpness, tuple | list) else (self.sharpness,)
-        if not heads:
-            raise parameter_error(self, "sharpness", "a number, or one for each head", heads)
+        if not 1 <= len(heads) <= MOST_HEADS:
+            wanted = f"a number, or one for each of at most {MOST_HEADS} heads"
+            raise parameter_error(self, "sharpness", wanted, heads)
         for one in heads:
             check_number(self, "sharpness", one, low=0)
         if self.n_variables is not None:
@@ -221,6 +234,7 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
 
     def _packed(self, X, n_variables):
         """Return packed series, and how many variables they are of."""
+        X = _array_of(X)
         if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "fiu":
             if n_variables is None:
                 raise InputError(
@@ -228,7 +242,15 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
                     "are in it. Say n_variables=, or give the series as a list of rows."
                 )
             check_width(X.shape[1], n_variables, "X")
-            return np.asarray(X, dtype=np.float64), n_variables
+            X = np.ascontiguousarray(X, dtype=np.float64)  # one order of sums for all tables
+            gaps = np.flatnonzero(np.isnan(X).any(axis=1) & ~np.isnan(X).all(axis=1))
+            if len(gaps) or np.isinf(X).any():
+                row = gaps[0] if len(gaps) else np.flatnonzero(np.isinf(X).any(axis=1))[0]
+                raise InputError(
+                    f"Row {row} of the block is NaN in part, or infinite. A row that has no series "
+                    "is NaN in all columns; give the block as pack_series wrote it."
+                )
+            return X, n_variables
         if (isinstance(X, np.ndarray) and X.dtype != object) or isinstance(X, str | dict):
             raise InputError(
                 "X must be a list of time series, or the block of columns that pack_series "
@@ -237,3 +259,30 @@ class MultiTimeAttention(TransformerMixin, BaseEstimator):
         rows = list(X)
         packed = pack_series(rows, n_variables=n_variables)
         return packed, n_variables or count_variables(rows)
+
+
+def _told_apart(points):
+    """Return points in time as text, of as few digits as tell them apart."""
+    for digits in range(4, 17):
+        names = [f"{point:.{digits}g}" for point in points]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _array_of(X):
+    """Return a table as an array, or as a list the one column of a table that holds series."""
+    if hasattr(X, "columns") and hasattr(X, "to_numpy"):
+        values = X.to_numpy()
+        if values.dtype == object and values.shape[1] > 1:  # such as of columns Int64 and float
+            try:
+                values = np.asarray(values, dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                raise InputError(
+                    "X is a table with something else than numbers in it. Give the columns that "
+                    f"pack_series wrote, or one column with a series in each cell. ({error})"
+                ) from error
+        X = values
+    if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 2 and X.shape[1] == 1:
+        return X[:, 0].tolist()
+    return X

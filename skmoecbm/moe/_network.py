@@ -13,7 +13,15 @@ from skmoecbm.moe._pool import ExpertPool
 from skmoecbm.moe._routing import Router, add_noise, route
 from skmoecbm.moe._time_attention import TimeAttention
 
-__all__ = ["Routing", "Shape", "SparseNetwork", "clusters", "sharpness", "tensor_shapes"]
+__all__ = [
+    "Routing",
+    "Shape",
+    "SparseNetwork",
+    "clusters",
+    "sharpness",
+    "start_router",
+    "tensor_shapes",
+]
 
 # Rows that k-means looks at, at most.
 _CLUSTERED = 5000
@@ -153,12 +161,7 @@ class SparseNetwork(nn.Module):
             self.log_voice.copy_(torch.log(torch.arange(1, n, dtype=torch.float64) / n))
         parts, _ = self._parts(x, present)
         for router, (seen, there) in zip(self.routers, self._seen(parts, present), strict=True):
-            points = seen[there].cpu().numpy()
-            if len(points) > _CLUSTERED:
-                points = points[rng.permutation(len(points))[:_CLUSTERED]]
-            centres = clusters(points, self.shape.n_experts, rng)
-            sharp = sharpness(points, centres, self.shape.gating)
-            router.start(torch.as_tensor(centres, device=seen.device), sharp)
+            start_router(router, seen[there], self.shape, rng, _CLUSTERED)
 
     def forward(self, x, present, generator=None, without=None):
         """Return logits (n, K') and the `Routing` of each router.
@@ -252,6 +255,18 @@ def tensor_shapes(shape):
     with torch.device("meta"):
         network = SparseNetwork(shape)
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def start_router(router, seen, shape, rng, most):
+    """Let a router begin at clusters of at most so many of the rows (n, d) that it sees."""
+    points = seen.cpu().numpy()
+    if len(points) == 0:  # all that have the modality are held out
+        points = rng.standard_normal((shape.n_experts + 1, points.shape[1]))
+    if len(points) > most:
+        points = points[rng.permutation(len(points))[:most]]
+    centres = clusters(points, shape.n_experts, rng)
+    sharp = sharpness(points, centres, shape.gating)
+    router.start(torch.as_tensor(centres, device=seen.device), sharp)
 
 
 def clusters(rows, n, rng):

@@ -41,7 +41,8 @@ def switch_loss(probabilities, chosen, weights=None):
     2.0
     """
     chosen = chosen.to(probabilities.dtype)
-    share = _mean(chosen, weights) / chosen[:1].sum().clamp_min(1.0)
+    k = chosen.sum(1).max().clamp_min(1.0)  # of rows that are not sent anywhere it is 0
+    share = _mean(chosen, weights) / k
     return probabilities.shape[1] * (share * _mean(probabilities, weights)).sum()
 
 
@@ -90,7 +91,7 @@ def jensen_shannon(means):
     """
 
     def entropy(p):
-        return -torch.xlogy(p, p).sum(-1)
+        return -(p * p.clamp_min(1e-30).log()).sum(-1)  # with a finite slope at 0
 
     return entropy(means.mean(0)) - entropy(means).mean()
 

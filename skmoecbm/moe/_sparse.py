@@ -5,6 +5,7 @@ import torch
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 
+from skmoecbm._block_words import MODALITY
 from skmoecbm._heads import two_columns
 from skmoecbm._target import Target
 from skmoecbm._validation import check_choice, parameter_error, resolve_device
@@ -42,7 +43,7 @@ class SparseMoEClassifier(NetworkClassifier):
         Whether routers learn how much noise a row's scores get in training.
     modalities : "auto", dict of name to columns, or list of (name, columns), default="auto"
         Blocks of columns. "auto" takes those of an `ExpertFeatures`, the prefixes of columns named
-        "modality__column", or all columns as one.
+        "modality__column", or all columns as one. Columns that are named by none are not used.
     missing : {"mask", "learned"}, default="mask"
         A modality is absent from a row whose block is all NaN. "mask": it counts nothing there, the
         others renormalise, and the router is told. "learned": a vector that is learned stands for
@@ -110,7 +111,7 @@ class SparseMoEClassifier(NetworkClassifier):
     (500, 4)
     """
 
-    _blocks_parameter = "modalities"
+    _block_words = MODALITY
 
     def __init__(
         self,
@@ -178,14 +179,16 @@ class SparseMoEClassifier(NetworkClassifier):
                 for one, expert in zip(series, data, strict=True)
             ),
             n_outputs=self._n_outputs,
-            n_experts=self.n_experts,
-            top_k=self.top_k,
-            hidden=self.expert_hidden,
+            n_experts=int(self.n_experts),
+            top_k=int(self.top_k),
+            hidden=int(self.expert_hidden),
             router=self.router,
             gating=self.gating,
             noisy=bool(self.noise),
             learned_missing=self.missing == "learned" and len(data) > 1,
-            series=tuple(one and (one.n_variables_, *one.attention_settings()) for one in series),
+            series=tuple(
+                one and (int(one.n_variables_), *one.attention_settings()) for one in series
+            ),
         )
         network = SparseNetwork(self.network_shape_).to(device)
         rows = Rows(*self._tensors(data, device), target)
@@ -234,7 +237,7 @@ class SparseMoEClassifier(NetworkClassifier):
             if expert.name in self.time_series_:
                 one = self.time_series_[expert.name]
                 one.n_variables_ = one.n_variables
-                one.learn_scales(values, w)
+                one.learn_scales(values, w, expert.name)
                 values = np.empty((len(values), 0))
             mean = w @ values / w.sum()
             scale = np.sqrt(w @ np.square(values - mean) / w.sum())
@@ -248,13 +251,22 @@ class SparseMoEClassifier(NetworkClassifier):
             data, self.modality_means_, self.modality_scales_, strict=True
         ):
             if expert.name in self.time_series_:
-                times, cells, mask = self.time_series_[expert.name].scaled(expert.values)
+                one = self.time_series_[expert.name]
+                times, cells, mask = one.scaled(expert.values, expert.name)
                 z = np.concatenate([times[:, :, None], cells, mask], axis=2)
             else:
                 z = np.where(expert.present[:, None], (expert.values - mean) / scale, 0.0)
             values.append(torch.as_tensor(z, device=device))
         present = np.stack([expert.present for expert in data], axis=1)
         return values, torch.as_tensor(present, device=device)
+
+    def _read(self, X):
+        """Return rows as `ConceptClassifier` does; a view has no modality that it leaves out."""
+        data, gate_values = super()._read(X)
+        for expert in data:
+            if expert.name in self._masked:
+                expert.present = np.zeros_like(expert.present)
+        return data, gate_values
 
     def _network(self, device):
         """Return the fitted network."""

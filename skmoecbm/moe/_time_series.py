@@ -82,18 +82,26 @@ def _said(n_variables):
     return "" if n_variables is None else f" (n_variables={n_variables})"
 
 
-def unpack(packed, n_variables):
+def unpack(packed, n_variables, name="X"):
     """Return times (n, L), values (n, L, V) and mask (n, L, V), bool, of packed series.
 
     Rows without a series come back with nothing there.
+
+    Raises
+    ------
+    InputError
+        If a mask is neither 0 nor 1; names the series `name`.
     """
     n = len(packed)
     cells = np.where(np.isnan(packed), 0.0, packed).reshape(n, -1, 1 + 2 * n_variables)
-    return (
-        cells[:, :, 0],
-        cells[:, :, 1 : 1 + n_variables],
-        cells[:, :, 1 + n_variables :] > 0,
-    )
+    mask = cells[:, :, 1 + n_variables :]
+    if not ((mask == 0) | (mask == 1)).all():
+        raise InputError(
+            f"The masks of the time series {name!r} are not 0 or 1: was the block scaled or "
+            f"imputed before, or is n_variables not {n_variables}? Give it as pack_series wrote "
+            "it; it is scaled inside."
+        )
+    return cells[:, :, 0], cells[:, :, 1 : 1 + n_variables], mask > 0
 
 
 def check_width(width, n_variables, name):

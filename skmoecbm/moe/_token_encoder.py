@@ -27,6 +27,11 @@ class TokensOfOneStream(WithoutColumns, BaseEstimator):
 
     _stream = "tokens"
 
+    @property
+    def modality(self):
+        """What rows are, "image" or "text", as of `ConceptEncoder`."""
+        return self._stream
+
     def fit(self, X, y=None):
         """Load the backbone and remember which it is; no row is opened.
 

@@ -85,9 +85,10 @@ class MiniBatches(BaseEstimator):
         Epochs without a better one after which training stops.
     validation_fraction : float in (0, 0.5] or splitter, default=0.15
         Share of rows held out: stratified, groups kept whole. Of a splitter of scikit-learn's the
-        first split is taken.
+        first split is taken, with its training rows alone.
     scoring : str, callable or None, default=None
-        What the held-out rows are scored by, as scikit-learn names it; None is the log-loss.
+        What the held-out rows are scored by, as scikit-learn names it, all counting alike; None is
+        the log-loss, with the weights of the fit.
 
     Examples
     --------
@@ -147,7 +148,7 @@ class Run:
     train_loss, validation_score : list of float
         By epoch; scores are empty where no rows were held out. Greater is better.
     best_epoch : int
-        Whose weights were kept.
+        Whose weights were kept; 0 is the start.
     early_stopping : True or str
         Or why there was none.
     """
@@ -159,7 +160,7 @@ class Run:
 
 
 def train(network, groups, n, batch_loss, score, settings, generator, epoch_task=nullcontext):
-    """Train a network, and leave it with the weights of its best epoch.
+    """Train a network, and leave it with the weights of its best epoch, or of its start.
 
     Parameters
     ----------
@@ -186,7 +187,9 @@ def train(network, groups, n, batch_loss, score, settings, generator, epoch_task
     optimizer = torch.optim.AdamW(
         [{"params": tensors} for tensors, _ in groups], weight_decay=settings.weight_decay
     )
-    run, best = Run(), None
+    run, best, best_score = Run(), None, -np.inf
+    if score is not None:
+        best, best_score = _copied(network), _checked(score())
     for epoch in range(1, settings.max_epochs + 1):
         for group, relative in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = relative * settings.rate(epoch)
@@ -199,8 +202,8 @@ def train(network, groups, n, batch_loss, score, settings, generator, epoch_task
                 loss.backward()
                 optimizer.step()
                 total += float(loss.detach()) * len(rows) / n
-            found = None if score is None else score()
-        if not np.isfinite([total, 0.0 if found is None else found]).all():
+            found = None if score is None or not np.isfinite(total) else score()
+        if not np.isfinite(total):
             raise InputError(
                 f"Training diverged in epoch {epoch}: the loss is {total:g}. Lower learning_rate "
                 f"(now {settings.learning_rate:g})."
@@ -209,12 +212,25 @@ def train(network, groups, n, batch_loss, score, settings, generator, epoch_task
         if score is None:
             run.best_epoch = epoch
             continue
-        run.validation_score.append(found)
-        if best is None or found > run.validation_score[run.best_epoch - 1]:
-            run.best_epoch = epoch
-            best = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        run.validation_score.append(_checked(found))
+        if found > best_score:
+            run.best_epoch, best_score, best = epoch, found, _copied(network)
         elif epoch - max(run.best_epoch, settings.warmup_epochs) >= settings.patience:
             break
     if best is not None:
         network.load_state_dict(best)
     return run
+
+
+def _copied(network):
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+def _checked(found):
+    """Return a score of the rows held out, which must be a number."""
+    if np.isnan(found):
+        raise InputError(
+            "The 'scoring' of MiniBatches gives no number on the rows that are held out, for they "
+            "lack a class or are too few. Hold out more (validation_fraction), or score by None."
+        )
+    return found

@@ -58,6 +58,7 @@ def test_its_card_tells_what_it_takes_and_how_it_decides(tmp_path):
     save(model.without("text"), tmp_path / "model")
     card = (tmp_path / "model" / "README.md").read_text("utf-8")
     for words in (
+        "# A cross-modal mixture of networks",
         "It takes streams of tokens (TokenFeatures): `image` of width 3, `text` of width 4.",
         "Tokens of each stream attend to those of the other",
         "each row goes to 2 of 3 small networks of 4 hidden units",

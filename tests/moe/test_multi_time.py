@@ -377,3 +377,27 @@ def test_saved_series_say_the_same(tmp_path):
     assert again.time_series["vitals"].get_params() == reads.get_params()
     told = clf.time_series_["vitals"].transform(X[:, 3:])
     assert np.array_equal(again.time_series_["vitals"].transform(X[:, 3:]), told)
+
+
+def test_times_outside_the_span_count_as_at_its_end():
+    fitted = MultiTimeAttention(5, time_range=(0.0, 10.0)).fit(ragged(20, 0))
+    beyond = [([-50.0, 60.0], [[1.0, 2.0], [3.0, 4.0]])]
+    ends = [([0.0, 10.0], [[1.0, 2.0], [3.0, 4.0]])]
+    assert np.array_equal(fitted.transform(beyond), fitted.transform(ends))
+
+
+def test_rows_of_no_weight_neither_span_nor_scale():
+    rows = ragged(30, 1)
+    packed = pack_series([*rows, ([999.0], [[1e6, 1e6]])])
+    fitted = MultiTimeAttention(3, n_variables=2)
+    fitted.n_variables_ = 2
+    weighed = fitted.learn_scales(packed, np.r_[np.ones(30), 0.0])
+    alone = MultiTimeAttention(3).fit(rows)
+    assert weighed.span_ == alone.span_
+    assert np.allclose(weighed.means_, alone.means_)
+
+
+def test_names_tell_points_in_time_apart():
+    rows = [([1.7e9, 1.7e9 + 3600.0], [[1.0], [2.0]])]
+    names = MultiTimeAttention(4).fit(rows).get_feature_names_out()
+    assert len(set(names)) == len(names) == 8

@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.model_selection import ShuffleSplit
 from sklearn.pipeline import make_pipeline
@@ -16,7 +17,13 @@ from skmoecbm import (
     save,
     tune_thresholds,
 )
-from skmoecbm.moe import Balancing, MiniBatches, SparseMoEClassifier
+from skmoecbm.moe import (
+    Balancing,
+    MiniBatches,
+    MultiTimeAttention,
+    SparseMoEClassifier,
+    pack_series,
+)
 from skmoecbm.moe._network import SparseNetwork, tensor_shapes
 from tests import model_mutations
 from tests.moe.test_sparse import MODALITIES, small, three
@@ -40,7 +47,7 @@ def rows():
         {"target_prevalence": {0: 0.5, 1: 0.3, 2: 0.2}},
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*have no expert at all")
+@pytest.mark.filterwarnings("ignore:.*have no modality at all")
 def test_a_loaded_model_is_the_one_that_was_saved(rows, settings, tmp_path):
     X, y = rows
     if settings.get("modalities") == "auto":
@@ -89,7 +96,7 @@ def test_sets_and_thresholds_are_kept(rows, tmp_path):
     assert np.array_equal(again.predict(X), many.predict(X))
 
 
-@pytest.mark.filterwarnings("ignore:.*have no expert at all")
+@pytest.mark.filterwarnings("ignore:.*have no modality at all")
 def test_what_only_training_needs_may_be_left_out(rows, tmp_path):
     X, y = rows
     training = MiniBatches(max_epochs=2, validation_fraction=ShuffleSplit(1, random_state=0))
@@ -108,6 +115,50 @@ def test_the_card_tells_what_it_is(rows, tmp_path):
     assert "sends each row to 2 of 4 small networks of 8 hidden units" in card
     assert "`image`, `text`, `table`" in card and "## Concepts" not in card
     assert "mixture-of-experts" in card and "concept-bottleneck" not in card.split("---")[1]
+
+
+def test_the_card_tells_which_columns_are_which_modality(rows, tmp_path):
+    X, y = rows
+    names = [f"b{j}" for j in range(len(X[0]) + 15)]
+    table = pd.DataFrame(np.hstack([X, np.tile(X[:, 10:], 3)]), columns=names)
+    blocks = {"one": "b3", "many": names[10:], "two": ["b0", "b1"]}
+    clf = small(modalities=blocks, training=QUICK).fit(table, y)
+    save(clf, tmp_path / "named")
+    card = (tmp_path / "named" / "README.md").read_text()
+    lines = card.splitlines()
+    assert "It takes a table of 30 columns:" in lines
+    assert "- `one`: column `b3`" in lines and "- `two`: columns `b0`, `b1`" in lines
+    told = next(line for line in lines if line.startswith("- `many`: columns `b10`, `b11`"))
+    assert told.count("`") == 2 * len(names[10:]) + 2 and "more" not in told
+    assert "rows that have a modality: `one`" in card and "expert saw" not in card
+
+
+def test_the_card_tells_how_series_were_packed(tmp_path):
+    rng = np.random.default_rng(0)
+    series = [(rng.uniform(0, 9, 3), rng.standard_normal((3, 2))) for _ in range(60)]
+    X = np.hstack([rng.standard_normal((60, 40)), pack_series(series, n_slots=4)])
+    clf = small(
+        modalities={"scan": list(range(0, 40, 2)), "vitals": slice(40, None), "odd": [1]},
+        time_series={"vitals": MultiTimeAttention(n_points=2, n_variables=2)},
+        training=QUICK,
+    ).fit(X, rng.integers(0, 2, 60))
+    save(clf, tmp_path / "model")
+    lines = (tmp_path / "model" / "README.md").read_text().splitlines()
+    assert (
+        "- `vitals`: 20 columns, from column 41 on: a time series of 2 variables in 4 slots, as "
+        "`pack_series(series, n_slots=4)` writes it"
+    ) in lines
+    assert "- `odd`: column 2" in lines
+    plain = small(modalities={"a": slice(0, 30)}, training=QUICK).fit(X, np.arange(60) % 2)
+    save(plain, tmp_path / "plain")
+    assert "- `a`: columns 1 to 30" in (tmp_path / "plain" / "README.md").read_text().splitlines()
+
+
+def test_columns_beyond_some_dozens_are_counted(tmp_path):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((40, 60)), rng.integers(0, 2, 40)
+    save(small(modalities={"a": list(range(0, 60, 2))}, training=QUICK).fit(X, y), tmp_path)
+    assert "45, 47, and 6 more\n" in (tmp_path / "README.md").read_text()
 
 
 def test_shapes_are_those_of_the_network_itself(rows):
@@ -160,3 +211,21 @@ def test_what_is_not_fitted_is_not_saved(tmp_path):
         save(SparseMoEClassifier(), tmp_path / "model")
     with pytest.raises(InputError, match="cannot be saved"):
         save(MiniBatches(), tmp_path / "model")
+
+
+def test_what_is_left_out_stays_left_out(rows, tmp_path):
+    X, y = rows
+    clf = small(modalities=MODALITIES, training=QUICK).fit(X, y)
+    view = clf.without("text")
+    save(view, tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert again.masked_modalities_ == ("text",)
+    assert "Switched off: `text`." in (tmp_path / "model" / "README.md").read_text()
+    rows = np.flatnonzero(~np.isnan(X[:, 0]))
+    assert np.array_equal(again.predict_proba(X[rows]), view.predict_proba(X[rows]))
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    for masked in (["sound"], ["image", "text", "table"], ["text", "text"]):
+        config["model"]["masked_modalities"] = masked
+        (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+        with pytest.raises(FormatError, match="masked_modalities"):
+            load(tmp_path / "model")

@@ -279,8 +279,33 @@ def test_a_row_of_nothing_gets_the_class_frequencies():
 def test_a_row_of_nothing_is_told_of():
     X, y = three(100, 0)
     clf = small(modalities=MODALITIES).fit(X, y)
-    with pytest.warns(SkmoecbmWarning, match="no expert at all"):
+    with pytest.warns(SkmoecbmWarning, match="no modality at all"):
         clf.predict(np.full((1, 15), np.nan))
+
+
+@pytest.mark.parametrize("router", ["joint", "per_modality", "disjoint"])
+@pytest.mark.parametrize("missing", ["mask", "learned"])
+def test_a_view_without_a_modality_is_the_model_of_rows_that_lack_it(router, missing):
+    X, y = three(200, 0, 0.3)
+    clf = small(modalities=MODALITIES, router=router, missing=missing).fit(X, y)
+    before = clf.decision_function(X)
+    for name, columns in MODALITIES.items():
+        lacking = X.copy()
+        lacking[:, columns] = np.nan
+        rows = ~np.isnan(lacking).all(axis=1)
+        view = clf.without(name)
+        told = view.decision_function(X[rows])
+        assert np.array_equal(told, clf.decision_function(lacking[rows]))
+        assert np.array_equal(view.routing_weights(X[rows]), clf.routing_weights(lacking[rows]))
+        assert not np.allclose(told, before[rows])
+    assert np.array_equal(clf.decision_function(X), before)  # it looks at all of them still
+    again = clone(view).fit(X, y)
+    assert np.array_equal(again.decision_function(X), before)
+    assert np.array_equal(view.fit(X, y).decision_function(X), before)
+    with pytest.raises(InputError, match=r"no modality 'sound' to leave out; there are \['image'"):
+        clf.without("sound")
+    with pytest.raises(InputError, match="'table' is the last modality"):
+        clf.without("image").without("text").without("table")
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.pipeline import make_pipeline
 
 import skmoecbm as sk
+from skmoecbm.cli import main
 from skmoecbm.exceptions import InputError
 from skmoecbm.moe import MiniBatches, SparseMoEClassifier
 from tests.moe.test_sparse import MODALITIES, small, three
@@ -89,3 +91,16 @@ def test_embeddings_and_images_as_input():
 
 def test_it_is_found_in_both_places():
     assert sk.SparseMoEClassifier is SparseMoEClassifier
+
+
+def test_explain_of_the_command_line_sends_to_python(tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 255, (20, 16, 16, 3), dtype=np.uint8)
+    encoder = sk.ConceptEncoder("demo-general", sk.load_concepts("lesions"))
+    clf = small(training=MiniBatches(max_epochs=1))
+    model = make_pipeline(encoder, clf).fit(list(images), np.arange(20) % 2)
+    sk.save(model, tmp_path / "model")
+    Image.fromarray(images[0]).save(tmp_path / "a.png")
+    words = ["explain", tmp_path / "model", tmp_path / "a.png", "--out", tmp_path / "why.png"]
+    assert main(list(map(str, words))) != 0
+    told = capsys.readouterr().err
+    assert "Use `skmoecbm.explain` in Python, which tells whom rows are sent to" in told
