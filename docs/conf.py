@@ -154,6 +154,7 @@ html_title = "skmoecbm"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_context = {"default_mode": "auto"}
+html_show_search_summary = False  # scripts may not read the other pages of a folder on the disk
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
