@@ -88,7 +88,7 @@ class _InputGate(BaseEstimator):
 
 
 class LinearGate(_InputGate):
-    """Softmax of a linear function of the gate inputs (MATHS section 2; the default).
+    """Softmax of a linear function of the gate inputs; the default.
 
     Symmetric in the experts and zero at the start, so that equal experts stay equally weighted
     and their order does not matter.
@@ -266,7 +266,7 @@ class LaplaceGate(_InputGate):
 
 
 class MLPGate(_InputGate):
-    """A small network: LayerNorm, Linear, LeakyReLU(0.01), Linear (MATHS, seed form).
+    """A small network, as in the original recipe: LayerNorm, Linear, LeakyReLU(0.01), Linear.
 
     The last layer starts at zero, so training starts from equal weights. All rows at once, AdamW.
 
