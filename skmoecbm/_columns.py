@@ -5,6 +5,7 @@ from os import PathLike
 
 import numpy as np
 from PIL.Image import Image
+from scipy.sparse import issparse
 from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
@@ -194,7 +195,9 @@ def refuse_images(owner, X):
         shape = X.shape if dims else first.shape
         what = f"X has the shape {shape}" if dims else f"The first row of X has the shape {shape}"
         raise InputError(f"{what}, as of images or tokens, and {words.behind.format(name=name)}")
-    if words.records and (isinstance(first, dict) or _holds_objects(X, first)):
+    # Some sparse matrices are dicts as well.
+    is_record = isinstance(first, dict) and not issparse(first)
+    if words.records and (is_record or _holds_objects(X, first)):
         raise InputError(f"X holds records, and {words.behind.format(name=name)}")
     if isinstance(first, str | bytes | PathLike | Image | DicomFrame) or is_dicom_dataset(first):
         shown = describe(first)

@@ -107,8 +107,9 @@ def expert_problem(expert, target, head, prior, masks, rows=None, *, spanned=Tru
     if spanned and is_smooth(head) and isinstance(similarities, FoldedSimilarities):
         return SpannedProblem(similarities, matrix, weights, prior, head.prior_strength, **settings)
     if prior is not None:
-        # A copy: that of features is read-only.
-        prior = torch.as_tensor(np.array(prior, dtype=np.float64), device=target.device)
+        # A copy, row after row: that of features is read-only, and may lie column after column.
+        prior = np.array(prior, dtype=np.float64, order="C")
+        prior = torch.as_tensor(prior, device=target.device)
     problem = AssociationProblem(
         similarities,
         matrix,

@@ -122,7 +122,8 @@ class Steps:
     def take(self, gradients):
         """Set the gradients of `tensors` from those by the associations."""
         for tensor, gradient, stretch in zip(self.tensors, gradients, self._stretches, strict=True):
-            tensor.grad = gradient if stretch is None else stretch(gradient)
+            own = gradient if stretch is None else stretch(gradient)
+            tensor.grad = own.contiguous()
 
     def put(self):
         """Set the associations to where `tensors` have moved."""

@@ -288,7 +288,7 @@ def _start(problems, rows, target, head, gate, kind, train, pool, generator):
     n = float(target.weights[train].sum()) * (1 if target.exclusive else target.n_classes)
     return JointModel(
         softmax=softmax,
-        matrices=[prior.clone() for prior in priors],
+        matrices=[prior.clone(memory_format=torch.contiguous_format) for prior in priors],
         priors=priors,
         intercepts=[intercept.clone() for _ in problems],
         kind=kind,
@@ -305,7 +305,8 @@ def _train(model, rows, held_out, training, weight_decay, generator, epoch_task)
     """Descend by mini-batches, and put the weights of the best epoch back. Return the history."""
     steps = Steps(model, stretches(model, rows, training.l1))
     experts = [*steps.tensors, *model.experts[len(steps.tensors) :]]
-    # AdamW without decay is Adam; fused, one call updates all tensors.
+    # AdamW without decay is Adam; fused, one call updates all tensors. It goes through numbers and
+    # gradients as they lie in memory, so those must lie alike: on a CPU it does not look.
     groups = [{"params": experts, "lr": training.association_lr, "weight_decay": 0.0}]
     if model.layers:
         gate = {"params": list(model.layers.values()), "lr": training.gate_lr}
@@ -356,7 +357,7 @@ def _train(model, rows, held_out, training, weight_decay, generator, epoch_task)
                 steps.take(gradients[: len(steps.tensors)])
                 pairs = zip(model.tensors()[:learning], gradients, strict=False)
                 for tensor, gradient in list(pairs)[len(steps.tensors) :]:
-                    tensor.grad = gradient
+                    tensor.grad = gradient.contiguous()
                 optimizer.step()
                 steps.put()
                 total += loss * len(batch) / n

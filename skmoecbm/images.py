@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from skmoecbm._ahead import ahead
+from skmoecbm._ahead import ahead, n_decoders
 from skmoecbm._decoding import (
     Unreadable,
     check_array,
@@ -247,7 +247,18 @@ def image_keys(images, *, value_range=None, on_error="raise", rows=None, failure
     """
     check_choice("image_keys", "on_error", on_error, ("raise", "missing"))
     value_range = check_value_range(value_range)
-    return list(_each(lambda image: _key(image, value_range), images, on_error, rows, failures))
+    n_threads = n_decoders()  # reading files waits, and hashing lets go of Python's lock
+    return list(
+        _each(
+            lambda image: _key(image, value_range),
+            images,
+            on_error,
+            rows,
+            failures,
+            n_threads,
+            n_waiting=8 * n_threads,
+        )
+    )
 
 
 def warn_missing(failures):

@@ -41,6 +41,9 @@ def use(model):
     if not hasattr(last, "predict_proba") or last.n_features_in_ > _MAX_COLUMNS:
         return "loaded"
     X = np.random.default_rng(0).normal(size=(4, last.n_features_in_))
+    for name in getattr(last, "time_series_", ()):  # of which some columns are 0 or 1
+        columns = last._layout.columns[last.modality_names_.index(name)]
+        X[:, columns] = X[:, columns] > 0
     if getattr(getattr(last, "_layout", None), "kind", None) == "tokens":
         rng = np.random.default_rng(0)
         X = TokenFeatures({n: rng.normal(size=(4, 3, width)) for n, width in last.streams_.items()})

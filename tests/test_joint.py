@@ -676,3 +676,41 @@ def test_no_start_collapses_with_the_defaults(activation):
     starts = [(shots, seed) for shots in (8, 50, 400) for seed in range(12)]
     collapsed = [_collapsed(JointTraining(), activation, *start) for start in starts]
     assert len(collapsed) == 36 and sum(collapsed) == 0
+
+
+def _same_training(fits):
+    for name in ("validation_loss", "train_loss"):
+        np.testing.assert_allclose(*(f.training_history_[name] for f in fits), rtol=1e-12)
+    for heads in zip(*(f.heads_ for f in fits), strict=True):
+        np.testing.assert_allclose(*(head.association_ for head in heads), rtol=1e-10)
+
+
+@pytest.mark.parametrize("l1", [0.0, 1e-3])
+@pytest.mark.parametrize("pool", ["logit", "prob"])
+def test_how_a_prior_lies_in_memory_decides_nothing(pool, l1):
+    """The fused optimizer takes numbers as they lie, and on a CPU does not ask how."""
+    X, y = make_blocks(classes=True)
+    matrix = 0.1 * np.random.default_rng(0).standard_normal((3, 6))
+    training = JointTraining(max_epochs=3, l1=l1)
+    fits = [
+        _joint(
+            experts=[("a", slice(0, 6))],
+            pool=pool,
+            training=training,
+            head={"prior": np.array(matrix, order=layout)},
+        ).fit(np.asarray(X), y)
+        for layout in "CF"
+    ]
+    _same_training(fits)
+
+
+def test_concepts_written_for_the_classes_train_as_the_same_matrix_does():
+    X, y = make_blocks(sizes=(6,), classes=True)
+    matrix = np.ascontiguousarray(X.blocks[0].incidence.T, dtype=float)
+    training = JointTraining(max_epochs=3)
+    written, given = (
+        _joint(experts="auto", training=training, head={"prior": prior}).fit(X, y)
+        for prior in ("class", matrix)
+    )
+    assert written.prior_used_ == {"a": "class"}
+    _same_training([written, given])

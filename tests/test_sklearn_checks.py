@@ -20,14 +20,15 @@ pytestmark = pytest.mark.filterwarnings(
 class TwoExperts(GatedConceptBottleneckClassifier):
     """A mixture whatever the container: the first half of the columns and the rest."""
 
-    def _start_fit(self, X, y, sample_weight, groups, class_weight, experts, gate_columns):
+    def _start_fit(self, X, y, sample_weight, groups, class_weight, experts, columns, **settings):
         shape = X.shape if hasattr(X, "shape") else np.asarray(X).shape
         if len(shape) == 2 and shape[1] > 1:  # a single column cannot be split
             # The first gets two of three: the checks put a NaN into the first column, and an
             # expert of one column that is NaN is missing rather than wrong.
             half = (shape[1] + 1) // 2
             experts = [("first", slice(0, half)), ("rest", slice(half, None))]
-        return super()._start_fit(X, y, sample_weight, groups, class_weight, experts, gate_columns)
+        rows = (X, y, sample_weight, groups, class_weight)
+        return super()._start_fit(*rows, experts, columns, **settings)
 
 
 # Some checks have too few rows of a class for two folds.

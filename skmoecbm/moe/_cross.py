@@ -213,8 +213,6 @@ class CrossModalMoEClassifier(NetworkClassifier):
         rows = Rows(*scaled_rows(self, streams, device), target)
         mine = rows.take(np.flatnonzero(is_training))
         log_odds = torch.as_tensor(self._log_odds(), device=device)
-        network.start(pieces(mine.x, mine.present, self.width), mine, log_odds, rng, generator)
-        mine.share = mine.share / mine.share.mean()
 
         def batch_loss(batch):
             part = mine.take(batch)
@@ -229,6 +227,10 @@ class CrossModalMoEClassifier(NetworkClassifier):
 
         others = rows.take(np.flatnonzero(held_out)) if held_out.any() else None
         score = others and (lambda: self._score(in_pieces, others, training.scoring))
+        judge = others and (lambda: self._score(in_pieces, others, None))
+        some = pieces(mine.x, mine.present, self.width)
+        network.start(some, mine, log_odds, rng, generator, judge)
+        mine.share = mine.share / mine.share.mean()
         first, rest = network.groups()
         rates = [(rest, 1.0), (first, float(self.attention_rate))]
         n = int(is_training.sum())

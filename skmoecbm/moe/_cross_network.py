@@ -114,7 +114,7 @@ class CrossNetwork(nn.Module):
         return first, [tensor for tensor in self.parameters() if id(tensor) not in theirs]
 
     @torch.no_grad()
-    def start(self, pieces, rows, log_odds, rng, generator):
+    def start(self, pieces, rows, log_odds, rng, generator, score=None):
         """Draw the weights, solve the head, and let the router begin at clusters of what it sees.
 
         The experts are silent at first: training starts at the best linear answer to what the
@@ -130,6 +130,9 @@ class CrossNetwork(nn.Module):
             Logits of the class frequencies.
         rng : numpy.random.RandomState
         generator : torch.Generator
+        score : callable or None
+            Scores the network on rows held out, greater is better, to choose how much the head is
+            held back; None takes the more cautious way.
         """
         for matrix in (*self.projections, *self.queries, *self.keys, *self.values):
             bound = math.sqrt(3.0 / matrix.shape[1])  # numbers of about 1 stay so
@@ -146,9 +149,18 @@ class CrossNetwork(nn.Module):
         share = (rows.share / rows.share.sum())[:, None]
         mean = (share * fused).sum(0)
         scale = (share * (fused - mean).square()).sum(0).sqrt().clamp_min(1e-12)
-        slopes, intercept = solve_linear((fused - mean) / scale, rows, log_odds)
-        self.head.copy_(slopes / scale)
-        self.intercept.copy_(intercept - self.head @ mean)
+        # These columns are drawn, as many as the width says, and fit a few hundred rows exactly. So
+        # either the slope of each is held to about 1, or, more cautiously, the logit of them all.
+        columns, found = (fused - mean) / scale, []
+        for penalty in (float(columns.shape[1]), 1.0)[: 1 if score is None else 2]:
+            slopes, intercept = solve_linear(columns, rows, log_odds, penalty)
+            self.head.copy_(slopes / scale)
+            self.intercept.copy_(intercept - self.head @ mean)
+            told = 0.0 if score is None else score()
+            found.append((told, self.head.clone(), self.intercept.clone()))
+        _, head, intercept = max(found, key=lambda one: one[0])
+        self.head.copy_(head)
+        self.intercept.copy_(intercept)
         if self.shape.moe:
             start_router(self.router, seen, self.shape, rng, _CLUSTERED)
 

@@ -9,7 +9,7 @@ __all__ = ["solve_linear"]
 _STEPS = 200
 
 
-def solve_linear(seen, rows, intercept):
+def solve_linear(seen, rows, intercept, penalty=1.0):
     """Return the slopes and intercepts of a penalised logistic regression.
 
     Parameters
@@ -20,6 +20,7 @@ def solve_linear(seen, rows, intercept):
         n labelled rows with weights.
     intercept : tensor of shape (K',)
         Where intercepts begin; they are not penalised.
+    penalty : float, default=1.0
 
     Returns
     -------
@@ -28,7 +29,7 @@ def solve_linear(seen, rows, intercept):
 
     Notes
     -----
-    Minimised is the weighted mean loss plus ||slopes||^2 / 2n, n the sum of the weights.
+    Minimised is the weighted mean loss plus penalty ||slopes||^2 / 2n, n the sum of the weights.
     """
     k, d = len(intercept), seen.shape[1]
     n = rows.share.sum()
@@ -38,7 +39,7 @@ def solve_linear(seen, rows, intercept):
             found = stack[0].detach().reshape(k, d + 1).requires_grad_()
             logits = seen @ found[:, :d].T + found[:, d]
             loss = (rows.share * rows.losses(logits)).sum() / n
-            loss = loss + found[:, :d].square().sum() / (2 * n)
+            loss = loss + penalty * found[:, :d].square().sum() / (2 * n)
             (gradient,) = torch.autograd.grad(loss, found)
         return loss.detach()[None], gradient.reshape(1, -1)
 

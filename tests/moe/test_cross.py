@@ -416,3 +416,14 @@ def test_rows_are_explained_by_whom_they_were_sent_to_and_by_stream(fitted, repo
     assert "expert 0" in repr(told) and repr(summary)
     told = small(moe=False).fit(X, y).explain(X)
     assert (told.weights == 1).all() and told.summary(y, n_bootstrap=0, n_permutations=0)
+
+
+def test_a_few_rows_do_not_make_it_sure():
+    """150 rows of noise and 128 drawn columns, which fit them exactly if nothing holds them."""
+    rng = np.random.default_rng(0)
+    tokens = {"image": rng.normal(size=(350, 5, 32)), "text": rng.normal(size=(350, 6, 16))}
+    y = rng.integers(2, size=350)
+    X = TokenFeatures(tokens)
+    clf = CrossModalMoEClassifier(training=MiniBatches(max_epochs=5), random_state=0)
+    told = clf.fit(X[:150], y[:150]).predict_proba(X[150:])
+    assert log_loss(y[150:], told) < 0.85
