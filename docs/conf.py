@@ -85,6 +85,7 @@ page_tree = {
         "outside/measured_reproduce",
         "outside/measured_derm7pt",
         "outside/measured_peers",
+        "outside/measured_mixtures",
         "outside/measured_profile",
     ],
 }
@@ -97,6 +98,7 @@ outside_pages = {
     "benchmarks/results/reproduce/README.md": "outside/measured_reproduce",
     "benchmarks/results/derm7pt/README.md": "outside/measured_derm7pt",
     "benchmarks/results/peers/README.md": "outside/measured_peers",
+    "benchmarks/results/mixtures/README.md": "outside/measured_mixtures",
 }
 
 # -- reference --------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Building it is a step of its own: `python tools/build_docs.py`, with warnings as
 
 import ast
 import importlib.util
+import os
 import re
 from importlib import import_module
 from pathlib import Path
@@ -109,6 +110,21 @@ def repository_links():
 def test_links_of_the_repository_lead_to_pages_of_the_site(link, on_site):
     rewrite, pages = repository_links().rewrite, setting("outside_pages")
     assert rewrite(f"[word{link}", "docs/start.md", "start", pages) == f"[word{on_site}"
+
+
+def test_every_page_that_a_page_leads_to_is_on_the_site():
+    links, pages = repository_links(), setting("outside_pages")
+    seen = {path: path.relative_to(ROOT) for path in MARKDOWN}
+    seen |= {ROOT / file: Path(file) for file in pages}
+    lost = []
+    for path, file in seen.items():
+        text = links.FENCE.sub("", path.read_text("utf-8"))
+        for target, _ in links.LINK.findall(text):
+            there = Path(os.path.normpath(file.parent / target)).as_posix()
+            known = there in pages or there == "README.md" or there.startswith("docs/")
+            if there.endswith(".md") and not (known and (ROOT / there).is_file()):
+                lost.append(f"{file}: {target}")
+    assert lost == []
 
 
 def test_links_of_a_page_from_outside_are_seen_from_its_new_place():
