@@ -220,6 +220,8 @@ def report(out, runs):
     """Write the table of means and intervals."""
     table = runs.read()
     lines = [
+        "# Sparse and cross-modal mixtures on real data",
+        "",
         "Made by `python -m benchmarks.mixtures --report` of `runs.csv`, one row per run.",
         f"{describe_machine()}",
         "",
