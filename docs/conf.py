@@ -34,6 +34,7 @@ extensions = [
     "public_names",
     "repository_links",
     "tree",
+    "whole_pictures",
 ]
 exclude_patterns = ["_build", "**/*.py", "images"]
 templates_path = ["_templates"]
@@ -67,7 +68,7 @@ page_tree = {
         "dicom",
         "experts",
         "mixture",
-        "search",
+        "searching",
         "labels",
         "sets",
         "explain",
@@ -108,6 +109,7 @@ autosummary_generate = True
 autosummary_filename_map = {"skmoecbm.audit": "skmoecbm.audit-function"}
 autodoc_class_signature = "mixed"
 autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = True
 numpydoc_xref_ignore = "all"  # but for the names of this package, which `public_names` adds
@@ -163,6 +165,7 @@ html_theme_options = {
     "navbar_align": "left",
     "header_links_before_dropdown": 7,
     "show_prev_next": True,
+    "show_toc_level": 2,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],

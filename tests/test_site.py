@@ -84,12 +84,33 @@ def test_every_page_has_its_place():
     assert [file for file in outside if not (ROOT / file).is_file()] == []
 
 
-def repository_links():
-    path = DOCS / "_ext" / "repository_links.py"
-    spec = importlib.util.spec_from_file_location("repository_links", path)
+def test_no_page_has_a_name_that_sphinx_takes_for_itself():
+    taken = {"search", "genindex", "modindex", "py-modindex"}
+    assert {path.stem for path in [*DOCS.glob("*.md"), *DOCS.glob("*.rst")]} & taken == set()
+
+
+def extension(name):
+    spec = importlib.util.spec_from_file_location(name, DOCS / "_ext" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def repository_links():
+    return extension("repository_links")
+
+
+def test_a_picture_opens_by_itself_unless_it_leads_elsewhere():
+    linked = extension("whole_pictures").linked
+    assert linked('a <img alt="b" src="../c.png" /> d') == (
+        'a <a class="whole-picture" href="../c.png"><img alt="b" src="../c.png" /></a> d'
+    )
+    for other in (
+        '<a href="e.html">\n<img src="c.png"></a>',
+        '<img src="c_thumb.png">',
+        "<b>f</b>",
+    ):
+        assert linked(other) == other
 
 
 @pytest.mark.parametrize(
