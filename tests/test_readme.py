@@ -38,6 +38,19 @@ def commands_of(page):
 # Pages whose code needs an extra: they run where it is installed, as `[test]` does.
 NEEDS = {"scaling.md": "pyarrow", "dicom.md": "pydicom"}
 PYTHON_PAGES = [page for page in PAGES if blocks(page, "python")]
+# Pictures that no page saves, and what draws them.
+OTHERS = {
+    "explained.png": "skmoecbm demo",
+    "few_shot.png": "benchmarks/few_shot.py",
+    "house.svg": "tools/draw_house.py",
+    "report.png": "a screen shot of docs/report.md's report",
+}
+
+
+def pictures_of(page):
+    """Return the names of the pictures on a page that its own Python saves."""
+    shown = re.findall(r"!\[[^\]]*\]\((?:docs/)?images/([^)]+)\)", page.read_text(encoding="utf-8"))
+    return [name for name in shown if name not in OTHERS]
 
 
 def test_readme_and_the_start_page_hold_python():
@@ -89,10 +102,19 @@ def test_the_python_of_a_page_runs_and_prints_what_the_page_says(page, tmp_path,
             assert same_but_for_digits(told, printed.getvalue()), printed.getvalue()
     if "explained.png" in "".join(blocks(page, "python")):
         assert (tmp_path / "explained.png").stat().st_size > 10_000
+    for name in pictures_of(page):
+        assert [path.stat().st_size > 2000 for path in tmp_path.rglob(name)] == [True], name
 
 
 def test_the_start_page_shows_what_each_step_prints():
     assert sum(told != "" for _, told in SHOWN.findall((ROOT / "docs/start.md").read_text())) >= 6
+
+
+def test_the_guides_show_what_their_code_draws():
+    drawn = {page.stem for page in PYTHON_PAGES if pictures_of(page)}
+    assert drawn >= {"concepts", "datasets", "experts", "explain", "hub", "intervene", "labels"}
+    assert drawn >= {"audit", "moe", "searching", "sets"}
+    assert OTHERS.keys() <= {path.name for path in (ROOT / "docs" / "images").iterdir()}
 
 
 def test_the_readme_shows_every_command_of_its_folder_recipe():
