@@ -113,7 +113,7 @@ def test_the_start_page_shows_what_each_step_prints():
 def test_the_guides_show_what_their_code_draws():
     drawn = {page.stem for page in PYTHON_PAGES if pictures_of(page)}
     assert drawn >= {"concepts", "datasets", "experts", "explain", "hub", "intervene", "labels"}
-    assert drawn >= {"audit", "moe", "searching", "sets"}
+    assert drawn >= {"audit", "mixture", "moe", "scaling", "searching", "sets"}
     assert OTHERS.keys() <= {path.name for path in (ROOT / "docs" / "images").iterdir()}
 
 
