@@ -3,8 +3,8 @@
 The weights are random, which changes no time. Pixels start as 8-bit images in the machine's memory
 and end as rows in it. Formats and batch sizes take turns; the best and the median of the repeats
 are shown. Then what copying from pinned memory without waiting gains, what the whole way from
-photographs to the store gives, and what `precision="auto"` and `batch_size="auto"` choose. No GPU
-was at hand when this was written: its numbers are yours.
+photographs to the store gives, and what `precision="auto"` and `batch_size="auto"` choose. What one
+machine gave stands in docs/scaling.md.
 
     python -m benchmarks.gpu --model ViT-B-16-quickgelu --images 512 --repeats 3
 """

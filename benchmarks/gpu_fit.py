@@ -1,9 +1,9 @@
 """Time of fits on a GPU against the same machine's CPU, and how far their answers are apart.
 
 Features are those of `benchmarks.fit`, at HAM10000's size. Each fit runs once on either device to
-get warm, then both take turns. "Apart" is the largest
-difference of a probability between the model fitted on the GPU and the one fitted on the CPU, both
-asked about the same held-out rows on the CPU.
+get warm, then both take turns. "Apart" is the largest difference of a probability between the model
+fitted on the GPU and the one fitted on the CPU, both asked about the same held-out rows on the CPU;
+what both chose, and how far their numbers are apart, is told beside it.
 
     python -m benchmarks.gpu_fit --rows 8000 --concepts 350 --repeats 3
 
@@ -45,6 +45,20 @@ def arms(epochs):
     }
 
 
+def chosen(models, device):
+    """Return in words what two fits of the default kind chose, and how far they are apart."""
+    if not hasattr(models[device], "heads_"):
+        return ""
+    parts = []
+    for name, model in models.items():
+        scales = np.array2string(model.expert_scale_, precision=6)
+        alpha = "" if model.alpha_ is None else f"alpha {model.alpha_:.6g}, "
+        parts.append(f"{name}: {alpha}{model.selected_}, temperatures {scales}")
+    pairs = zip(models["cpu"].heads_, models[device].heads_, strict=True)
+    apart = max(float(np.abs(a.association_ - b.association_).max()) for a, b in pairs)
+    return f"  {'; '.join(parts)}; associations apart by {apart:.1e}"
+
+
 def timed_fit(model, X, y):
     """Return (seconds, fitted model)."""
     start = time.perf_counter()
@@ -55,7 +69,7 @@ def timed_fit(model, X, y):
 
 
 def compare(make, X, y, held_out, repeats, device):
-    """Return the seconds on either device, the largest difference, and the two accuracies."""
+    """Return seconds on either device, largest difference, accuracies, and what was chosen."""
     seconds, models = {"cpu": [], device: []}, {}
     for repeat in range(repeats + 1):
         for name in seconds:
@@ -66,7 +80,7 @@ def compare(make, X, y, held_out, repeats, device):
     answers = {n: m.set_params(device="cpu").predict_proba(held_out[0]) for n, m in models.items()}
     apart = float(np.abs(answers["cpu"] - answers[device]).max())
     right = {n: float((m.predict(held_out[0]) == held_out[1]).mean()) for n, m in models.items()}
-    return seconds["cpu"], seconds[device], apart, right
+    return seconds["cpu"], seconds[device], apart, right, chosen(models, device)
 
 
 def main(argv=None, device=None):
@@ -93,7 +107,7 @@ def main(argv=None, device=None):
         held_out = X[rows:], y[rows:]
         for name, make in arms(options.epochs).items():
             print(f"{name}, {rows} rows", flush=True)
-            on_cpu, on_gpu, apart, right = compare(
+            on_cpu, on_gpu, apart, right, words = compare(
                 make, X[:rows], y[:rows], held_out, options.repeats, device
             )
             print(
@@ -101,6 +115,7 @@ def main(argv=None, device=None):
                 f"{device}; apart {apart:.1e}; held-out accuracy {right['cpu']:.4f} and "
                 f"{right[device]:.4f}"
             )
+            print(words)
             values = [cpu / gpu for cpu, gpu in zip(on_cpu, on_gpu, strict=True)]
             ratios.append(Ratio(f"CPU / {device}, {name}, {rows} rows", values))
     report("gpu_fit", ratios)

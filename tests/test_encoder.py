@@ -301,7 +301,7 @@ def grid_search(encoder, n_jobs=None):
 def test_grid_search_embeds_each_distinct_image_once(fakes, images, y, cache_dir):
     doubled = images + images[:6]
     labels = np.append(y, y[:6])
-    encoder = ConceptEncoder("grid", CONCEPTS, cache_dir=cache_dir, batch_size=4)
+    encoder = ConceptEncoder("grid", CONCEPTS, cache_dir=cache_dir, batch_size=4, device="cpu")
     grid_search(encoder).fit(doubled, labels)
     assert fakes["grid"].images_embedded == 20
     texts = [text for call in fakes["grid"].text_calls for text in call]
@@ -365,7 +365,7 @@ def test_stored_images_are_not_opened(fakes, images, tmp_path, monkeypatch):
 
 
 def test_work_before_a_failure_is_kept(fakes, images, monkeypatch):
-    encoder = ConceptEncoder("one", CONCEPTS, batch_size=5).fit(images)
+    encoder = ConceptEncoder("one", CONCEPTS, batch_size=5, device="cpu").fit(images)
     with pytest.raises(InputError, match="image 17 "):
         encoder.transform([*images[:17], b"no image", *images[18:]])
     before = fakes["one"].images_embedded
@@ -668,7 +668,7 @@ def test_images_decoded_ahead_give_the_same_rows(clip_name, monkeypatch, tmp_pat
 @pytest.mark.usefixtures("three_decoders")
 def test_the_next_images_are_decoded_while_the_network_works(fakes, images, monkeypatch):
     """The network does not end its first pass before an image of the second is ready."""
-    encoder = ConceptEncoder("one", CONCEPTS, batch_size=4).fit(images)
+    encoder = ConceptEncoder("one", CONCEPTS, batch_size=4, device="cpu").fit(images)
     ready = threading.Event()
     shaped, overlapped = [], []
     original = FakeBackbone.embed_images
@@ -694,7 +694,7 @@ def test_the_next_images_are_decoded_while_the_network_works(fakes, images, monk
 def test_what_stops_encoding_leaves_no_thread_and_keeps_what_is_done(
     fakes, images, monkeypatch, error
 ):
-    encoder = ConceptEncoder("one", CONCEPTS, batch_size=4).fit(images)
+    encoder = ConceptEncoder("one", CONCEPTS, batch_size=4, device="cpu").fit(images)
     original = FakeBackbone.embed_images
 
     def embed(self, batch, batch_size=32):

@@ -30,7 +30,7 @@ def pictures(n, seed=0):
 
 
 def encoder(**options):
-    return TokenEncoder("demo-general", **{"cache_dir": None, **options})
+    return TokenEncoder("demo-general", **{"cache_dir": None, "device": "cpu", **options})
 
 
 @pytest.fixture
@@ -55,9 +55,11 @@ def clip(tmp_path):
 
 def test_first_token_projected_is_the_embedding_that_concept_encoder_sees():
     images = pictures(3)
-    rows, _ = ConceptEncoder("demo-general", ["red"], cache_dir=None).embed_images(images)
+    rows, _ = ConceptEncoder("demo-general", ["red"], cache_dir=None, device="cpu").embed_images(
+        images
+    )
     tokens = encoder().fit_transform(images)
-    pool = load_backbone("demo-general")._network.module.visual.attnpool
+    pool = load_backbone("demo-general", device="cpu")._network.module.visual.attnpool
     summary = torch.tensor(np.stack([row["image"][0] for row in tokens]))
     projected = pool.c_proj(summary).numpy()
     projected /= np.linalg.norm(projected, axis=1, keepdims=True)
@@ -86,7 +88,9 @@ def test_contract_of_a_transformer():
     assert given.set_output(transform="pandas") is given and given.transform(images) == tokens
     with config_context(transform_output="pandas"):
         assert given.transform(images) == tokens
-    assert repr(given) == "TokenEncoder(backbone='demo-general', cache_dir=None)"
+    assert repr(clone(given).set_params(device="auto")) == (
+        "TokenEncoder(backbone='demo-general', cache_dir=None)"
+    )
     tags = get_tags(given)
     assert tags.no_validation and tags.input_tags.one_d_array and not tags.target_tags.required
 

@@ -153,7 +153,7 @@ def test_a_whole_pipeline_is_what_it_was(tmp_path):
     X = [(image, "dark clods" if i % 2 else "milky veil") for i, image in enumerate(images)]
     X[3], X[4] = (images[3], None), (None, X[4][1])
     classifier = CrossModalMoEClassifier(
-        n_experts=2, top_k=1, width=8, expert_hidden=8, random_state=0
+        n_experts=2, top_k=1, width=8, expert_hidden=8, random_state=0, device="cpu"
     )
     model = Pipeline([("tokens", union()), ("clf", classifier)]).fit(X, np.arange(24) % 2)
     skmoecbm.save(model, tmp_path / "model")
