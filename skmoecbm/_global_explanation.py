@@ -116,6 +116,10 @@ class GlobalExplanation:
     def for_class(self, class_):
         """Return what is known of one class; p-values stay those of the whole table.
 
+        Parameters
+        ----------
+        class_ : label
+
         Raises
         ------
         InputError

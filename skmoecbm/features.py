@@ -147,7 +147,13 @@ class ExpertFeatures:
         return f"ExpertFeatures({len(self)} rows; {', '.join(parts)})"
 
     def to_frame(self, index=None):
-        """Return the values as a DataFrame of shape (n, Σm), float32, columns `expert__concept`."""
+        """Return the values as a DataFrame of shape (n, Σm), float32, columns `expert__concept`.
+
+        Parameters
+        ----------
+        index : array-like of shape (n,), default=None
+            Labels of the rows; None numbers them.
+        """
         import pandas as pd
 
         return pd.DataFrame(np.asarray(self), columns=self.columns, index=index)

@@ -238,8 +238,12 @@ def iter_images(
 def image_keys(images, *, value_range=None, on_error="raise", rows=None, failures=None):
     """Return `image_key` of each image, or None where it is missing.
 
-    Parameters and errors are those of `iter_images`. An image whose file is there but damaged
-    has a key; it fails when it is opened.
+    An image whose file is there but damaged has a key; it fails when it is opened.
+
+    Parameters
+    ----------
+    images, value_range, on_error, rows, failures
+        As in `iter_images`, whose errors they raise.
 
     Returns
     -------
@@ -262,7 +266,13 @@ def image_keys(images, *, value_range=None, on_error="raise", rows=None, failure
 
 
 def warn_missing(failures):
-    """Warn once that images could not be read; `failures` holds (row, reason) pairs."""
+    """Warn once that images could not be read.
+
+    Parameters
+    ----------
+    failures : list of (row, reason)
+        Without any there is no warning.
+    """
     if failures:
         row, reason = failures[0]
         warnings.warn(

@@ -124,7 +124,16 @@ def parse_config(text):
 
 
 def tell(error):
-    """Return pydantic's first findings as one line, without long values."""
+    """Return pydantic's first findings as one line, without long values.
+
+    Parameters
+    ----------
+    error : pydantic.ValidationError
+
+    Returns
+    -------
+    str
+    """
     if error.error_count() > _MAX_FINDINGS:
         return f"{error.error_count():,} parts of it are not as they should be"
     findings = error.errors(include_url=False, include_context=False, include_input=False)

@@ -218,39 +218,141 @@ class GatedConceptBottleneckClassifierCV(
         return self.best_estimator_
 
     def predict(self, X):
-        """Return the most probable class of each row, or its labels, of the best setting."""
+        """Return the most probable class of each row, or its labels, of the best setting.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n,), or (n, K) of many labels
+        """
         return self._asked().predict(X)
 
     def predict_proba(self, X, *, target_prevalence=None):
-        """Return class probabilities (n, K) of the best setting."""
+        """Return class probabilities of the best setting.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+            As in `fit`.
+        target_prevalence : "train", dict of class to frequency, or None, default=None
+            As in `GatedConceptBottleneckClassifier.predict_proba`.
+
+        Returns
+        -------
+        ndarray of shape (n, K), float64
+        """
         return self._asked().predict_proba(X, target_prevalence=target_prevalence)
 
     def decision_function(self, X):
-        """Return the logits of the classes, (n, K) or (n,), of the best setting."""
+        """Return the logits of the classes of the best setting.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n, K), or (n,) for two classes, float64
+        """
         return self._asked().decision_function(X)
 
     def score(self, X, y):
-        """Return the score that settings were compared by, of the best one on other rows."""
+        """Return the score that settings were compared by, of the best one on other rows.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+            As in `fit`.
+        y : array-like of shape (n,), or indicator of shape (n, K)
+
+        Returns
+        -------
+        float
+        """
         return float(self.scorer_(self._asked(), X, y))
 
     def gate_weights(self, X):
-        """Return the gate's weights (n, E) of the best setting."""
+        """Return the gate's weights of the best setting.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n, E), float64
+            In [0, 1], rows sum to 1; exactly 0 where an expert is absent.
+        """
         return self._asked().gate_weights(X)
 
     def expert_weights(self, X):
-        """Return how much each expert speaks (n, E) in the best setting."""
+        """Return how much each expert speaks in the best setting.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n, E), float64
+            In [0, 1], rows sum to 1.
+        """
         return self._asked().expert_weights(X)
 
     def expert_logits(self, X):
-        """Return each expert's own logits (n, E, K) or (n, E) in the best setting."""
+        """Return each expert's own logits (n, E, K) or in the best setting.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n, E, K), or (n, E) for two classes, float64
+            NaN where an expert is absent.
+        """
         return self._asked().expert_logits(X)
 
     def explain(self, X, *, images=None):
-        """Explain decisions of the best setting; returns an `Explanation`."""
+        """Explain decisions of the best setting.
+
+        Parameters
+        ----------
+        X : ExpertFeatures, DataFrame or array of shape (n, m)
+            As in `fit`.
+        images : list of length n, default=None
+            Shown beside the explanations.
+
+        Returns
+        -------
+        Explanation
+        """
         return self._asked().explain(X, images=images)
 
     def without(self, name):
-        """Return a view of the best classifier that never listens to one expert."""
+        """Return a view of the best classifier that never listens to one expert.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        GatedConceptBottleneckClassifier
+
+        Raises
+        ------
+        InputError
+            If there is no such expert, or it is the last one.
+        """
         return self._asked().without(name)
 
     def __sklearn_tags__(self):

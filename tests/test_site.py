@@ -5,6 +5,7 @@ Building it is a step of its own: `python tools/build_docs.py`, with warnings as
 
 import ast
 import importlib.util
+import inspect
 import os
 import re
 from importlib import import_module
@@ -13,6 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from sklearn.base import BaseEstimator
 
 import skmoecbm
 from skmoecbm import ConceptBottleneckClassifier, ExpertFeatures, GatedConceptBottleneckClassifier
@@ -72,6 +74,27 @@ def test_what_the_package_itself_has_stands_under_the_package():
     assert {name for module, name in reference() if module == "skmoecbm"} == set(skmoecbm.__all__)
     strange = [(m, n) for m, n in reference() if n not in import_module(m).__all__]
     assert strange == []
+
+
+def documented(thing):
+    """Return the names in the sections Parameters and Attributes of a docstring."""
+    text = inspect.getdoc(thing) or ""
+    sections = re.split(r"^(\w[\w ]*)\n-{3,}$", text, flags=re.MULTILINE)[1:]
+    pairs = zip(sections[::2], sections[1::2], strict=True)
+    told = [body for head, body in pairs if head in ("Parameters", "Attributes")]
+    lines = re.findall(r"^(\S.*)$", "\n".join(told), re.MULTILINE)
+    return {name.strip(" *") for line in lines for name in line.split(" : ")[0].split(",")}
+
+
+def test_every_parameter_of_what_users_call_is_documented():
+    bare = []
+    for module, name in reference():
+        thing = getattr(import_module(module), name)
+        made = inspect.isclass(thing) and issubclass(thing, BaseEstimator)
+        if inspect.isfunction(thing) or made:
+            asked = set(inspect.signature(thing).parameters)
+            bare += [f"{module}.{name}: {one}" for one in sorted(asked - documented(thing))]
+    assert bare == []
 
 
 def test_every_page_has_its_place():

@@ -194,7 +194,11 @@ class TokenFeatures:
         return self.select(name)._streams[name].padded()
 
     def select(self, names):
-        """Return the features of some streams, in the order of `names`, a str or list of str.
+        """Return the features of some streams, in the order of `names`.
+
+        Parameters
+        ----------
+        names : str or list of str
 
         Raises
         ------
@@ -210,6 +214,10 @@ class TokenFeatures:
 
     def join(self, other):
         """Return the features of these streams and of another `TokenFeatures`, side by side.
+
+        Parameters
+        ----------
+        other : TokenFeatures of n rows
 
         Raises
         ------
