@@ -251,15 +251,21 @@ class AssociationProblem:
 
         The former by class (n, K'), or summed over them (n, 1), as blocks of rows.
         """
-        size, undecided = 0.0, []
+        n_outputs = self.shape[1]
+        size = 0.0
+        # Filled, not gathered: between large pieces small ones that stay keep their room taken.
+        undecided = self.share.new_empty(self.share.shape[1], n_outputs if own else 1)
         for rows, _, logits, _ in self.pieces(association, intercept):
             p = torch.softmax(logits, dim=1) if self.exclusive else torch.sigmoid(logits)
-            p = p * (1 - p) if self.cells is None else p * (1 - p) * self.cells[rows].T
+            p = torch.addcmul(p, p, p, value=-1.0)
+            if self.cells is not None:
+                p *= self.cells[rows].T
             share = self.share[:, rows]
-            each = (p * share[:, None]).mean(0).T + 1e-9 * share.mean(0)[:, None]
+            each = p.mul_(share[:, None]).mean(0).T
+            each += 1e-9 * share.mean(0)[:, None]
             size = size + each.sum(0)
-            undecided.append(each if own else each.sum(1, keepdim=True))
-        return torch.cat(undecided), size
+            undecided[rows] = each if own else each.sum(1, keepdim=True)
+        return undecided, size
 
     def _descend(self, alpha, association, intercept, max_iter, tol):
         """One round of L-BFGS in coordinates where the loss is nearly a sphere."""
