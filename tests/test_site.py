@@ -4,6 +4,7 @@ Building it is a step of its own: `python tools/build_docs.py`, with warnings as
 """
 
 import ast
+import csv
 import importlib.util
 import inspect
 import os
@@ -233,6 +234,58 @@ def test_letters_of_how_it_works_are_what_the_model_has():
                 got = eval(code, {"numpy": np}, {"e": e, **locals()})
                 letters = wanted[min(index, len(wanted) - 1)]
                 assert np.shape(got) == tuple(known[letter] for letter in letters), code
+
+
+def few_shots():
+    """Return data set, shots, arm -> mean balanced accuracy, as the benchmark stored it."""
+    with (ROOT / "benchmarks" / "results" / "few_shot.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {(r["dataset"], r["shots"], r["arm"]): float(r["balanced_accuracy"]) for r in rows}
+
+
+FEW_SHOT_DATA = {
+    "HAM10000": "ham10000",
+    "RetinaMNIST": "retinamnist",
+    "drawn lesions": "lesions",
+    "digits, each row shown to one expert": "digits-varies",
+    "digits, both experts good": "digits-both",
+    "digits, one expert useless": "digits-useless",
+}
+
+
+def test_tables_of_few_shots_are_the_stored_runs():
+    stored = few_shots()
+    joint = ("joint, published sign", "joint, right sign", "joint, no entropy")
+    singles = {"left", "right", "demo-general", "demo-structures"}
+    arms = {
+        "best single": lambda cell: max(v for arm, v in cell.items() if arm in singles),
+        "plain average": lambda cell: cell["average"],
+        "together": lambda cell: max(cell[arm] for arm in joint),
+        "experts first": lambda cell: cell["default"],
+        "default": lambda cell: cell["default"],
+        "gate, no guard": lambda cell: cell["no guard"],
+    }
+    compared, data = 0, None
+    for page in ("mixture.md", "decisions.md"):
+        shots = []
+        for line in (DOCS / page).read_text("utf-8").splitlines():
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            if cells[-6:] == ["1", "4", "8", "16", "50", "all"]:
+                shots = cells[-6:]
+            elif not line.startswith("|"):
+                shots = []
+            if not shots or not re.match(r"\.\d", cells[-1]):
+                continue
+            data = FEW_SHOT_DATA[cells[0]] if cells[0] else data
+            told = ["best single", "plain average", "together", "default"]
+            told = told if len(cells) == 7 else [cells[1]]
+            for n, cell in zip(shots, cells[-6:], strict=True):
+                kept = {arm: v for (d, k, arm), v in stored.items() if (d, k) == (data, n)}
+                for name, number in zip(told, cell.split(" / "), strict=True):
+                    near = 0.5 * 10.0 ** -len(number.lstrip(".")) + 6e-5
+                    assert abs(float(number) - arms[name](kept)) <= near, (page, line, n)
+                    compared += 1
+    assert compared == 6 * 6 * 4 + 6 * 6 + 6 * 6
 
 
 def test_the_diagram_is_whole_and_asks_for_nothing():
