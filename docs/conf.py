@@ -87,6 +87,7 @@ page_tree = {
         "outside/measured_derm7pt",
         "outside/measured_peers",
         "outside/measured_mixtures",
+        "outside/measured_speed",
         "outside/measured_profile",
     ],
 }
@@ -95,6 +96,7 @@ outside_pages = {
     "CONTRIBUTING.md": "outside/contributing",
     "CHANGELOG.md": "outside/changelog",
     "benchmarks/README.md": "outside/measured",
+    "benchmarks/results/speed.md": "outside/measured_speed",
     "benchmarks/profile.md": "outside/measured_profile",
     "benchmarks/results/reproduce/README.md": "outside/measured_reproduce",
     "benchmarks/results/derm7pt/README.md": "outside/measured_derm7pt",
