@@ -135,6 +135,37 @@ def _numbers(files, models, rng):
     return {**files, CONFIG: _dumped(data, rng)}
 
 
+def _names(files, models, rng):
+    """Put names into other lists of names, twice, or none, which other damage seldom does."""
+    data = json.loads(files[CONFIG])
+    lists = list(_lists_of_names(data["model"]))
+    for _ in range(rng.choice([1, 1, 2])):
+        own = rng.choice(lists)
+        how = rng.choice(["add", "add", "drop", "twice", "swap", "all", "none"])
+        if how == "add":
+            own.insert(rng.randrange(len(own) + 1), rng.choice(rng.choice(lists) or ["x"]))
+        elif how == "drop" and own:
+            del own[rng.randrange(len(own))]
+        elif how == "twice":
+            own.extend(own)
+        elif how == "swap":
+            rng.shuffle(own)
+        elif how == "all":
+            own[:] = rng.choice(lists)
+        else:
+            own.clear()
+    return {**files, CONFIG: _dumped(data, rng)}
+
+
+def _lists_of_names(node):
+    children = node.values() if isinstance(node, dict) else node
+    for child in children if isinstance(node, dict | list) else ():
+        if isinstance(child, list) and child and all(isinstance(one, str) for one in child):
+            yield child
+        else:
+            yield from _lists_of_names(child)
+
+
 def _parameters(files, models, rng):
     """Give constructor parameters other values, which the estimators check and not the schema."""
     data = json.loads(files[CONFIG])
@@ -325,6 +356,7 @@ KINDS = {
     "bytes of arrays": _bytes_of_arrays,
     "values": _values,
     "numbers": _numbers,
+    "names": _names,
     "parameters": _parameters,
     "numbers of arrays": _numbers_of_arrays,
     "shapes": _shapes,
