@@ -269,6 +269,9 @@ def routed(weights, y, missing=None):
         present=np.ones(weights.shape, dtype=bool),
         modality_present=there,
         modality_effects=np.full((n, 2, n_classes), np.nan),
+        expert_parts=np.zeros((n, weights.shape[1], n_classes)),
+        modality_parts=np.zeros((n, 2, n_classes)),
+        constant=np.eye(n_classes)[y],
         logits=np.eye(n_classes)[y],
         probabilities=np.eye(n_classes)[y],
     )
