@@ -90,8 +90,9 @@ class MiniBatches(BaseEstimator):
         Share of rows held out: stratified, groups kept whole. Of a splitter of scikit-learn's the
         first split is taken, with its training rows alone.
     scoring : str, callable or None, default=None
-        What the held-out rows are scored by, as scikit-learn names it, all counting alike; None is
-        the log-loss, with the weights of the fit.
+        What the held-out rows are scored by; greater is better. A name of scikit-learn's, such as
+        "roc_auc_ovr", or a scorer counts each row once: it is not told sample or class weights.
+        None is minus the log-loss with the weights of the fit.
 
     Examples
     --------

@@ -269,3 +269,14 @@ def test_pictures_that_cannot_be_are_told(rows, settings, told, sparse):
     clf, X = sparse
     with pytest.raises(InputError, match=told):
         clf.explain(X).plot(rows, **settings)
+
+
+def test_a_class_called_0_is_a_class_where_it_would_be_said_instead():
+    clf, X = fitted_cross("attention")
+    told = clf.explain(X)
+    both = np.flatnonzero(told.modality_present.all(axis=1) & (told.predicted != 0))
+    turned = [
+        row for row in both if clf.without("image").predict(X[int(row) : int(row) + 1])[0] == 0
+    ]
+    words = texts(told.plot(int(turned[0])))
+    assert words[words.index("without image") + 2] == "(0 instead)"

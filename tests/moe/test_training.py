@@ -192,3 +192,26 @@ def test_patience_is_counted_from_the_best_epoch_and_not_before_the_warm_up_is_o
     assert run(worse, warmup_epochs=0, patience=3)[1:] == (0, 3)
     late = [0.0] * 6 + [1.0] + [0.5] * 14
     assert run(late, warmup_epochs=4, patience=3)[1:] == (6, 9)
+
+
+def test_a_named_score_counts_each_row_once_and_none_takes_the_weights():
+    X, y = rows(80)
+    weights = np.where(np.arange(80) % 2, 5.0, 0.2)
+    held_out = np.arange(50, 80)
+
+    class Last:
+        def split(self, X, y=None, groups=None):
+            yield np.arange(50), held_out
+
+    found = {}
+    for scoring in (None, "neg_log_loss"):
+        training = MiniBatches(
+            max_epochs=1, learning_rate=1e-12, validation_fraction=Last(), scoring=scoring
+        )
+        clf = small(training=training).fit(X, y, sample_weight=weights)
+        loss = -np.log(clf.predict_proba(X[held_out])[np.arange(30), y[held_out]])
+        found[scoring] = (clf.history_["validation_score"][0], loss)
+    told, loss = found[None]
+    assert told == pytest.approx(-np.average(loss, weights=weights[held_out]), rel=1e-6)
+    told, loss = found["neg_log_loss"]
+    assert told == pytest.approx(-loss.mean(), rel=1e-6)
