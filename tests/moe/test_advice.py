@@ -1,6 +1,7 @@
 """What errors advise depends on the case, and whoever does as they say gets on."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from skmoecbm.moe import (
     TokenFeatures,
     pack_series,
 )
+from skmoecbm.moe._text_tokens import TextTowerTokens
 from tests.language_models import WORDS, write_bert
 
 QUICK = MiniBatches(max_epochs=1)
@@ -235,3 +237,12 @@ def test_texts_that_are_cut_have_a_way_on_that_is_one(tmp_path):
     reader = TextTokenEncoder(f"local-dir:{tmp_path / 'bert'}", max_length=21)
     told = refused(reader.fit, [long])
     assert "at most 20" in told
+
+
+def test_a_text_tower_that_sums_up_at_the_end_takes_no_shorter_texts():
+    tokenizer = SimpleNamespace(tokenizer_mode="clips")
+    network = SimpleNamespace(tokenizer=tokenizer)
+    backbone = SimpleNamespace(_network=network, notice=None, lexicon=None, context_length=64)
+    told = refused(TextTowerTokens, "hf-hub:org/sums", backbone, 8)
+    assert "must be None for 'hf-hub:org/sums', whose last token sums the text up. Got 8" in told
+    assert "at most 64" in refused(TextTowerTokens, "hf-hub:org/sums", backbone, 65)
