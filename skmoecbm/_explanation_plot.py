@@ -19,7 +19,7 @@ from skmoecbm._explanation_text import (
 from skmoecbm.exceptions import InputError
 from skmoecbm.images import load_image
 
-__all__ = ["ExplanationFigure", "plot_explanation"]
+__all__ = ["ExplanationFigure", "draw_panels", "panel_of", "plot_explanation"]
 
 # inches
 _WIDTH, _MARGIN, _GAP = 11.8, 0.25, 0.45
@@ -43,16 +43,32 @@ class ExplanationFigure(Figure):
 
 def plot_explanation(explanation, k, class_, same_scale):
     """Return the figure of all rows of an explanation; see `Explanation.plot`."""
-    panels = []
-    for i, summary in enumerate(summarise_rows(explanation, k, class_)):
-        lines, picture = _lines(summary), _picture(explanation, i)
-        below = _below(summary)
-        side = _side_of(picture) + 0.55 + 0.19 * len(summary["experts"])
-        told = [2 if instead(case, summary) else 1 for case in _cases(summary)]
-        side += 0.19 * (sum(told) + 2) if told else 0.0
-        bars = sum(line["height"] for line in lines) * _LINE
-        height = _HEAD + max(side, bars + _FOOT + _SMALL * (len(below) - 1))
-        panels.append((picture, summary, lines, below, height))
+    panels = [
+        panel_of(_picture(explanation, i), summary, _lines(summary), _below(summary))
+        for i, summary in enumerate(summarise_rows(explanation, k, class_))
+    ]
+    return draw_panels(panels, explanation, same_scale)
+
+
+def panel_of(picture, summary, lines, below):
+    """Return what is drawn of a row: all that was given, and the height of it in inches.
+
+    `summary` is as of `summarise_rows`; `lines` are dicts of kind, text, value and colour, one per
+    bar; `below` are words below the bars, each with whether it is bold.
+    """
+    for line in lines:
+        line["height"] = {"expert": 1.25, "logit": 1.3}.get(line["kind"], 1)
+        line["height"] += 0.75 * line["text"].count("\n")
+    side = _side_of(picture) + 0.55 + 0.19 * len(summary["experts"])
+    told = [2 if instead(case, summary) else 1 for case in _cases(summary)]
+    side += 0.19 * (sum(told) + 2) if told else 0.0
+    bars = sum(line["height"] for line in lines) * _LINE
+    height = _HEAD + max(side, bars + _FOOT + _SMALL * (len(below) - 1))
+    return picture, summary, lines, below, height
+
+
+def draw_panels(panels, explanation, same_scale):
+    """Return the figure of panels, one below the other, with the notices of the explanation."""
     foot = _MARGIN + 0.22 * bool(explanation.notices)
     total = sum(height for *_, height in panels) + _GAP * (len(panels) - 1) + _MARGIN + foot
     figure = ExplanationFigure(figsize=(_WIDTH, total), facecolor="white")
@@ -190,9 +206,6 @@ def _lines(summary):
     lines.append({"kind": "bias", "text": "bias", "value": summary["bias"], "colour": GREY})
     words = f"sum = {sum_in_words(summary)}"
     lines.append({"kind": "logit", "text": words, "value": summary["sum"], "colour": INK})
-    for line in lines:
-        line["height"] = {"expert": 1.25, "logit": 1.3}.get(line["kind"], 1)
-        line["height"] += 0.75 * line["text"].count("\n")
     return lines
 
 
@@ -261,7 +274,8 @@ class _Page:
     def weights(self, summary, top):
         """Draw the weights of the experts as one stacked bar, and what others would give."""
         experts = summary["experts"]
-        self.text(_MARGIN, top - 0.09, "share of each expert (gate × scale)", color=GREY, size=8.5)
+        words = summary.get("shares", "share of each expert (gate × scale)")
+        self.text(_MARGIN, top - 0.09, words, color=GREY, size=8.5)
         axes = self.axes(_MARGIN, top - 0.42, _SIDE, 0.2)
         left = 0.0
         for number, expert in enumerate(experts):

@@ -57,7 +57,8 @@ def instead(case, summary):
     """Return "(bcc instead)" where other weights would give another class, else ""."""
     if case["predicted"] == summary["what_if"][0]["predicted"]:
         return ""
-    return f"({case['predicted'] or 'no label'} instead)"
+    says = "no label" if case["predicted"] in ("", None) else case["predicted"]  # 0 is a label
+    return f"({says} instead)"
 
 
 def text_of(explanation):

@@ -115,7 +115,7 @@ class SparseNode(NetworkNode):
             raise ValueError("modality names must differ")
         masked = set(self.masked_modalities)
         if len(masked) < len(self.masked_modalities) or not masked < set(self.modality_names):
-            raise ValueError("masked_modalities are not some of the modalities")
+            raise ValueError("masked_modalities must be some of modality_names, each once, not all")
         if len(widths) != len(self.modality_names) or min(widths, default=0) < 1:
             raise ValueError("modality_columns are not of the modalities")
         if [len(part) for part in self.column_names] != widths:
@@ -191,7 +191,7 @@ class CrossNode(NetworkNode):
         if len(set(names)) < len(names) or len(widths) != len(names):
             raise ValueError("streams must have distinct names, and a width each")
         if not set(self.masked_streams) < set(names):
-            raise ValueError("masked_streams are not some of the streams")
+            raise ValueError("masked_streams must be some of stream_names, not all")
         if (columns is not None) != (self.reading == "cut"):
             raise ValueError("stream_columns are of streams that were cut, and of no others")
         if self.reading == "columns" and widths != (self.n_features_in,):

@@ -47,7 +47,8 @@ class GatedConceptBottleneckClassifierCV(
         In the place of a grid: each dict a setting, parameter name to value.
     scoring : str, callable or None, default=None
         None: minus the log-loss in nats. The name of a scorer of scikit-learn, or a callable
-        ``scoring(estimator, X, y)`` with one number, greater is better.
+        ``scoring(estimator, X, y)`` with one number, greater is better. Whatever scores, each row
+        held out counts once: `sample_weight` is of fits alone.
     cv : int, splitter or iterable, default=5
         Folds on which settings are compared. An integer asks for at most that many stratified
         folds, which keep groups together.

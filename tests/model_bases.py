@@ -252,6 +252,7 @@ BASES = {
     "heads of others": _foreign,
     "sparse": lambda: _sparse(gating="laplace", noise=True, balancing=Balancing(z_loss=0.1)),
     "sparse disjoint": lambda: _sparse(router="disjoint", gating="gaussian", missing="learned"),
+    "sparse masked": lambda: _sparse(router="per_modality").without("left"),
     "sparse labels": lambda: _sparse(router="per_modality", many_labels=True),
     "sparse series": _sparse_series,
     "sparse pipeline": _sparse_pipeline,

@@ -1,85 +1,23 @@
 """Damage to saved models, from one wrong byte to a hostile author, drawn from a `random.Random`."""
 
-import hashlib
 import json
-import math
 import re
-import struct
 from copy import deepcopy
 
-import numpy as np
+from tests.array_mutations import (
+    ARRAYS,
+    CONFIG,
+    damage_header,
+    damage_numbers,
+    damage_shapes,
+    read_arrays,
+    trusted,
+    with_arrays,
+    write_arrays,
+)
+from tests.hostile_values import NUMBERS, OBJECTS, RAW, STRINGS
 
-__all__ = ["KINDS", "mutated", "read_arrays", "write_arrays"]
-
-CONFIG, ARRAYS = "config.json", "model.safetensors"
-_NAMES = {"float64": "F64", "float32": "F32", "int64": "I64", "bool": "BOOL", "uint8": "U8"}
-
-STRINGS = [
-    "",
-    "../../etc/passwd",
-    "/etc/passwd",
-    "C:\\Windows\\system32",
-    "\\\\server\\share",
-    "file:///etc/passwd",
-    "https://example.org/model.bin",
-    "hf-hub:https://example.org/x",
-    "hf-hub:../../x",
-    "hf-hub:org/repo@main",
-    "local-dir:../up",
-    "local-dir:~root",
-    "local-dir:a/b",
-    "demo-structures",
-    "ViT-B-16/openai",
-    "ViT-B-16/https://example.org",
-    "a\0b",
-    "\ud800",
-    "\u202e\u0000\uffff",
-    "x" * 5000,
-    "{}{}",
-    "{0.__class__}",
-    "__class__",
-    "__reduce__",
-    "os.system",
-    "subprocess.Popen",
-    "left__x",
-    "expert",
-    "train",
-    "auto",
-    "<U99999",
-    "|O",
-    "<f8",
-    "|b1",
-    "ConceptEncoder",
-    "ConceptBottleneckClassifier",
-    "nan",
-    "(a+)+$" * 20,
-]
-NUMBERS = [
-    0, 1, 2, 3, 7, -1, -7, 2**31, 2**31 - 1, 2**31 + 1, 2**53, 2**63, 2**64 - 1, 10**19, 10**25,
-    0.0, -0.0, 0.5, 1.5, 1e-320, 1e-30, 1e30, -1e30, 1e300, 1.7976931348623157e308,
-]  # fmt: skip
-RAW = ["1e999", "-1e999", "NaN", "Infinity", "1" * 5000, "-" + "9" * 300, "0." + "1" * 500, "1E400"]
-OBJECTS = [
-    {},
-    [],
-    [[]],
-    [{}],
-    {"": ""},
-    {"$object": "os.system", "parameters": {}},
-    {"$object": "ConceptBottleneckClassifier", "parameters": {}},
-    {"$object": "LinearGate", "parameters": {"penalty": -1}},
-    {"$object": "ConstantGate", "parameters": {"args": 1}},
-    {"$object": "MLPGate", "parameters": {"hidden": 10**12}},
-    {"$object": "JointTraining", "parameters": {"max_epochs": 10**12}},
-    {"$object": "TopKConcepts", "parameters": {"k": {"$tuple": [1, {"$slice": [0, None, 2]}]}}},
-    {"$tuple": []},
-    {"$tuple": [[[[[]]]]]},
-    {"$slice": [0, 10**12, 1]},
-    {"$pairs": [[None, 1], [True, 2], [1, 3]]},
-    {"$pairs": [["mel", 1e-300]]},
-    {"$pairs": [["mel", 0.999999999999], ["nv", 1e-12]]},
-    {"kind": "ConceptEncoder"},
-]
+__all__ = ["ARRAYS", "CONFIG", "KINDS", "mutated", "read_arrays", "with_arrays", "write_arrays"]
 
 
 def mutated(kind, name, models, rng):
@@ -105,7 +43,7 @@ def _bytes_of_config(files, models, rng):
 
 def _bytes_of_arrays(files, models, rng):
     files[ARRAYS] = _damaged(files[ARRAYS], rng)
-    return files if rng.random() < 0.3 else _trusted(files)
+    return files if rng.random() < 0.3 else trusted(files)
 
 
 def _values(files, models, rng):
@@ -135,6 +73,37 @@ def _numbers(files, models, rng):
     return {**files, CONFIG: _dumped(data, rng)}
 
 
+def _names(files, models, rng):
+    """Put names into other lists of names, twice, or none, which other damage seldom does."""
+    data = json.loads(files[CONFIG])
+    lists = list(_lists_of_names(data["model"]))
+    for _ in range(rng.choice([1, 1, 2])):
+        own = rng.choice(lists)
+        how = rng.choice(["add", "add", "drop", "twice", "swap", "all", "none"])
+        if how == "add":
+            own.insert(rng.randrange(len(own) + 1), rng.choice(rng.choice(lists) or ["x"]))
+        elif how == "drop" and own:
+            del own[rng.randrange(len(own))]
+        elif how == "twice":
+            own.extend(own)
+        elif how == "swap":
+            rng.shuffle(own)
+        elif how == "all":
+            own[:] = rng.choice(lists)
+        else:
+            own.clear()
+    return {**files, CONFIG: _dumped(data, rng)}
+
+
+def _lists_of_names(node):
+    children = node.values() if isinstance(node, dict) else node
+    for child in children if isinstance(node, dict | list) else ():
+        if isinstance(child, list) and child and all(isinstance(one, str) for one in child):
+            yield child
+        else:
+            yield from _lists_of_names(child)
+
+
 def _parameters(files, models, rng):
     """Give constructor parameters other values, which the estimators check and not the schema."""
     data = json.loads(files[CONFIG])
@@ -160,125 +129,8 @@ def _all_parameters(node):
             yield from _all_parameters(child)
 
 
-def _numbers_of_arrays(files, models, rng):
-    arrays = read_arrays(files[ARRAYS])
-    for _ in range(rng.choice([1, 1, 2, 3])):
-        name = rng.choice(sorted(arrays))
-        arrays[name] = array = arrays[name].copy()
-        special = [0, -1, 1, 1e-31, 1e-29, 9e29, -9e29, 2e30, 1e200, 1e308, np.nan, np.inf, -np.inf]
-        with np.errstate(all="ignore"):
-            value = np.array(rng.choice(special)).astype(array.dtype)
-            how = rng.choice(["one", "all", "flip", "shuffle", "scale", "sort"])
-            flat = array.reshape(-1)
-            if not flat.size:
-                continue
-            if how == "one":
-                flat[rng.randrange(flat.size)] = value
-            elif how == "all":
-                flat[:] = value
-            elif how == "flip":
-                raw = flat.view(np.uint8)
-                raw[rng.randrange(raw.size)] ^= 1 << rng.randrange(8)
-            elif how == "shuffle":
-                order = list(range(flat.size))
-                rng.shuffle(order)
-                flat[:] = flat[order]
-            elif how == "scale":
-                scaled = flat.astype(np.float64) * rng.choice([-1, 1e-12, 1e12, 1e25])
-                flat[:] = scaled.astype(flat.dtype)
-            else:
-                flat.sort()
-    return _with_arrays(files, arrays)
-
-
-def _shapes(files, models, rng):
-    """Change which arrays there are, their shapes and dtypes; the manifest follows, mostly."""
-    arrays = read_arrays(files[ARRAYS])
-    for _ in range(rng.choice([1, 1, 2])):
-        name = rng.choice(sorted(arrays))
-        array = arrays[name]
-        how = rng.choice(["drop", "name", "shape", "dtype", "swap", "empty", "longer", "graft"])
-        if how == "drop":
-            del arrays[name]
-        elif how == "name":
-            wild = rng.choice(["../x", "model.more", name + "x", "model.gate.top_k", "", "a\0b"])
-            arrays[wild] = arrays.pop(name)
-        elif how == "shape":
-            shapes = [(-1,), (1, -1), (-1, 1), array.shape[::-1], (*array.shape, 1)]
-            arrays[name] = array.reshape(rng.choice(shapes))
-        elif how == "dtype":
-            with np.errstate(all="ignore"):
-                arrays[name] = array.astype(rng.choice(["float32", "float64", "int64", "bool"]))
-        elif how == "swap":
-            other = rng.choice(sorted(arrays))
-            arrays[name], arrays[other] = arrays[other], arrays[name]
-        elif how == "empty":
-            arrays[name] = np.zeros(rng.choice([(0,), (0, 2**31), (2**31, 0), ()]), array.dtype)
-        elif how == "longer":
-            arrays[name] = np.concatenate([array.reshape(-1)] * 2)
-        else:
-            others = read_arrays(models[rng.choice(sorted(models))][ARRAYS])
-            other = rng.choice(sorted(others))
-            arrays[rng.choice([name, other])] = others[other]
-        if not arrays:
-            break
-    return _with_arrays(files, arrays, manifest=rng.random() < 0.85)
-
-
-def _header(files, models, rng):
-    """Damage the header of the safetensors file, and let config.json trust the result."""
-    header, body = _parts(files[ARRAYS])
-    name = rng.choice(sorted(header))
-    entry = header[name]
-    how = rng.choice(
-        ["offsets", "shape", "dtype", "more", "length", "order", "meta", "drop", "raw"]
-    )
-    lie = None
-    if how == "offsets":
-        begin, end = entry["data_offsets"]
-        entry["data_offsets"] = rng.choice(
-            [[end, begin], [0, len(body)], [begin - 8, end - 8], [-8, 0], [2**62, 2**63], [begin],
-             ["0", "8"], [begin, end + 8], [begin + 4, end + 4], [True, 8], None]
-        )  # fmt: skip
-    elif how == "shape":
-        entry["shape"] = rng.choice(
-            [[2**31, 2**31], [0, 2**40], [-1], [2**62] * 4, [1] * 50, [True], ["3"], [1.0], None]
-        )
-    elif how == "dtype":
-        entry["dtype"] = rng.choice(["F16", "BF16", "O", "object", "<f8", "F64 ", 8, None, "I64"])
-    elif how == "more":
-        entry["more"] = rng.choice(STRINGS[:10])
-    elif how == "length":
-        lie = rng.choice([0, 1, 2**63, 2**64 - 1, 2**32, 10**8, len(body), -1])
-    elif how == "order":
-        names = sorted(header)
-        rng.shuffle(names)
-        header = {one: header[one] for one in names}
-    elif how == "meta":
-        header["__metadata__"] = rng.choice([{"a": "b"}, {"a": 1}, [], "x"])
-    elif how == "drop":
-        del header[name]
-    text = json.dumps(header, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
-    if how == "raw":
-        text = rng.choice(
-            [
-                b"[" * 3000,
-                b"{}",
-                b"",
-                b'{"a":' * 500,
-                b"null",
-                text + b" " * 9,
-                text + text,
-                text[1:],
-            ]
-        )
-    length = len(text) if lie is None else (len(text) - 1 if lie == -1 else lie)
-    files[ARRAYS] = struct.pack("<Q", length) + text + body
-    return _trusted(files)
-
-
 def _both(files, models, rng):
-    files = rng.choice([_numbers_of_arrays, _shapes])(files, models, rng)
+    files = rng.choice([damage_numbers, damage_shapes])(files, models, rng)
     return rng.choice([_values, _numbers])(files, models, rng)
 
 
@@ -286,7 +138,7 @@ def _mixed(files, models, rng):
     """Put the config of one model beside the arrays of another, and let it trust them."""
     other = models[rng.choice(sorted(models))]
     if rng.random() < 0.5:
-        return _trusted({CONFIG: files[CONFIG], ARRAYS: other[ARRAYS]})
+        return trusted({CONFIG: files[CONFIG], ARRAYS: other[ARRAYS]})
     data = json.loads(files[CONFIG])
     theirs = json.loads(other[CONFIG])
     key = rng.choice(["model", "arrays", "arrays_sha256", "library_versions", "notices"])
@@ -325,10 +177,11 @@ KINDS = {
     "bytes of arrays": _bytes_of_arrays,
     "values": _values,
     "numbers": _numbers,
+    "names": _names,
     "parameters": _parameters,
-    "numbers of arrays": _numbers_of_arrays,
-    "shapes": _shapes,
-    "header": _header,
+    "numbers of arrays": damage_numbers,
+    "shapes": damage_shapes,
+    "header": damage_header,
     "both": _both,
     "mixed": _mixed,
     "raw json": _raw_json,
@@ -414,57 +267,3 @@ def _a_leaf(data, rng, kind):
 def _dumped(data, rng):
     text = json.dumps(data, ensure_ascii=rng.random() < 0.5)
     return text.encode("utf-8", "surrogatepass")
-
-
-def _trusted(files):
-    """Return the files with the right hash of the arrays in config.json."""
-    digest = hashlib.sha256(files[ARRAYS]).hexdigest().encode()
-    config = re.sub(rb'("arrays_sha256": ")[0-9a-f]{64}"', rb"\g<1>" + digest + b'"', files[CONFIG])
-    return {**files, CONFIG: config}
-
-
-def _with_arrays(files, arrays, manifest=True):
-    """Return the files with other arrays; with `manifest` config.json lists them."""
-    files = {**files, ARRAYS: write_arrays(arrays)}
-    if manifest:
-        data = json.loads(files[CONFIG])
-        data["arrays"] = {
-            name: {"shape": list(array.shape), "dtype": array.dtype.name}
-            for name, array in arrays.items()
-        }
-        files[CONFIG] = json.dumps(data).encode()
-    return _trusted(files)
-
-
-def _parts(content):
-    length = int.from_bytes(content[:8], "little")
-    return json.loads(content[8 : 8 + length]), content[8 + length :]
-
-
-def read_arrays(content):
-    """Return the arrays of a safetensors file, by hand: no check is wanted here."""
-    header, body = _parts(content)
-    dtypes = {short: long for long, short in _NAMES.items()}
-    return {
-        name: np.frombuffer(body[slice(*entry["data_offsets"])], dtypes[entry["dtype"]]).reshape(
-            entry["shape"]
-        )
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }
-
-
-def write_arrays(arrays):
-    """Return the bytes of a safetensors file, whatever the names and shapes."""
-    header, body = {}, b""
-    for name, array in arrays.items():
-        content = np.ascontiguousarray(array).tobytes()
-        header[name] = {
-            "dtype": _NAMES[array.dtype.name],
-            "shape": list(array.shape),
-            "data_offsets": [len(body), len(body) + len(content)],
-        }
-        body += content
-    text = json.dumps(header).encode()
-    text += b" " * (math.ceil(len(text) / 8) * 8 - len(text))
-    return struct.pack("<Q", len(text)) + text + body

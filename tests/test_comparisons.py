@@ -16,6 +16,7 @@ from skmoecbm import (
     explain,
 )
 from skmoecbm._additive import AdditivePart
+from skmoecbm._explanation_text import instead
 from skmoecbm.datasets import make_lesions
 from skmoecbm.exceptions import InputError
 from skmoecbm.explanation import Explanation
@@ -394,3 +395,9 @@ def test_a_difference_read_backwards_is_that_of_the_other_class(two):
     assert (turned.columns, turned.against) == (["b"], "a")
     assert (there.columns, there.against) == (["a"], "b")
     assert "against b" in repr(there) and "against a" in repr(turned)
+
+
+def test_a_class_called_0_may_be_said_instead():
+    summary = {"what_if": [{"predicted": 1}]}
+    told = [instead({"predicted": label}, summary) for label in (0, False, "", None, 1)]
+    assert told == ["(0 instead)", "(False instead)", *["(no label instead)"] * 2, ""]

@@ -159,6 +159,30 @@ HOSTILE = {
         "sparse",
         lambda m: (m["modality_columns"].append([]), m["column_names"].append([])),
     ),
+    "a column beyond the features": (
+        "sparse",
+        lambda m: m["modality_columns"][1].__setitem__(3, m["n_features_in"]),
+    ),
+    "a modality left out that there is not": (
+        "sparse masked",
+        lambda m: m.update(masked_modalities=["sound"]),
+    ),
+    "no modality left": (
+        "sparse masked",
+        lambda m: m.update(masked_modalities=["left", "right"]),
+    ),
+    "a modality left out twice": (
+        "sparse masked",
+        lambda m: m.update(masked_modalities=["left", "left"]),
+    ),
+    "a letter of a modality left out": (
+        "sparse masked",
+        lambda m: m.update(masked_modalities="left"),
+    ),
+    "a modality left out as of streams": (
+        "sparse masked",
+        lambda m: m.update(masked_streams=m.pop("masked_modalities")),
+    ),
     "a network with a penalty": ("sparse", lambda m: m.update(alpha=1.0)),
     "an epoch that was not": ("sparse", lambda m: m["history"].update(best_epoch=99)),
     "batches of a word": (
@@ -178,11 +202,15 @@ HOSTILE = {
     "tokens beyond memory": ("cross", lambda m: m["stream_widths"].__setitem__(0, 2**31)),
     "projections beyond memory": ("cross", lambda m: m["shape"].update(width=2**31)),
     "a stream left out that there is not": ("cross", lambda m: m.update(masked_streams=["x"])),
+    "the only stream left out": (
+        "cross concat",
+        lambda m: m.update(masked_streams=m["stream_names"]),
+    ),
     "no stream left": ("cross", lambda m: m.update(masked_streams=["image", "text"])),
     "tokens cut out of nothing": ("cross", lambda m: m.update(reading="cut")),
     "columns that there are not": (
         "cross cut",
-        lambda m: m["stream_columns"][0].__setitem__(0, 99),
+        lambda m: m["stream_columns"][0].__setitem__(0, m["n_features_in"]),
     ),
     "half a token": ("cross cut", lambda m: m["stream_columns"][0].pop()),
     "attention that the tensors do not have": (

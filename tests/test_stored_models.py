@@ -10,10 +10,18 @@ from skmoecbm import ExpertFeatures, load, save
 from skmoecbm._conversions import convert
 from skmoecbm._model_backbones import check_backbones
 from skmoecbm.hub import read_config
+from skmoecbm.moe import TokenFeatures
 from skmoecbm.schema import FORMAT_VERSION
 
 DATA = Path(__file__).parent / "data"
-STORED = ["model_v0", "model_v0_pipeline", "model_v1", "model_v1_labels"]
+STORED = [
+    "model_v0",
+    "model_v0_pipeline",
+    "model_v1",
+    "model_v1_labels",
+    "model_v1_sparse",
+    "model_v1_cross",
+]
 FILES = ("config.json", "model.safetensors", "README.md")
 
 
@@ -85,6 +93,40 @@ def test_labels_of_version_1_predict_what_they_did():
     np.testing.assert_allclose(model.predict_proba(X), reference["probabilities"], atol=1e-12)
     assert model.predict(X).tolist() == reference["predictions"]
     assert model.thresholds_.shape == (3,)
+
+
+def test_a_sparse_mixture_of_version_1_predicts_what_it_did():
+    reference, model = _reference("model_v1_sparse"), load(DATA / "model_v1_sparse")
+    X = np.array(reference["rows"], dtype=np.float64)  # null is NaN
+    assert np.isnan(X).any() and model.masked_modalities_ == ("age",)
+    np.testing.assert_allclose(model.predict_proba(X), reference["probabilities"], atol=1e-9)
+    np.testing.assert_allclose(model.routing_weights(X), reference["weights"], atol=1e-9)
+    assert model.predict(X).tolist() == reference["predictions"]
+    assert model.predict_set(X, 0.9).tolist() == reference["sets"]
+    assert model.time_series_["vitals"].n_points == 3
+    # what it leaves out it never looks at, and that is not nothing
+    without = np.where(np.arange(X.shape[1]) == 6, np.nan, X)
+    np.testing.assert_allclose(model.predict_proba(without), reference["probabilities"], atol=1e-9)
+    assert np.isfinite(X[:, 6]).any()
+
+
+def test_a_cross_modal_mixture_of_version_1_predicts_what_it_did():
+    reference, model = _reference("model_v1_cross"), load(DATA / "model_v1_cross")
+    features = TokenFeatures(
+        {
+            name: [None if one is None else np.array(one) for one in rows]
+            for name, rows in reference["tokens"].items()
+        }
+    )
+    assert not features.present.all()
+    for got, key in (
+        (model.predict_proba(features), "probabilities"),
+        (model.routing_weights(features), "weights"),
+        (model.stream_weights(features), "stream_weights"),
+        (model.without("text").predict_proba(features[1:5]), "image_alone"),
+    ):
+        np.testing.assert_allclose(got, reference[key], atol=1e-9)
+    assert model.predict(features).tolist() == reference["predictions"]
 
 
 @pytest.mark.parametrize("name", STORED)

@@ -24,7 +24,7 @@ __all__ = ["NetworkClassifier"]
 class NetworkClassifier(ConceptClassifier):
     """A classifier that trains a network by mini-batches and keeps its best epoch.
 
-    To be explained one has `_routing` and `_logits_without`, as of `SparseMoEClassifier`.
+    To be explained one has `_routing`, `_outputs` and `_logits_without`, as `SparseMoEClassifier`.
     """
 
     _sums_concepts = False
@@ -116,6 +116,11 @@ class NetworkClassifier(ConceptClassifier):
         """
         check_is_fitted(self)
         return explain_routing(self, X)
+
+    def _addends(self, X):
+        """Return what adds up to the decision: of experts (n, E', K'), of modalities (n, M, K')."""
+        found = [[one.cpu().numpy() for one in told] for told, _ in self._outputs(X, "addends")]
+        return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
     def _split(self, training, target, present, groups, rng):
         """Return which rows train, which are held out, and why none are (or None)."""

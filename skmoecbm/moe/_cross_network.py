@@ -64,11 +64,14 @@ class Fused:
     looked_at : list of M tensors of shape (n, T_o)
         How much stream m looks at each token of its partner o; zero for tokens that are not there.
         Empty without attention.
+    by_stream : list of M tensors of shape (n, d), float64
+        What each puts into `vector`, their sum.
     """
 
     vector: torch.Tensor
     shares: torch.Tensor
     looked_at: list
+    by_stream: list
 
 
 class CrossNetwork(nn.Module):
@@ -221,8 +224,24 @@ class CrossNetwork(nn.Module):
         shares = self._shares(pooled, present)
         voices = torch.cat([self.log_voice.exp(), self.log_voice.new_ones(1)])
         voice = voices[present.sum(1).clamp_min(1) - 1, None]
-        vector = sum(voice * shares[:, m, None] * one for m, one in enumerate(pooled))
-        return Fused(vector, shares, looked_at)
+        by_stream = [voice * shares[:, m, None] * one for m, one in enumerate(pooled)]
+        return Fused(sum(by_stream), shares, looked_at, by_stream)
+
+    def addends(self, x, present):
+        """Return what each expert (n, E, K') and each stream (n, M, K') add to the logits.
+
+        With the intercept they sum to what `forward` returns.
+        """
+        fused = self.fuse(x, present)
+        _, routings = self(x, present)
+        weights = routings[0].weights if routings else torch.ones_like(fused.vector[:, :1])
+        of_experts = []
+        for e in range(weights.shape[1]):
+            alone = torch.zeros_like(weights)
+            alone[:, e] = weights[:, e]
+            of_experts.append(self.pool(fused.vector, alone) @ self.head.T)
+        linear = [one @ self.head.T for one in fused.by_stream]
+        return torch.stack(of_experts, 1), torch.stack(linear, 1)
 
     def _embed(self, m, z, positions):
         """Return tokens at the common width, (n, T, d)."""

@@ -132,7 +132,7 @@ def read_streams(owner, X):
     if isinstance(X, TokenFeatures):
         _refuse_no_rows(owner, X)
         names, layout = _names_of(owner, X), StreamLayout("tokens")
-        layout.picked = names is not X.names
+        layout.picked = not isinstance(owner.streams, str)
         owner.n_features_in_ = X.shape[1]
         vars(owner).pop("feature_names_in_", None)
         streams = X.select(names).streams
@@ -142,9 +142,9 @@ def read_streams(owner, X):
         streams = _cut(values, layout, widths)
     for name, stream in streams.items():
         if not stream.present.any():
+            way_on = ", or leave it out" if len(streams) > 1 else ""
             raise InputError(
-                f"Stream {name!r} is missing from every row. Give it tokens in some, or leave it "
-                "out."
+                f"Stream {name!r} is missing from every row. Give it tokens in some{way_on}."
             )
         if stream.lengths.max() <= 1 and owner.fusion == "attention":
             table = " (n_features=1)" if layout.kind == "columns" else ", such as CLS alone"
@@ -178,9 +178,10 @@ def streams_as_fitted(owner, X):
     unknown = [name for name in X.names if name not in known and not layout.picked]
     found = {name: stream for name, stream in X.streams.items() if name in known}
     if unknown or not found:
+        way_on = f"Pick with features.select({list(found)})" if found else "Give one of these"
         raise InputError(
             f"X has the streams {list(X.names)}, but {name_of_owner} was fitted on {list(known)}. "
-            "Pick them with features.select(names)."
+            f"{way_on}."
         )
     for name, stream in found.items():
         if stream.width != known[name]:
@@ -255,7 +256,10 @@ def _layout_of(owner, n_columns):
         except IndexError as error:
             wanted = f"made of columns that X has (0 to {n_columns - 1})"
             raise parameter_error(owner, "streams", wanted, {name: parts}) from error
-        if columns.ndim != 1 or not len(columns) or len(columns) % widths[name]:
+        if columns.ndim != 1 or not len(columns):
+            wanted = "made of a slice or list of columns, with one at least"
+            raise parameter_error(owner, "streams", wanted, {name: parts})
+        if len(columns) % widths[name]:
             raise InputError(
                 f"Stream {name!r}: {columns.size} column(s) cannot be cut into tokens of width "
                 f"{widths[name]}. Give a multiple of the width."

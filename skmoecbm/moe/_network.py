@@ -192,16 +192,55 @@ class SparseNetwork(nn.Module):
                 logits = logits.masked_fill(gone & (len(gone) > 1), -torch.inf)
             weights, probabilities = route(logits, self.shape.top_k)
             routings.append(Routing(logits, probabilities, weights * there[:, None], there))
-        if self.shape.router == "joint":
-            mixed = sum(part * share[:, m, None] for m, part in enumerate(parts))
-            answer = self.pools[0](mixed, routings[0].weights)
-        else:
-            answer = 0.0
-            for m, (part, routing) in enumerate(zip(parts, routings, strict=True)):
-                pool = self.pools[m % len(self.pools)]
-                answer = answer + pool(part, routing.weights * share[:, m, None])
+        answer = 0.0
+        for p, given, weights in self._sent(parts, share, routings):
+            answer = answer + self.pools[p](given, weights)
         logits = answer @ self.head.T + self._all(x, present) @ self.linear.T + self.intercept
         return logits, routings
+
+    def addends(self, x, present):
+        """Return what each expert and each modality's columns add to the logits.
+
+        With the intercept they sum to what `forward` returns.
+
+        Parameters
+        ----------
+        x, present
+            As of `forward`.
+
+        Returns
+        -------
+        of_experts : tensor of shape (n, pools * E, K')
+        of_modalities : tensor of shape (n, M, K')
+            Of the linear part; of an absent modality the mark that it is.
+        """
+        _, routings = self(x, present)
+        x = self._on_grids(x)
+        parts, share = self._parts(x, present)
+        n_experts = self.shape.n_experts
+        found = [0.0] * (len(self.pools) * n_experts)
+        for p, given, weights in self._sent(parts, share, routings):
+            for e in range(n_experts):
+                alone = torch.zeros_like(weights)
+                alone[:, e] = weights[:, e]
+                at = p * n_experts + e
+                found[at] = found[at] + self.pools[p](given, alone) @ self.head.T
+        columns, marks = self._all(x, present), sum(self.shape.widths)
+        linear = []
+        for m, own in enumerate(torch.arange(marks).split(list(self.shape.widths))):
+            if self.projections:
+                own = torch.cat([own, torch.tensor([marks + m])])
+            linear.append(columns[:, own] @ self.linear[:, own].T)
+        return torch.stack(found, 1), torch.stack(linear, 1)
+
+    def _sent(self, parts, share, routings):
+        """Yield which rows (n, d) go to which pool, and with which weights (n, E)."""
+        if self.shape.router == "joint":
+            mixed = sum(part * share[:, m, None] for m, part in enumerate(parts))
+            yield 0, mixed, routings[0].weights
+            return
+        for m, (part, routing) in enumerate(zip(parts, routings, strict=True)):
+            yield m % len(self.pools), part, routing.weights * share[:, m, None]
 
     def _all(self, x, present):
         """Return all columns, 0 where absent, and of several modalities which are absent."""

@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 
+from skmoecbm._validation import check_number
 from skmoecbm.exceptions import InputError
 from skmoecbm.moe._routing_summary import summarise_routing
 
@@ -13,9 +14,10 @@ __all__ = ["RoutingExplanation", "explain_routing"]
 class RoutingExplanation:
     """Which experts each row was sent to, and what its modalities did; made by `explain`.
 
-    The decision of a mixture of networks is no sum over concepts, so this tells who took part, and
-    what changes where a modality is taken away. `summary` adds labels: routing by class against
-    what chance would show, and the model without each expert and modality.
+    The decision of a mixture of networks is no sum over concepts, so this tells who took part,
+    what each of them added, and what changes where a modality is taken away. `plot` draws rows.
+    `summary` adds labels: routing by class against what chance would show, and the model without
+    each expert and modality.
 
     Attributes
     ----------
@@ -37,7 +39,15 @@ class RoutingExplanation:
     modality_present : ndarray of shape (n, M), bool
     modality_effects : ndarray of shape (n, M, K'), float64
         Logits minus those without the modality. NaN where it is absent, or all that there is.
+    expert_parts : ndarray of shape (n, E', K'), float64
+        What each expert added to the logits; 0 of one that was not asked.
+    modality_parts : ndarray of shape (n, M, K'), float64
+        What each modality added beside the experts: by the linear part that sees its columns, or
+        of streams by what they made together. Of an absent modality what its being absent says.
+    constant : ndarray of shape (n, K'), float64
+        What is said of every row; where a row has no modality at all, everything.
     logits : ndarray of shape (n, K'), float64
+        Sum of the parts of experts and modalities and of the constant.
     probabilities : ndarray of shape (n, K), float64
     predicted : ndarray of shape (n,)
     thresholds : ndarray of shape (K,) or None
@@ -54,6 +64,9 @@ class RoutingExplanation:
     >>> told = clf.fit(X, X[:, 0] > 0).explain(X[:5])
     >>> told.weights.shape, told.modality_effects.shape
     ((5, 1, 3), (5, 2, 1))
+    >>> added = told.expert_parts.sum(axis=1) + told.modality_parts.sum(axis=1) + told.constant
+    >>> bool(np.allclose(added, told.logits))
+    True
     """
 
     def __init__(
@@ -68,6 +81,9 @@ class RoutingExplanation:
         present,
         modality_present,
         modality_effects,
+        expert_parts,
+        modality_parts,
+        constant,
         logits,
         probabilities,
         thresholds=None,
@@ -84,6 +100,9 @@ class RoutingExplanation:
         self.present = present
         self.modality_present = modality_present
         self.modality_effects = modality_effects
+        self.expert_parts = expert_parts
+        self.modality_parts = modality_parts
+        self.constant = constant
         self.logits = logits
         self.probabilities = probabilities
         self.predicted = np.asarray(classes)[probabilities.argmax(axis=1)]
@@ -139,6 +158,56 @@ class RoutingExplanation:
             confidence=confidence,
             random_state=random_state,
         )
+
+    def plot(self, rows=None, *, k=6, class_=None, max_rows=8, same_scale=True):
+        """Draw each row: shares of its experts, what they and the linear part add, and the sum.
+
+        Parameters
+        ----------
+        rows : int or list of int, default=None
+            Positions of the rows to draw; None draws the first `max_rows`.
+        k : int, default=6
+            Experts shown per row, those that it was sent to most, and modalities; the others are
+            drawn as one bar, so that what is shown still sums to the logit.
+        class_ : label, default=None
+            The class whose logit is shown; None takes each row's predicted class.
+        max_rows : int, default=8
+        same_scale : bool, default=True
+            Whether bars of one length are the same in all rows of the picture.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Not tied to a window: save it with `savefig`, or let a notebook show it.
+
+        Raises
+        ------
+        InputError
+            If there is no such row or class, or a number is out of range.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skmoecbm.moe import MiniBatches, SparseMoEClassifier
+        >>> X = np.random.default_rng(0).standard_normal((60, 4))
+        >>> settings = {"n_experts": 3, "expert_hidden": 4, "training": MiniBatches(max_epochs=2)}
+        >>> clf = SparseMoEClassifier(**settings, random_state=0).fit(X, X[:, 0] > 0)
+        >>> figure = clf.explain(X).plot([0, 3])
+        >>> [text.get_text()[:5] for text in figure.texts if text.get_text().startswith("row")]
+        ['row 0', 'row 3']
+        """
+        from skmoecbm.moe._routing_plot import plot_routing
+
+        owner = "RoutingExplanation.plot"
+        check_number(owner, "k", k, low=1, integer=True)
+        check_number(owner, "max_rows", max_rows, low=1, integer=True)
+        if rows is None:
+            rows = range(min(len(self), max_rows))
+        elif isinstance(rows, int | np.integer):
+            rows = [rows]
+        for row in rows:
+            check_number(owner, "rows", row, low=0, high=len(self) - 1, integer=True)
+        return plot_routing(self, [int(row) for row in rows], k, class_, same_scale)
 
     def to_frame(self):
         """Return a DataFrame, a line per (row, router, expert) that was chosen.
@@ -207,6 +276,9 @@ def explain_routing(classifier, X, *, notices=()):
             if told.any():
                 change = logits - classifier._logits_without(X, modality=m)
                 effects[told, m] = change[told]
+    some = there.any(axis=1)[:, None]
+    of_experts, of_modalities = classifier._addends(X)
+    constant = classifier.weights_["intercept"] + classifier._constant_logits()
     return RoutingExplanation(
         classes=classifier.classes_,
         router_names=routing["router_names"],
@@ -217,6 +289,9 @@ def explain_routing(classifier, X, *, notices=()):
         present=present,
         modality_present=there,
         modality_effects=effects,
+        expert_parts=np.where(some[:, :, None], of_experts, 0.0),
+        modality_parts=np.where(some[:, :, None], of_modalities, 0.0),
+        constant=np.where(some, constant, logits),
         logits=logits,
         probabilities=classifier.predict_proba(X),
         thresholds=classifier._thresholds(),

@@ -9,7 +9,7 @@ from skmoecbm._targets import indicator_of
 from skmoecbm._validation import check_number
 from skmoecbm.exceptions import InputError
 
-__all__ = ["RoutingSummary", "mutual_information", "summarise_routing"]
+__all__ = ["RoutingSummary", "chances_of", "mutual_information", "summarise_routing"]
 
 _ALARM = 0.05
 _SURE = 1e-15
@@ -333,7 +333,7 @@ def _without(explanation, is_class, measured):
     )
 
 
-def _chances(logits, thresholds):
+def chances_of(logits, thresholds):
     """Return probabilities (n, K) of logits (n, K')."""
     if thresholds is not None:
         return 1.0 / (1.0 + np.exp(-logits))
@@ -345,7 +345,7 @@ def _chances(logits, thresholds):
 
 def _losses(logits, is_class, thresholds):
     """Return the log-loss of each row, the mean over labels where it may have several."""
-    chances = np.clip(_chances(logits, thresholds), _SURE, 1.0)
+    chances = np.clip(chances_of(logits, thresholds), _SURE, 1.0)
     if thresholds is None:
         return -np.log(chances[is_class])
     others = np.clip(1.0 - chances, _SURE, 1.0)
@@ -354,7 +354,7 @@ def _losses(logits, is_class, thresholds):
 
 def _balanced(logits, is_class, thresholds):
     """Return the mean recall over classes; of labels the mean of both recalls, over labels."""
-    chances = _chances(logits, thresholds)
+    chances = chances_of(logits, thresholds)
     if thresholds is None:
         right = is_class[np.arange(len(chances)), chances.argmax(axis=1)]
         return float(np.mean([right[rows].mean() for rows in is_class.T if rows.any()]))

@@ -276,28 +276,28 @@ class SparseMoEClassifier(NetworkClassifier):
         )
         return network.to(device)
 
-    def _forward(self, X, expert=None, modality=None):
-        """Yield logits and routings of some rows at a time, and who is present, (n, M).
+    def _outputs(self, X, method="forward", modality=None, **options):
+        """Yield what the network says of some rows at a time, and who is present, (n, M).
 
-        Of the model without an expert, by number, or a modality.
+        Of the model without a modality, given by number, if there is a `modality`.
         """
         data, _ = self._read(X)
         device = resolve_device(self.device, self)
         values, present = self._tensors(data, device)
         if modality is not None:
             present[:, modality] = False
-        without = None if expert is None else divmod(expert, self.network_shape_.n_experts)
         network = self._network(device)
         with torch.no_grad():
             for start in range(0, len(present), _ROWS_AT_ONCE):
                 some = slice(start, start + _ROWS_AT_ONCE)
                 given = ([part[some] for part in values], present[some])
-                yield *network(*given, without=without), present[some]
+                yield getattr(network, method)(*given, **options), (given[0], present[some])
 
     def _class_logits(self, X):
         """Return logits (n, K) at the class frequencies of training."""
         parts = [
-            (logits.cpu().numpy(), there.cpu().numpy()) for logits, _, there in self._forward(X)
+            (logits.cpu().numpy(), there.cpu().numpy())
+            for (logits, _), (_, there) in self._outputs(X)
         ]
         logits, present = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         if self._n_outputs == 1:
@@ -306,9 +306,10 @@ class SparseMoEClassifier(NetworkClassifier):
 
     def _logits_without(self, X, *, expert=None, modality=None):
         """Return the decision (n, K') of the model, or of what is left of it."""
+        without = None if expert is None else divmod(expert, self.network_shape_.n_experts)
         parts = [
             torch.where(there.any(1)[:, None], logits, torch.nan).cpu().numpy()
-            for logits, _, there in self._forward(X, expert, modality)
+            for (logits, _), (_, there) in self._outputs(X, modality=modality, without=without)
         ]
         logits = np.concatenate(parts)
         return np.where(np.isnan(logits), self._log_odds(), logits) + self._constant_logits()
@@ -316,7 +317,7 @@ class SparseMoEClassifier(NetworkClassifier):
     def _routing(self, X):
         """Return what a `RoutingExplanation` is made of."""
         weights, seen, present = [], [], []
-        for _, routings, there in self._forward(X):
+        for (_, routings), (_, there) in self._outputs(X):
             weights.append(torch.stack([one.weights for one in routings], dim=1).cpu().numpy())
             seen.append(torch.stack([one.present for one in routings], dim=1).cpu().numpy())
             present.append(there.cpu().numpy())

@@ -169,9 +169,12 @@ class TextTokenEncoder(TokensOfOneStream):
         )
         n_cut = int((lengths > model.max_length).sum())
         if n_cut:
-            reader, way_on = f"{self.backbone!r} reads", "Shorten them, or take one that reads more"
+            reader = f"{self.backbone!r} reads"
+            way_on = "Shorten them, or take a backbone that reads more"
             if self.max_length is not None:
-                reader, way_on = "max_length asks for", "Shorten them, or raise max_length"
+                reader = "max_length asks for"
+                if model.max_length < model.longest:
+                    way_on = "Shorten them, or raise max_length"
             warnings.warn(
                 f"{n_cut:,} of {(lengths > 0).sum():,} texts are longer than the "
                 f"{model.max_length} tokens that {reader}, and were cut (the longest has "

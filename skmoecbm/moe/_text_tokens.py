@@ -34,6 +34,8 @@ class _TextTokens(Backbone):
         d.
     max_length : int
         Tokens of a text that are read, those of begin and end included.
+    longest : int
+        How many could be.
     """
 
     precision = "fp32"
@@ -125,7 +127,7 @@ class LanguageModelTokens(_TextTokens):
         self.notice = network.notice
         self.lexicon = None
         self.width = network.width
-        most = network.max_length
+        self.longest = most = network.max_length
         _check_length(name, max_length, most)
         self._set(name, network, network.content, most if max_length is None else max_length)
 
@@ -157,7 +159,7 @@ class TextTowerTokens(_TextTokens):
         self.notice = backbone.notice
         self.lexicon = backbone.lexicon
         self._is_clips = getattr(network.tokenizer, "tokenizer_mode", "") == "clips"
-        self._read_length = backbone.context_length
+        self._read_length = self.longest = backbone.context_length
         _check_length(name, max_length, backbone.context_length)
         if self._is_clips and max_length is not None:
             raise parameter_error(

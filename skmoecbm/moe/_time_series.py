@@ -57,9 +57,12 @@ def pack_series(series, n_slots=None, n_variables=None):
             "n_variables=, or give at least one row that has one."
         )
     if len(widths) > 1:
+        way_on = "give NaN for what a row lacks"
+        if n_variables is not None and n_variables < widths[-1]:
+            way_on += f", and say n_variables={widths[-1]}"
         raise InputError(
             f"All rows must have the same variables{_said(n_variables)}. Got {widths[0]} and "
-            f"{widths[-1]}; give NaN for what a row lacks."
+            f"{widths[-1]}; {way_on}."
         )
     longest = max((len(times) for times, _, _ in measured), default=1)
     if n_slots is None:

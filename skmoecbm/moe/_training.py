@@ -54,11 +54,14 @@ class Balancing(BaseEstimator):
             raise parameter_error(self, "loss", "'switch', 'importance' or None", self.loss)
         for name in ("weight", "z_loss", "modality_entropy"):
             check_number(self, name, getattr(self, name), low=0)
-        router = getattr(owner, "router", "joint")
+        router = getattr(owner, "router", None)
         if self.modality_entropy and router != "per_modality":
+            way_on = f"so it needs router='per_modality'. Got router={router!r}"
+            if router is None:
+                way_on = f"and {type(owner).__name__} has one router for all of them"
             raise InputError(
                 "The 'modality_entropy' of Balancing compares how modalities use the same experts, "
-                f"so it needs router='per_modality'. Got router={router!r}; set it to 0."
+                f"{way_on}; set it to 0."
             )
         if self.loss == "switch" and self.weight and owner.top_k == owner.n_experts > 1:
             raise InputError(
@@ -87,8 +90,9 @@ class MiniBatches(BaseEstimator):
         Share of rows held out: stratified, groups kept whole. Of a splitter of scikit-learn's the
         first split is taken, with its training rows alone.
     scoring : str, callable or None, default=None
-        What the held-out rows are scored by, as scikit-learn names it, all counting alike; None is
-        the log-loss, with the weights of the fit.
+        What the held-out rows are scored by; greater is better. A name of scikit-learn's, such as
+        "roc_auc_ovr", or a scorer counts each row once: it is not told sample or class weights.
+        None is minus the log-loss with the weights of the fit.
 
     Examples
     --------

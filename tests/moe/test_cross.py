@@ -351,7 +351,7 @@ LABELS = np.arange(20) % 2
         ({"attention_rate": 0}, None, "attention_rate"),
         ({"training": "fast"}, None, "training"),
         ({"device": "cuda:99999999999999999999"}, None, "device"),
-        ({"balancing": Balancing(modality_entropy=1.0)}, None, "per_modality"),
+        ({"balancing": Balancing(modality_entropy=1.0)}, None, "one router for all of them"),
         ({"streams": 3}, None, "streams"),
         ({"streams": ["sound"]}, None, "no stream 'sound'"),
         ({"streams": {"a": (slice(0, 2), 1)}}, None, "streams of its own"),

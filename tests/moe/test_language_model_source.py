@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from skmoecbm.backbones import clear_backbones
 from skmoecbm.exceptions import BackboneError, InputError
 from skmoecbm.moe import TextTokenEncoder
-from skmoecbm.moe._text_source import is_language_model
+from skmoecbm.moe._text_source import is_language_model, locate_text
 from tests.backbone_fixtures import write_clip
 from tests.hub_server import served, use_hub
 from tests.hub_store import commit_of, files_of
@@ -91,6 +91,9 @@ def test_what_lies_in_a_repository_tells_what_it_is(tmp_path, hub):
     assert tokens("hf-hub:org/clip").streams["text"].width == 16
     with pytest.raises(BackboneError, match=r"no such repository.*open_clip has no model of that"):
         tokens("org/none")
+    with pytest.raises(BackboneError, match="no such repository") as error:
+        locate_text("hf-hub:org/none")
+    assert "open_clip has no model" not in str(error.value)  # that is no name of open_clip's
     hub.repositories["org/empty"] = {"main": {"README.md": b"-"}}
     with pytest.raises(BackboneError, match=r"neither open_clip_config\.json nor config\.json"):
         tokens("org/empty")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from skmoecbm._target import Target
-from skmoecbm.moe._network import Shape, SparseNetwork
+from skmoecbm.moe._network import Shape, SparseNetwork, sharpness
 from skmoecbm.moe._rows import Rows
 
 
@@ -96,3 +96,45 @@ def test_an_expert_left_out_is_chosen_by_nobody():
             assert bool((routing.weights[:, 1] == 0).all()) == left_out
             sums = routing.weights.sum(1)[routing.present]
             assert torch.allclose(sums, torch.ones_like(sums))
+
+
+@pytest.mark.parametrize("router", ["joint", "per_modality", "disjoint"])
+def test_routers_begin_at_rows_that_have_what_they_see(router):
+    x, present, y = three_parts(90)
+    x = [part + 5.0 for part in x]  # far from 0, which is what stands where a row has nothing
+    x = [np.where(present[:, m, None], part, 0.0) for m, part in enumerate(x)]
+    if router == "joint":  # of one modality alone: of several it sees the marks of who is missing
+        x, present = x[1:2], present[:, 1:2]
+    made = begun(x, present, y, router=router, gating="laplace", n_experts=3)
+    parts, _ = made.network._parts(made.rows.x, made.rows.present)
+    assert len(made.network.routers) == len(parts)
+    for m, one in enumerate(made.network.routers):
+        seen = parts[m].detach().numpy()[present[:, m]]
+        centres = one.centres.detach().numpy()
+        nearest = np.linalg.norm(seen[:, None] - centres, axis=2).argmin(axis=1)
+        # what k-means ends at: each centre is the mean of the rows that are nearest to it
+        for e in range(3):
+            assert np.allclose(centres[e], seen[nearest == e].mean(axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("gating", ["softmax", "laplace", "gaussian"])
+def test_the_median_row_prefers_its_expert_by_two_logits_at_first(gating):
+    x = np.random.default_rng(0).standard_normal((200, 3))
+    made = begun([x], np.ones((200, 1), bool), np.arange(200) % 3, gating=gating)
+    _, (routing,) = made.network(made.rows.x, made.rows.present)
+    best = np.sort(routing.logits.detach().numpy(), axis=1)
+    assert np.median(best[:, -1] - best[:, -2]) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("gating", ["softmax", "laplace", "gaussian"])
+@pytest.mark.parametrize("n_experts", [1, 4])
+def test_rows_that_are_all_alike_begin_with_finite_routing(gating, n_experts):
+    settings = {"gating": gating, "n_experts": n_experts}
+    made = begun([np.ones((20, 2))], np.ones((20, 1), bool), np.arange(20) % 3, **settings)
+    logits, (routing,) = made.network(made.rows.x, made.rows.present)
+    assert torch.isfinite(logits).all() and torch.isfinite(routing.logits).all()
+
+
+def test_rows_half_way_between_two_experts_divide_by_nothing():
+    with np.errstate(all="raise"):
+        assert sharpness(np.zeros((3, 1)), np.array([[1.0], [-1.0]]), "laplace") == 1e3

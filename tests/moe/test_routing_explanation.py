@@ -8,7 +8,7 @@ from sklearn.metrics import balanced_accuracy_score, log_loss, mutual_info_score
 from skmoecbm import ExpertUsageDisplay, GateDisplay, explain, global_explanation
 from skmoecbm._gate_tests import permutation_test
 from skmoecbm.exceptions import InputError
-from skmoecbm.moe import MiniBatches, SparseMoEClassifier
+from skmoecbm.moe import MiniBatches, RoutingExplanation, SparseMoEClassifier
 from skmoecbm.moe._routing_summary import mutual_information
 from tests.moe.test_sparse import MODALITIES, regimes, three
 
@@ -249,3 +249,59 @@ def test_the_picture_shows_routing_with_its_null(marked):
 def test_wrong_questions_are_told(rows, call, told):
     with pytest.raises(InputError, match=told):
         call(fitted(), *rows)
+
+
+def routed(weights, y, missing=None):
+    """Return an explanation of rows that were sent somewhere, of which y is what is predicted.
+
+    Of one router that sees all of two modalities, so that all experts could always be chosen.
+    """
+    n, n_classes = len(y), int(max(y)) + 1
+    there = np.ones((n, 2), dtype=bool)
+    there[:, 1] = True if missing is None else ~missing
+    return RoutingExplanation(
+        classes=np.arange(n_classes),
+        router_names=["all"],
+        expert_names=[f"expert {e}" for e in range(weights.shape[1])],
+        modality_names=["image", "text"],
+        weights=weights[:, None],
+        expert_weights=weights,
+        present=np.ones(weights.shape, dtype=bool),
+        modality_present=there,
+        modality_effects=np.full((n, 2, n_classes), np.nan),
+        expert_parts=np.zeros((n, weights.shape[1], n_classes)),
+        modality_parts=np.zeros((n, 2, n_classes)),
+        constant=np.eye(n_classes)[y],
+        logits=np.eye(n_classes)[y],
+        probabilities=np.eye(n_classes)[y],
+    )
+
+
+def test_a_summary_exchanges_labels_among_rows_that_lack_the_same_modalities():
+    # the class decides which modality is missing, and routing goes by nothing but that
+    y = np.random.default_rng(0).integers(0, 3, 300)
+    missing = np.random.default_rng(1).random(300) < np.where(y == 0, 0.8, 0.1)
+    sent = np.eye(2)[missing.astype(int)]
+    settings = {"n_bootstrap": 0, "n_permutations": 199, "random_state": 0}
+    found = routed(sent, y, missing).summary(**settings)
+    assert found.p_overall > 0.05 and found.mutual_information_p > 0.05
+    blind = routed(sent, y).summary(**settings)
+    assert blind.p_overall <= 0.01 and blind.mutual_information_p <= 0.01
+    # and of rows that are alone in what they lack no label can be exchanged
+    alone = np.arange(300) == 7
+    assert routed(sent, y, alone).summary(**settings).exchanged == pytest.approx(299 / 300)
+
+
+def test_a_lesion_with_ten_images_is_as_much_evidence_as_one_image():
+    rng = np.random.default_rng(2)
+    y, sent = rng.integers(0, 3, 30), np.eye(4)[rng.integers(0, 4, 30)]
+    settings = {"n_bootstrap": 60, "n_permutations": 199, "random_state": 0}
+    once = routed(sent, y).summary(**settings)
+    groups = np.repeat([f"lesion {i:02}" for i in range(30)], 10)
+    often = routed(np.repeat(sent, 10, axis=0), np.repeat(y, 10))
+    found = often.summary(groups=groups, **settings)
+    assert found.n_groups == 30 and found.p_overall == once.p_overall > 0.05
+    assert found.mutual_information_p == once.mutual_information_p
+    for name in ("weight", "low", "high", "difference", "p_value", "p_adjusted"):
+        assert np.allclose(found.usage[name], once.usage[name]), name
+    assert often.summary(**settings).p_overall < 0.05  # what ten copies of each row would say

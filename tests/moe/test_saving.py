@@ -198,7 +198,7 @@ def test_arrays_that_belong_to_no_model_are_refused(rows, array, change, told, t
         del arrays[array]
     else:
         arrays[array] = np.array(change(arrays.get(array)), order="C")
-    for name, content in model_mutations._with_arrays(files, arrays).items():
+    for name, content in model_mutations.with_arrays(files, arrays).items():
         (tmp_path / name).write_bytes(content)
     with pytest.raises(FormatError, match=told):
         load(tmp_path)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import jensenshannon
 from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 
 from skmoecbm import load, save
@@ -10,6 +11,7 @@ from skmoecbm.exceptions import InputError
 from skmoecbm.moe import Balancing, MiniBatches, SparseMoEClassifier
 from skmoecbm.moe._network import Routing
 from skmoecbm.moe._penalties import balance, importance_cv2, jensen_shannon, switch_loss
+from skmoecbm.moe._training import train
 
 BLOCKS = {"a": slice(0, 3), "b": slice(3, 6)}
 
@@ -123,3 +125,93 @@ def test_numbers_of_numpy_may_be_searched_and_saved(tmp_path):
     found = GridSearchCV(small(top_k=1), grid, cv=2).fit(X, y).best_estimator_
     save(found, tmp_path / "model")
     assert np.array_equal(load(tmp_path / "model").predict_proba(X), found.predict_proba(X))
+
+
+def test_the_balance_of_modalities_is_of_their_weighted_means_where_they_are():
+    routings = [routing(seed=0), routing(seed=1)]
+    routings[1].present[[2, 3]] = False
+    share = torch.linspace(0.2, 3.0, 7, dtype=torch.float64)
+    told = balance(routings, share, Balancing(loss=None, modality_entropy=0.7))
+    means = []
+    for one in routings:
+        there = one.present.numpy()
+        rows = one.probabilities.numpy()[there]
+        means.append(np.average(rows, axis=0, weights=share.numpy()[there]))
+    assert float(told) == pytest.approx(-0.7 * jensenshannon(*means) ** 2, rel=1e-12)
+    # and of a modality that no row of the batch has there is no mean to compare
+    routings[1].present[:] = False
+    assert balance(routings, share, Balancing(loss=None, modality_entropy=0.7)) == 0
+
+
+def test_the_learning_rate_rises_over_the_first_epochs():
+    training = MiniBatches(learning_rate=0.8, warmup_epochs=4)
+    rates = [training.rate(epoch) for epoch in (1, 2, 3, 4, 5, 99)]
+    assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
+    assert MiniBatches(learning_rate=0.8, warmup_epochs=0).rate(1) == 0.8
+
+
+class Slope(torch.nn.Module):
+    """Two numbers whose loss is their sum: Adam moves each by its learning rate in each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (
+            torch.nn.Parameter(torch.zeros((), dtype=torch.float64)) for _ in range(2)
+        )
+
+
+def trained(score=None, **settings):
+    network = Slope()
+    settings = MiniBatches(learning_rate=0.8, weight_decay=0.0, **settings)
+    groups = [([network.first], 1.0), ([network.second], 0.25)]
+    generator = torch.Generator().manual_seed(0)
+    run = train(
+        network, groups, 3, lambda _: network.first + network.second, score, settings, generator
+    )
+    return network, run
+
+
+def test_steps_are_as_long_as_the_epoch_says_and_the_group():
+    network, _ = trained(warmup_epochs=4, max_epochs=5)
+    assert network.first.item() == pytest.approx(-(0.2 + 0.4 + 0.6 + 0.8 + 0.8), rel=1e-5)
+    assert network.second.item() == pytest.approx(network.first.item() / 4, rel=1e-5)
+    network, _ = trained(warmup_epochs=0, max_epochs=2)
+    assert network.first.item() == pytest.approx(-1.6, rel=1e-5)
+
+
+def test_patience_is_counted_from_the_best_epoch_and_not_before_the_warm_up_is_over():
+    def run(scores, **settings):
+        told = iter(scores)
+        network, found = trained(lambda: next(told), max_epochs=20, **settings)
+        return network, found.best_epoch, len(found.train_loss)
+
+    worse = [0.0] * 21
+    network, *epochs = run(worse, warmup_epochs=4, patience=3)
+    assert epochs == [0, 7]
+    assert network.first.item() == 0.0  # and it is where it began
+    assert run(worse, warmup_epochs=0, patience=3)[1:] == (0, 3)
+    late = [0.0] * 6 + [1.0] + [0.5] * 14
+    assert run(late, warmup_epochs=4, patience=3)[1:] == (6, 9)
+
+
+def test_a_named_score_counts_each_row_once_and_none_takes_the_weights():
+    X, y = rows(80)
+    weights = np.where(np.arange(80) % 2, 5.0, 0.2)
+    held_out = np.arange(50, 80)
+
+    class Last:
+        def split(self, X, y=None, groups=None):
+            yield np.arange(50), held_out
+
+    found = {}
+    for scoring in (None, "neg_log_loss"):
+        training = MiniBatches(
+            max_epochs=1, learning_rate=1e-12, validation_fraction=Last(), scoring=scoring
+        )
+        clf = small(training=training).fit(X, y, sample_weight=weights)
+        loss = -np.log(clf.predict_proba(X[held_out])[np.arange(30), y[held_out]])
+        found[scoring] = (clf.history_["validation_score"][0], loss)
+    told, loss = found[None]
+    assert told == pytest.approx(-np.average(loss, weights=weights[held_out]), rel=1e-6)
+    told, loss = found["neg_log_loss"]
+    assert told == pytest.approx(-loss.mean(), rel=1e-6)
