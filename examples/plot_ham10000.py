@@ -30,7 +30,9 @@ from skmoecbm import (
 )
 from skmoecbm.datasets import check_leak, fetch_ham10000
 
-folder = os.environ.get("SKMOECBM_TEST_DATA")  # of this project's tests
+# Your own copy: `fetch_ham10000("HAM10000/")`. Without one it is downloaded, 3 GB. The variable is
+# that of this project's tests.
+folder = os.environ.get("SKMOECBM_TEST_DATA")
 data = fetch_ham10000(Path(folder) / "ham10000" if folder else None)
 rng = np.random.default_rng(0)
 train, test = (
