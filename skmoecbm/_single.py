@@ -52,24 +52,30 @@ class ConceptBottleneckClassifier(ConceptClassifier):
     cv : int, splitter or iterable, default=5
         Folds on which `alpha` is chosen; at most as many as rows (groups) of the rarest class.
     class_weight : "balanced", dict or None, default=None
+        "balanced": rows of each class weigh the same in all, as scikit-learn has it; a dict names
+        the weight of each class. Probabilities are then at those frequencies: `target_prevalence`.
     target_prevalence : "train", dict of class to frequency, or None, default=None
         Class frequencies of the images to come. None: those that the model was trained at, which
         `class_weight` has changed. ``"train"``: those of the training rows. A dict may name some
         classes, such as ``{"mel": 0.03}``; the others share the rest as in training. Read when
         predicting: `set_params` changes it without a new fit.
     max_iter : int, default=300
+        Most steps of a descent; one that needs more warns.
     tol : float, default=1e-4
         How far from its optimum the mean loss may stay while alpha is searched, in nats; the fit
         that is kept goes on to a hundredth of it. Small problems are finished by Newton's method
         to the limit of float64.
     device : {"auto", "cpu", "cuda", "cuda:N"}, default="auto"
+        Where it is fitted and predicts; "auto" is CUDA where torch sees it. Not saved.
     random_state : int, RandomState or None, default=None
         Kept for the fits that draw numbers; the association solvers draw none.
     verbose : int, default=0
+        Of no effect; progress is told to scikit-learn's callbacks (`set_callbacks`).
 
     Attributes
     ----------
     classes_ : ndarray of shape (K,)
+        Labels in sorted order, as the columns of probabilities stand.
     multilabel_ : bool
         Whether a row may have several of the classes.
     association_ : ndarray of shape (K', m)
@@ -85,7 +91,9 @@ class ConceptBottleneckClassifier(ConceptClassifier):
     alpha_path_ : dict
         The penalties tried and their out-of-fold log-losses.
     concept_names_ : list of str
+        Names of the columns, without the expert's.
     expert_name_ : str
+        Of the one expert.
     concept_quantiles_ : ndarray of shape (m, 101)
         Of each concept's similarity over the training rows, at the shares 0, 0.01, ..., 1.
     class_log_prior_ : ndarray of shape (K,)

@@ -40,6 +40,10 @@ class GatedConceptBottleneckClassifier(JointlyTrained, SecondStage):
         here; `random_state` is of no effect.
     gate : {"linear", "uniform", "constant", "mlp", "laplace", "gaussian"} or gate object, \
             default="linear"
+        What decides by row how far each expert is trusted. ``"uniform"`` is the plain average,
+        ``"constant"`` one weight per expert for all rows; the others read `gate_input`: a linear
+        function, a network of one hidden layer, or distances to a centre per expert. An object,
+        such as ``LinearGate(penalty=5.0)``, has settings.
     experts : "auto" or list of (name, columns) or (name, head, columns), default="auto"
         ``"auto"`` reads the experts from an `ExpertFeatures` or from ``expert__concept`` column
         names; else all columns are one expert. Columns are names, positions, a slice, or the name
@@ -73,6 +77,8 @@ class GatedConceptBottleneckClassifier(JointlyTrained, SecondStage):
         with every row weighted by the gate's trust in it. Kept under the guard's rule, and not
         tried with ``guard=False``. Such experts are less of use where they must decide alone.
     class_weight : "balanced", dict or None, default=None
+        "balanced": rows of each class weigh the same in all, as scikit-learn has it; a dict names
+        the weight of each class. Probabilities are then at those frequencies: `target_prevalence`.
     target_prevalence : "train", dict of class to frequency, or None, default=None
         Class frequencies of the images to come. None: those that the model was trained at, which
         `class_weight` has changed. ``"train"``: those of the training rows. A dict may name some
@@ -81,18 +87,24 @@ class GatedConceptBottleneckClassifier(JointlyTrained, SecondStage):
     n_jobs : int or None, default=None
         Experts fitted side by side in threads.
     device : {"auto", "cpu", "cuda", "cuda:N"}, default="auto"
+        Where it is fitted and predicts; "auto" is CUDA where torch sees it. Not saved.
     random_state : int, RandomState or None, default=None
         Start of the MLP and Laplace gates; everything else draws no numbers.
     verbose : int, default=0
+        Of no effect; progress is told to scikit-learn's callbacks (`set_callbacks`).
 
     Attributes
     ----------
     classes_ : ndarray of shape (K,)
+        Labels in sorted order, as the columns of probabilities stand.
     multilabel_ : bool
         Whether a row may have several of the classes.
     expert_names_ : list of str, length E
+        In the order of all that is by expert.
     expert_columns_ : list of ndarray of int
+        Which columns of X each expert sees.
     concept_names_ : list of list of str
+        Names of these columns, without the expert's.
     heads_ : list of ConceptBottleneckClassifier
         The fitted experts; of another classifier a wrapper with it as `estimator`.
     expert_scale_ : ndarray of shape (E,)
@@ -100,7 +112,9 @@ class GatedConceptBottleneckClassifier(JointlyTrained, SecondStage):
     pool_scale_ : ndarray of shape (E,)
         Post-pool scale tau by number of present experts.
     gate_state_ : object with `kind` and `arrays`
+        The gate that was kept: what it is, and its parameters as float64.
     gate_input_state_ : dict of str to ndarray
+        How what the gate reads is made from X: means, scales, axes.
     selected_ : str
         What the guard kept: "uniform", "constant", an expert's name, or the gate. Where an expert
         is called as a gate is, all of them stand here as ``"expert NAME"``. "joint" after joint
