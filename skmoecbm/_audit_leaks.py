@@ -60,7 +60,7 @@ def leaks(problem):
         verdict += sentence
     rows = report.rows()
     if len(rows) > _LISTED:
-        notes.append(f"{len(rows):,} findings, of which the first {_LISTED} are listed")
+        notes.append(f"{len(rows):,} findings; its table lists the first {_LISTED}")
     return Check(
         "leaks",
         status,

@@ -80,9 +80,7 @@ def language(problem):
         if expert not in banks
     ]
     if len(rows) > _LISTED:
-        notes.append(
-            f"{len(rows):,} concepts with a finding, of which the first {_LISTED} are listed"
-        )
+        notes.append(f"{len(rows):,} concepts with a finding; its table lists the first {_LISTED}")
     return Check(
         "language",
         status,

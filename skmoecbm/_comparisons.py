@@ -154,8 +154,8 @@ class Comparisons:
             raise InputError(f"There is no class {label!r} here; there are {self.classes}.{meant}")
         codes = np.array([self.classes.index(label) for label in labels], dtype=int)
         own = np.arange(len(self))
-        tables = []
-        for case in self.cases():
+        tables, cases = [], self.cases()
+        for case in cases:
             probability = case.probabilities[own, codes]
             logit = case.logits[own, codes] if case.logits.shape[1] > 1 else case.logits[:, 0]
             if case.logits.shape[1] == 1:
@@ -166,7 +166,7 @@ class Comparisons:
                 "class": np.array([*labels, None], dtype=object)[:-1],
                 "logit": logit,
                 "probability": probability,
-                "change": probability - self.probabilities[own, codes],
+                "change": probability - cases[0].probabilities[own, codes],
                 "predicted": self._said(case.probabilities),
             }
             for e, name in enumerate(self.expert_names):

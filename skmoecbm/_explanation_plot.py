@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from skmoecbm._display_parts import COLOURS, GREY, INK, PALE, signed
 from skmoecbm._explanation_tables import bias_decides, seen_by_any, summarise_rows
 from skmoecbm._explanation_text import (
+    before_the_class,
     instead,
     rank_in_words,
     said_or_not,
@@ -118,14 +119,8 @@ def _below(summary):
     """Return the lines of words below the bars: (text, whether it is bold)."""
     shown = sum(entry["contribution"] for entry in summary["contributions"])
     rest = sum(expert["rest"] for expert in summary["experts"])
-    total = f"{sum_in_words(summary)} {signed(summary['sum'])}"
-    lines = [
-        (
-            f"shown {signed(shown)}   others {signed(rest)}   bias {signed(summary['bias'])}"
-            f"   =   {total}",
-            False,
-        )
-    ]
+    parts = f"shown {signed(shown)}   others {signed(rest)}   bias {signed(summary['bias'])}"
+    lines = [(f"{parts}   =   {sum_in_words(summary)} {signed(summary['sum'])}", False)]
     if summary["against"] is not None:
         lines.append((f"bars: parts of a {sum_in_words(summary)}", False))
     elif summary["unit"] == "probability":
@@ -242,6 +237,7 @@ class _Page:
             title = f"{_cut(name, 34)} against {_cut(str(summary['against']), 24)}"
         if not seen_by_any(summary):
             title = "No expert saw this: class frequencies alone"
+        title = before_the_class(explanation) + title
         self.text(_MARGIN, top - 0.12, title, size=14, weight="bold")
         ranked = zip(summary["probabilities"], explanation.classes, strict=True)
         ranked = sorted(ranked, key=lambda p: -p[0])

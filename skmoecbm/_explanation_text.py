@@ -5,6 +5,8 @@ import html
 from skmoecbm._explanation_tables import bias_decides, seen_by_any, summarise_rows
 
 __all__ = [
+    "WHAT_IF",
+    "before_the_class",
     "html_of",
     "instead",
     "rank_in_words",
@@ -15,8 +17,15 @@ __all__ = [
     "value_in_words",
 ]
 
+# How a notice begins where the values of concepts are not the image's own.
+WHAT_IF = "what if: "
 _SHOWN_ROWS = 3
 _SHOWN_CONCEPTS = 5
+
+
+def before_the_class(explanation):
+    """Return what a headline begins with: that this decision is no real one, or nothing."""
+    return "What if: " if any(n.startswith(WHAT_IF) for n in explanation.notices) else ""
 
 
 def value_in_words(entry):

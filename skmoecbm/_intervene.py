@@ -6,6 +6,7 @@ import numpy as np
 
 from skmoecbm._base import Reading
 from skmoecbm._concept_cells import replace_cells, wanted_cells
+from skmoecbm._explanation_text import WHAT_IF
 from skmoecbm._intervention import Intervention
 from skmoecbm._validation import check_choice
 from skmoecbm.exceptions import SkmoecbmWarning
@@ -89,7 +90,10 @@ def intervene_features(classifier, features, changes, *, experts=None, gate="fix
     held = before.data if gate == "fixed" else None
     after = Reading(replace_cells(before.data, cells), before.gate_values, held)
     beside = beside or {}
-    what_if = {**beside, "notices": [*beside.get("notices", ()), *map(str, cells)]}
+    what_if = {
+        **beside,
+        "notices": [*(f"{WHAT_IF}{cell}" for cell in cells), *beside.get("notices", ())],
+    }
     pairs = [(before, beside), (after, what_if)]
     additive = getattr(classifier, "pool", "logit") != "prob"
     return Intervention(

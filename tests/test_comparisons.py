@@ -401,3 +401,10 @@ def test_a_class_called_0_may_be_said_instead():
     summary = {"what_if": [{"predicted": 1}]}
     told = [instead({"predicted": label}, summary) for label in (0, False, "", None, 1)]
     assert told == ["(0 instead)", "(False instead)", *["(no label instead)"] * 2, ""]
+
+
+@pytest.mark.filterwarnings("ignore:.*have no expert")
+def test_what_is_as_it_is_has_changed_by_nothing(two):
+    _, _, explanation = two
+    frame = explanation.what_if()
+    assert (frame.loc[frame.case == frame.case[0], "change"] == 0).all()

@@ -357,3 +357,14 @@ def test_a_reading_is_decided_on_as_it_stands_whatever_the_view(models, kind):
         assert np.allclose(part, whole[rows], atol=1e-12)
     alone = clf.without("bio").predict_proba(X[:30].assign(clip__veil=0.7))
     assert np.allclose(clf.without("bio").predict_proba(held), alone, atol=1e-12)
+
+
+def test_the_picture_of_a_what_if_says_so_first(models):
+    """Such a picture is copied out of its context, and must not pass for a decision."""
+    clf, X = models["three classes"]
+    told = intervene(clf, X[:2], {"veil": "present"})
+    for explanation, begins in ((told.after, True), (told.before, False)):
+        words = [text.get_text() for text in explanation.plot(rows=0).texts]
+        headline = next(word for word in words if "probability 0." in word)
+        assert headline.startswith("What if: ") == begins
+        assert any(word.startswith("what if: veil") for word in words) == begins
