@@ -300,6 +300,10 @@ class Explanation(Comparisons, Sequence):
             rows = range(min(len(self), max_rows))
         elif isinstance(rows, int | np.integer):
             rows = [rows]
+        if not len(rows):
+            raise InputError(
+                "There is no row to draw. Name at least one of them, or give rows=None."
+            )
         shown = self[[self._check_row(row) for row in rows]]
         return plot_explanation(shown, k, class_, same_scale)
 

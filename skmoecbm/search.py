@@ -308,7 +308,7 @@ class GatedConceptBottleneckClassifierCV(
         return self._asked().expert_weights(X)
 
     def expert_logits(self, X):
-        """Return each expert's own logits (n, E, K) or in the best setting.
+        """Return each expert's own logits in the best setting.
 
         Parameters
         ----------

@@ -105,3 +105,15 @@ def test_a_benchmark_that_fails_is_named_and_the_others_run(tmp_path, monkeypatc
     page = out.read_text(encoding="utf-8")
     assert "Did not come to their end: lint." in page and "| json | x | 1 |" in page
     assert command.BARS in page
+
+
+def test_fits_on_a_gpu_are_compared_or_said_to_need_one(capsys, monkeypatch):
+    from benchmarks import gpu_fit
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert gpu_fit.main([]) == 2
+    assert "needs a CUDA GPU" in capsys.readouterr().err
+    options = ["--rows", "200", "--concepts", "8", "--epochs", "1", "--repeats", "1"]
+    assert gpu_fit.main(options, device="cpu") == 0
+    printed = capsys.readouterr().out
+    assert "associations apart by 0.0e+00" in printed and "sparse mixture, 200 rows" in printed

@@ -408,3 +408,9 @@ def test_what_is_as_it_is_has_changed_by_nothing(two):
     _, _, explanation = two
     frame = explanation.what_if()
     assert (frame.loc[frame.case == frame.case[0], "change"] == 0).all()
+
+
+def test_no_row_is_no_picture(two):
+    _, _, explanation = two
+    with pytest.raises(InputError, match="Name at least one"):
+        explanation.plot(rows=[])

@@ -205,6 +205,10 @@ class RoutingExplanation:
             rows = range(min(len(self), max_rows))
         elif isinstance(rows, int | np.integer):
             rows = [rows]
+        if not len(rows):
+            raise InputError(
+                "There is no row to draw. Name at least one of them, or give rows=None."
+            )
         for row in rows:
             check_number(owner, "rows", row, low=0, high=len(self) - 1, integer=True)
         return plot_routing(self, [int(row) for row in rows], k, class_, same_scale)

@@ -262,6 +262,7 @@ def test_bars_of_one_length_are_the_same_if_that_is_asked_for(sparse):
         (None, {"max_rows": 0}, "'max_rows'"),
         (40, {}, "'rows'"),
         ([0, -1], {}, "'rows'"),
+        ([], {}, "Name at least one"),
         (0, {"class_": 9}, r"no class 9; there are \[0, 1, 2\]"),
     ],
 )
